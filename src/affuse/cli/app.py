@@ -1,0 +1,60 @@
+"""The `affuse` command: one file per verb, results on stdout, everything else on stderr.
+
+Exit codes: 0 all succeeded, 1 something failed, 2 usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from affuse.cli import analyze, compare, demo, doctor, evaluate, extract, import_, list_, show, train
+from affuse.cli.console import console, print_error
+from affuse.core.errors import AffuseError, BadConfig, MissingFile, UnknownName
+
+app = App(
+    name="affuse",
+    help="Multimodal emotion recognition: from a video file to an emotion timeline.",
+    version_flags=["--version"],
+    result_action="return_value",
+)
+for verb in (analyze, train, evaluate, compare, extract):
+    app.command(verb.run, name=verb.__name__.rsplit(".", 1)[-1])
+app.command(import_.app, name="import")
+app.command(list_.run, name="list")
+app.command(show.run, name="show")
+app.command(doctor.run, name="doctor")
+app.command(demo.run, name="demo")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except CycloptsError as error:
+        print_error(str(error), "see: affuse --help")
+        return 2
+    except (UnknownName, BadConfig, MissingFile) as error:
+        print_error(error.message, error.remedy)
+        return 2
+    except AffuseError as error:
+        print_error(error.message, error.remedy)
+        return 1
+    except KeyboardInterrupt:
+        console.print("[yellow]interrupted[/]: what was complete is kept; run the same command again to go on")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry() -> None:
+    """Console-script entry point."""
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""affuse compare: is one run better than another?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from affuse.cli.console import output
+
+
+def run(
+    run_a: Path,
+    run_b: Path,
+    *,
+    metric: str | None = None,
+    modalities_a: str = "",
+    modalities_b: str = "",
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")] = False,
+) -> int:
+    """Paired difference RUN_A - RUN_B with its interval and p; each may be a folder of runs that differ by seed.
+
+    Parameters
+    ----------
+    metric
+        Metric to compare (default: uar, for continuous targets ccc).
+    modalities_a
+        Use this subset of modalities of RUN_A (audio, audio+vision); it must have been evaluated.
+    modalities_b
+        The same for RUN_B.
+    """
+    from affuse.evaluation.compare import compare
+
+    result = compare(run_a, run_b, metric, modalities_a, modalities_b)
+    if as_json:
+        print(json.dumps(result, ensure_ascii=False))
+        return 0
+    gap, (mean_a, mean_b) = result["difference"], result["mean"]
+    output.print(f"[bold]{result['metric']}[/]  A {mean_a:.3f}   B {mean_b:.3f}")
+    output.print(f"A - B = {gap['value']:+.3f}  [{gap['low']:+.3f}, {gap['high']:+.3f}]  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
+    verdict = "the interval excludes 0" if gap["low"] > 0 or gap["high"] < 0 else "no difference can be claimed: the interval holds 0"
+    output.print(f"{verdict} ({result['interval']})", soft_wrap=True)
+    return 0

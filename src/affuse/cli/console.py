@@ -1,0 +1,67 @@
+"""What people see while something runs: messages and progress on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+console = Console(stderr=True, highlight=False)
+output = Console(highlight=False)
+
+Device = Annotated[str, Parameter(help="cpu, cuda, or auto: cuda where there is one")]
+Threads = Annotated[int | None, Parameter(help="torch threads; default 1 on machines with two cores or fewer")]
+Quiet = Annotated[bool, Parameter(help="no progress and no notices", negative="")]
+
+
+def print_error(message: str, remedy: str = "") -> None:
+    """One error on stderr: what is wrong, then what to do."""
+    console.print("[bold red]error[/]:", end=" ")
+    console.print(message, markup=False, soft_wrap=True)
+    if remedy:
+        console.print("   ->", remedy, markup=False, soft_wrap=True)
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """A line on stderr."""
+    if not quiet:
+        console.print(text, soft_wrap=True)
+
+
+def choose_device(name: str, threads: int | None) -> str:
+    """Set torch's threads and resolve `auto`; BadConfig for a device that is not there."""
+    import torch
+
+    from affuse.core.errors import BadConfig
+    from affuse.core.seed import set_threads
+
+    set_threads(threads)
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise BadConfig(f"--device {name}: no CUDA device here", "use --device cpu, or install a CUDA build of torch")
+    return name
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Progress]:
+    """A rich progress display on stderr; silent where --quiet or stderr is no terminal."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty(), transient=True) as bar:
+        yield bar
+
+
+def metric_cell(value: Mapping[str, Any]) -> str:
+    """A metric with its interval as text."""
+    if value["low"] is None:
+        return f"{value['value']:.3f}"
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"

@@ -1,0 +1,49 @@
+"""affuse extract: fill a corpus' feature stores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affuse.cli.console import Quiet, Threads, note, output, progress
+from affuse.core.config import parse_value
+
+if TYPE_CHECKING:
+    from affuse.corpora.manifest import Corpus
+
+
+def run(
+    corpus: Path, extractor: str, *options: str, workers: int = 1, threads: Threads = None, quiet: Quiet = False
+) -> int:
+    """Run EXTRACTOR over CORPUS with key=value OPTIONS; goes on where it stopped, lists what failed (exit 1).
+
+    Parameters
+    ----------
+    workers
+        Processes that extract side by side.
+    """
+    from affuse.cli.import_ import pairs
+    from affuse.core.seed import set_threads
+    from affuse.corpora.manifest import Corpus
+
+    set_threads(threads)
+    parameters = {k: parse_value(v) for k, v in pairs(list(options), "option").items()}
+    return extract_into(Corpus.open(corpus), extractor, parameters, workers, quiet)
+
+
+def extract_into(corpus: Corpus, extractor: str, parameters: dict[str, Any], workers: int, quiet: bool) -> int:
+    """Extract with a progress bar; prints the store and the failures, returns the exit code."""
+    from affuse.features.extract import extract
+
+    with progress(quiet) as bar:
+        task = bar.add_task(extractor, total=None)
+        done = extract(
+            corpus, extractor, parameters, workers,
+            lambda n, total, failed: bar.update(task, completed=n, total=total, description=f"{extractor} ({failed} failed)" if failed else extractor),
+        )  # fmt: skip
+    note(f"{extractor}: {done.added} new, {len(done.store)} in all -> {done.store.path}", quiet)
+    for name, error in list(done.failures.items())[:10]:
+        note(f"  [red]failed[/] {name}: {error['message']}")
+    if done.failures:
+        output.print(f"{len(done.failures)} of {len(corpus)} failed, see {done.store.path / 'failures.json'}", soft_wrap=True)
+    return 1 if done.failures else 0

@@ -1,0 +1,157 @@
+"""affuse import: a release, a table or a feature file becomes a checked corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from affuse.cli.console import note, output
+from affuse.core import registry
+from affuse.core.errors import BadConfig, BadFeatures, MissingFile
+
+if TYPE_CHECKING:
+    from affuse.corpora.manifest import Corpus
+
+app = App(name="import", help="Import a corpus release, your own table, or your own features.", result_action="return_value")
+
+
+@app.default
+def release(name: str, src: Path, dst: Path, *, partial: Annotated[bool, Parameter(negative="")] = False) -> int:
+    """Import the release NAME (see: affuse list corpora) from folder SRC into folder DST.
+
+    Parameters
+    ----------
+    partial
+        Accept a release of which parts are missing; what is missing is reported and recorded.
+    """
+    entry = registry.load("corpora", name)
+    if name in ("table", "synthetic"):
+        raise BadConfig(f"'{name}' is not a release", f"see: affuse import {name} --help")
+    if not src.is_dir():
+        raise MissingFile(f"no folder {src}", f"see: affuse show {name}")
+    return summary(entry(src, dst, partial=partial))
+
+
+@app.command
+def table(
+    file: Path,
+    dst: Path,
+    *,
+    root: Path | None = None,
+    columns: Annotated[list[str] | None, Parameter(name="--map", consume_multiple=True, negative="")] = None,
+    labels: Annotated[list[str] | None, Parameter(name="--label", consume_multiple=True, negative="")] = None,
+    space: str = "",
+    name: str = "",
+) -> int:
+    """Import a CSV table into folder DST: one utterance per row.
+
+    Parameters
+    ----------
+    root
+        Folder that media paths are relative to (default: the table's).
+    columns
+        name=column pairs; names: id, video, audio, text, label, speaker, source, conversation, position, start, end, split.
+    labels
+        label=spelling pairs, for labels that the table spells its own way.
+    space
+        Label space, for example ekman-7 (default: found from the labels).
+    name
+        Name of the corpus (default: the file's).
+    """
+    from affuse.corpora.table import import_table
+
+    spelling = {theirs: ours for ours, theirs in pairs(labels, "--label").items()}
+    return summary(import_table(file, dst, root=root, columns=pairs(columns, "--map"), labels=spelling, space=space, name=name))
+
+
+@app.command
+def features(
+    corpus: Path,
+    name: str,
+    file: Path,
+    *,
+    modality: Literal["audio", "vision", "text"] | None = None,
+    rate: float = 0.0,
+) -> int:
+    """Import FILE.npz (ids, values, optional offsets) as the feature store NAME of the imported CORPUS.
+
+    Parameters
+    ----------
+    modality
+        audio, vision or text (default: read from NAME).
+    rate
+        Steps per second of sequences.
+    """
+    import numpy as np
+
+    from affuse.corpora.manifest import Corpus
+    from affuse.features.store import import_arrays
+
+    opened = Corpus.open(corpus)
+    if not file.is_file():
+        raise MissingFile(f"no file {file}", "give an .npz with keys ids, values and, for sequences, offsets")
+    try:
+        with np.load(file) as arrays:
+            content = {key: arrays[key] for key in arrays.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise BadFeatures(f"{file} is not an .npz of plain arrays: {error}", "save it with numpy.savez") from error
+    for key in ("ids", "values"):
+        if key not in content:
+            raise BadFeatures(f"{file} has no key '{key}'", "keys: ids, values and, for sequences, offsets")
+    ids = [str(i) for i in content["ids"]]
+    known = set(opened.table["id"])
+    foreign = [i for i in ids if i not in known]
+    if len(foreign) == len(ids):
+        raise BadFeatures(f"none of the {len(ids)} ids is an utterance of {corpus}", f"e.g. '{ids[0]}' against '{opened.table['id'].iloc[0]}'")
+    store = import_arrays(opened.store_path(name), ids, content["values"], content.get("offsets"), modality, rate)
+    holes = float(np.isnan(content["values"].astype(float)).mean()) if content["values"].dtype.kind == "f" else 0.0
+    output.print(f"{len(store)} utterances, {store.spec.modality}, {list(store.spec.shape)} per step -> {store.path}", soft_wrap=True)
+    if foreign:
+        note(f"[yellow]{len(foreign)} ids are not in the corpus[/], e.g. {foreign[0]}")
+    if holes:
+        note(f"[yellow]{holes:.1%} of the numbers are missing[/]: encoders put the training mean there; empty rows count as absent")
+    return 0
+
+
+@app.command
+def synthetic(dst: Path, *options: str) -> int:
+    """Generate the synthetic corpus into DST, with key=value knobs (see: affuse show synthetic)."""
+    from affuse.core.config import parse_value
+
+    given = {k: parse_value(v) for k, v in pairs(list(options), "option").items()}
+    entry = registry.load("corpora", "synthetic")
+    return summary(entry(dst, **registry.resolve("corpora", "synthetic", given, "synthetic")))
+
+
+def pairs(items: list[str] | None, option: str) -> dict[str, str]:
+    """name=value words as a dictionary."""
+    split = [item.partition("=") for item in items or []]
+    wrong = [a for a, sep, _ in split if not sep]
+    if wrong:
+        raise BadConfig(f"{option} {wrong[0]} is not name=value", f"write {option} name=value")
+    return {a: b for a, _, b in split}
+
+
+def summary(corpus: Corpus) -> int:
+    """Print what was imported: counts per split, label space, shortfalls, the leak check."""
+    from rich.table import Table
+
+    info: dict[str, Any] = corpus.info
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("split", "utterances", "speakers", "sources", "labels"):
+        grid.add_column(column)
+    for split, count in info["counts"].items():
+        labels = ", ".join(f"{k} {v}" for k, v in list(count["labels"].items())[:12])
+        grid.add_row(split, str(count["utterances"]), str(count["speakers"]), str(count["sources"]), labels)
+    output.print(grid)
+    if info["synthetic"]:
+        output.print("[yellow]synthetic corpus[/]: numbers on it say nothing about people")
+    for line in info.get("partial") or []:
+        note(f"[yellow]incomplete[/] {line}")
+    for column, shared in info["overlap"].items():
+        for pair, values in shared.items():
+            note(f"[yellow]leak check[/]: {len(values)} {column}s occur in both {pair}, e.g. {values[0]}")
+    output.print(f"{info['name']} ({info['label_space']}) -> {corpus.path}", soft_wrap=True)
+    return 0

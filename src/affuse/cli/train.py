@@ -1,0 +1,131 @@
+"""affuse train: a recipe on a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from affuse.cli.console import Device, Quiet, Threads, choose_device, metric_cell, note, output, progress
+
+if TYPE_CHECKING:
+    from affuse.core.config import Recipe
+    from affuse.corpora.manifest import Corpus
+
+
+def run(
+    recipe: str,
+    *overrides: str,
+    corpus: Path,
+    out: Path | None = None,
+    folds: int | None = None,
+    workers: int = 1,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+    score: Annotated[bool, Parameter(help="score the test split when training is done")] = True,
+) -> int:
+    """Train RECIPE (a name or a YAML file) with key=value OVERRIDES; resumes, scores, reports, prints the run folder.
+
+    Parameters
+    ----------
+    corpus
+        Folder of an imported corpus.
+    out
+        Run folder (default: runs/RECIPE-CORPUS-HASH).
+    folds
+        Number of folds, grouped by the recipe's split.group_by; every utterance is tested once.
+    workers
+        Processes for extracting features that are not there yet.
+    """
+    from affuse.cli.extract import extract_into
+    from affuse.core.config import load_recipe
+    from affuse.corpora.manifest import Corpus
+    from affuse.training import run as runs
+    from affuse.training.distributed import finish
+
+    opened = Corpus.open(corpus)
+    bound = runs.bind(load_recipe(recipe, overrides), opened)
+    chosen = choose_device(device, threads)
+    for name, parameters in runs.missing_stores(bound, opened).items():
+        extract_into(opened, name, parameters, workers, quiet)
+    name = Path(recipe).stem
+    folder = out or default_folder(name, bound, opened, folds)
+    record_attempt(opened, name, bound, folds)
+    train_with_progress(bound, name, opened, folder, folds, chosen, quiet)
+    finish()
+    if score and runs.is_first_process():
+        report(folder, opened, chosen, quiet)
+    output.print(str(folder), soft_wrap=True)
+    return 0
+
+
+def default_folder(name: str, recipe: Recipe, corpus: Corpus, folds: int | None) -> Path:
+    """runs/RECIPE-CORPUS-HASH: the same command finds its own folder again."""
+    from affuse.core.io import digest
+
+    return Path("runs") / f"{name}-{corpus.name}-{digest([recipe.to_dict(), corpus.hash, folds])[:8]}"
+
+
+def record_attempt(corpus: Corpus, name: str, recipe: Recipe, folds: int | None) -> None:
+    """Count configurations tried on this corpus: one line per distinct recipe (seeds apart) in attempts.jsonl."""
+    from affuse.core import io
+
+    config = recipe.to_dict()
+    config["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
+    row = {"recipe": name, "config": io.digest(config), "folds": folds}
+    path = corpus.path / "attempts.jsonl"
+    if row not in io.read_jsonl(path):
+        io.append_jsonl(path, row)
+
+
+def train_with_progress(
+    recipe: Recipe, name: str, corpus: Corpus, folder: Path, folds: int | None, device: str, quiet: bool
+) -> None:
+    """Train under a progress bar with one line per fold."""
+    from affuse.training.run import train
+
+    with progress(quiet) as bar:
+        tasks: dict[Any, Any] = {}
+
+        def show(row: dict[str, Any]) -> None:
+            fold = row.get("fold")
+            if fold not in tasks:
+                tasks[fold] = bar.add_task("training" if fold is None else f"fold {fold}", total=recipe.train.epochs)
+            if "step" in row:
+                bar.update(tasks[fold], completed=row["epoch"] - 1 + row["step"] / row["steps"])
+            else:
+                scores = ", ".join(f"{k} {v:.3f}" for k, v in row["valid"].items())
+                prefix = "training" if fold is None else f"fold {fold}"
+                bar.update(tasks[fold], completed=row["epoch"], description=f"{prefix} ({scores})")
+
+        train(recipe, name, corpus, folder, folds, device, show)
+
+
+def report(folder: Path, corpus: Corpus, device: str, quiet: bool) -> None:
+    """Score the test split once, write report.html, print the table."""
+    from affuse.evaluation.protocol import evaluate
+    from affuse.reporting.report import write_report
+
+    result = evaluate(folder, corpus, device=device)
+    page = write_report(folder)
+    if not quiet:
+        print_scores(result)
+    note(f"report: {page}", quiet)
+
+
+def print_scores(result: dict[str, Any]) -> None:
+    """The rows of an evaluation as a table on stderr."""
+    from rich.table import Table
+
+    from affuse.cli.console import console
+
+    names = list(result["metrics"])
+    grid = Table(box=None, pad_edge=False, header_style="bold", title=f"{result['corpus']['name']}, {result['split']}, n = {result['n']}")
+    for column in ("", *names):
+        grid.add_column(column, no_wrap=column == "")
+    for row in result["rows"]:
+        grid.add_row(row["name"], *[metric_cell(row["metrics"][n]) for n in names])
+    console.print(grid)
+    console.print(f"[dim]{result['protocol']['interval']}; selection: {result['protocol']['selection']}[/]")

@@ -1,0 +1,263 @@
+"""Recipes: dataclasses filled from a YAML file, then from `dotted.key=value` overrides.
+
+A part (encoder, fusion, context, objective) is written `name` or `{name: ..., option: value}`; its options
+are checked against the part's own parameters by the registry. The resolved recipe is plain YAML again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from affuse.core import registry
+from affuse.core.errors import BadConfig, MissingFile, UnknownName
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+Part = dict[str, Any]
+
+
+@dataclass
+class TaskConfig:
+    """What is predicted: the manifest column and its label space (inferred from the corpus where empty)."""
+
+    column: str = "label"
+    space: str = ""
+
+
+@dataclass
+class StreamConfig:
+    """One input: the encoder, and the extractor's options (the stream's name is the extractor's or a store's)."""
+
+    encoder: Part
+    extractor: Part = field(default_factory=dict)
+
+
+@dataclass
+class SplitConfig:
+    """How utterances are parted; `group_by` names the column whose values never cross a split."""
+
+    group_by: str = "source"
+    valid: float = 0.15
+    test: float = 0.2
+    seed: int = 0
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with decoupled weight decay (biases and norms are not decayed) and a schedule per step."""
+
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    schedule: typing.Literal["cosine", "one_cycle", "constant"] = "cosine"
+    warmup: float = 0.05
+    clip: float = 1.0
+
+
+@dataclass
+class AugmentConfig:
+    """What is done to training batches only; probabilities are per utterance."""
+
+    modality_dropout: float = 0.0
+    mixup: float = 0.0
+    mixup_probability: float = 1.0
+    noise: float = 0.0
+    noise_snr: list[float] = field(default_factory=lambda: [5.0, 30.0])
+    speed: float = 0.0
+    speed_range: list[float] = field(default_factory=lambda: [0.9, 1.1])
+    gain_db: float = 0.0
+    crop_seconds: float = 0.0
+    flip: float = 0.0
+    shift: float = 0.0
+    jitter: float = 0.0
+
+
+@dataclass
+class TrainConfig:
+    """The loop; `batch_size` is the whole effective batch: `accumulate` parts of it are run one after another."""
+
+    epochs: int = 40
+    batch_size: int = 32
+    accumulate: int = 1
+    patience: int = 0
+    selection: str = "uar"
+    sampling: typing.Literal["natural", "balanced"] = "natural"
+    ema: float = 0.0
+    amp: typing.Literal["auto", "off"] = "auto"
+    keep: typing.Literal["best", "last"] = "best"
+    seed: int = 0
+
+
+@dataclass
+class Recipe:
+    """One row of choices: what goes in, the four slots, what is minimised, how it is trained."""
+
+    summary: str = ""
+    source: str = ""
+    tasks: dict[str, TaskConfig] = field(default_factory=lambda: {"emotion": TaskConfig()})
+    streams: dict[str, StreamConfig] = field(default_factory=dict)
+    fusion: Part = field(default_factory=lambda: {"name": "concat"})
+    context: Part = field(default_factory=lambda: {"name": "none"})
+    objectives: dict[str, Part] = field(default_factory=lambda: {"cross_entropy": {}})
+    split: SplitConfig = field(default_factory=SplitConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved recipe as plain YAML values."""
+        return dataclasses.asdict(self)
+
+
+def recipe_names() -> dict[str, Path]:
+    """Name -> file of the recipes that ship."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or path, with `dotted.key=value` overrides applied and every option checked.
+
+    Raises UnknownName (closest recipes, keys or parts), BadConfig or MissingFile.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        known = recipe_names()
+        if name not in known:
+            raise UnknownName.among("recipe", name, known)
+        path = known[name]
+    return make_recipe(read_yaml(path), overrides)
+
+
+def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
+    """A checked Recipe from YAML values and overrides."""
+    data = _plain(values)
+    for override in overrides:
+        _apply(data, override)
+    recipe: Recipe = _fill(Recipe, data, "")
+    _resolve_parts(recipe)
+    return recipe
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; MissingFile or BadConfig name the file."""
+    import yaml
+
+    if not path.is_file():
+        raise MissingFile(f"no recipe file {path}", "see: affuse list recipes")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path} is not valid YAML: {error}", "mend the file") from error
+    if not isinstance(values, dict):
+        raise BadConfig(f"{path} does not hold a mapping", "start from: affuse show RECIPE")
+    return values
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """The resolved recipe as YAML text."""
+    import yaml
+
+    return yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True, width=110)
+
+
+def parse_value(text: str) -> Any:
+    """A YAML scalar or flow value; numbers like 1e-4 are floats."""
+    import yaml
+
+    try:
+        return float(text) if _is_exponent(text) else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise BadConfig(f"cannot read the value {text!r}", "quote it, or write a number, word or [list]") from error
+
+
+def _is_exponent(text: str) -> bool:
+    return "e" in text.lower() and text.lower().lstrip("+-")[:1].isdigit() and not text.lower().startswith("0x")
+
+
+def _plain(values: Any) -> Any:
+    """A deep copy of YAML values in which exponent strings ('1e-4', a YAML 1.1 trap) are floats."""
+    if isinstance(values, Mapping):
+        return {str(k): _plain(v) for k, v in values.items()}
+    if isinstance(values, list | tuple):
+        return [_plain(v) for v in values]
+    if isinstance(values, str) and _is_exponent(values):
+        try:
+            return float(values)
+        except ValueError:
+            return values
+    return values
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    """Set one `dotted.key=value`; a part given by its name alone replaces the whole part."""
+    key, sep, text = override.partition("=")
+    if not sep or not key:
+        raise BadConfig(f"'{override}' is not key=value", "write for example optim.lr=1e-4 or fusion=gated")
+    node: Any = data
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = node.get(parent)
+        if isinstance(child, str):
+            child = {"name": child}
+        node[parent] = child if isinstance(child, dict) else {}
+        node = node[parent]
+    node[last] = parse_value(text)
+
+
+def _fill(cls: type[Any], data: Mapping[str, Any], where: str) -> Any:
+    """An instance of dataclass `cls` from a mapping; unknown keys name the closest ones."""
+    if not isinstance(data, Mapping):
+        raise BadConfig(f"{where or 'recipe'} = {data!r} is not a mapping", f"write {where}: {{key: value}}")
+    hints = typing.get_type_hints(cls)
+    prefix = f"{where}." if where else ""
+    for key in data:
+        if key not in hints:
+            raise UnknownName.among("key", f"{prefix}{key}", [f"{prefix}{h}" for h in hints])
+    return cls(**{key: _value(value, hints[key], f"{prefix}{key}") for key, value in data.items()})
+
+
+def _value(value: Any, hint: Any, where: str) -> Any:
+    args = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return _fill(typing.cast("type[Any]", hint), value or {}, where)
+    if hint == Part:
+        return _part(value, where)
+    if typing.get_origin(hint) is dict and isinstance(value, Mapping):
+        return {key: _value(v, args[1], f"{where}.{key}") for key, v in value.items()}
+    return registry.convert(value, hint, where)
+
+
+def _part(value: Any, where: str) -> Part:
+    if isinstance(value, str):
+        return {"name": value}
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise BadConfig(f"{where} = {value!r} is not a part", f"write {where}=NAME or {where}: {{name: NAME, ...}}")
+
+
+def _resolve_parts(recipe: Recipe) -> None:
+    """Check every part's options and write their defaults out."""
+    if not recipe.streams:
+        raise BadConfig("the recipe has no streams", "add streams: {NAME: {encoder: NAME}}")
+    for name, stream in recipe.streams.items():
+        stream.encoder = _resolved("encoders", stream.encoder, f"streams.{name}.encoder")
+        if name in registry.cards("extractors"):
+            stream.extractor = registry.resolve("extractors", name, stream.extractor, f"streams.{name}.extractor")
+    recipe.fusion = _resolved("fusions", recipe.fusion, "fusion")
+    recipe.context = _resolved("contexts", recipe.context, "context")
+    for name, options in recipe.objectives.items():
+        weight = {"weight": registry.convert(options.get("weight", 1.0), float, f"objectives.{name}.weight")}
+        rest = {k: v for k, v in options.items() if k not in ("weight", "name")}
+        recipe.objectives[name] = weight | registry.resolve("objectives", name, rest, f"objectives.{name}")
+
+
+def _resolved(kind: str, part: Part, where: str) -> Part:
+    if "name" not in part:
+        raise BadConfig(f"{where} has no name", f"see: affuse list {kind}")
+    options = {k: v for k, v in part.items() if k != "name"}
+    return {"name": part["name"], **registry.resolve(kind, part["name"], options, where)}

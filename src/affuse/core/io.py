@@ -1,0 +1,147 @@
+"""Reading and writing: everything is written aside and renamed, so nothing is ever half-written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affuse.core.errors import BadCorpus, BadRun, MissingFile, StorageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+
+def cache_dir() -> Path:
+    """Folder for converted weights: $AFFUSE_CACHE, else ~/.cache/affuse; made on first use."""
+    path = Path(os.environ.get("AFFUSE_CACHE") or Path.home() / ".cache" / "affuse")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def atomic(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, renamed onto it on success and removed on failure.
+
+    Raises StorageError when the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    tmp: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".aside-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        tmp = Path(name)
+        tmp.chmod(0o666 & ~_umask())
+        yield tmp
+        os.replace(tmp, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError(f"no space left to write {path}", "free some space and run again") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise StorageError(f"cannot write {path}: {error.strerror}", "choose another output folder") from error
+        raise
+    finally:
+        if tmp is not None:
+            tmp.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write `text` as UTF-8, atomically."""
+    with atomic(path) as tmp:
+        tmp.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Parsed JSON; MissingFile or BadRun name the file."""
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"no file {path}", "check the path; an interrupted command can be run again")
+    try:
+        return json.loads(path.read_text(encoding="utf-8", errors="surrogateescape"))
+    except ValueError as error:
+        raise BadRun(f"{path} is not valid JSON: {error}", "delete it and run the command again") from error
+
+
+def append_jsonl(path: Path, row: dict[str, Any]) -> None:
+    """Append one JSON line (a single write, so that a crash leaves whole lines)."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a JSON-lines file; an absent file is an empty list, a torn last line is left out."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+def write_table(path: Path | str, table: pd.DataFrame) -> None:
+    """Write a data frame as Parquet, atomically."""
+    with atomic(path) as tmp:
+        table.to_parquet(tmp, index=False)
+
+
+def read_table(path: Path | str) -> pd.DataFrame:
+    """Read a Parquet table; MissingFile or BadCorpus name the file."""
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile(f"no table {path}", "import the corpus first: affuse import ...")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise BadCorpus(f"{path} is not a readable Parquet table: {error}", "import the corpus again") from error
+
+
+def write_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write named tensors as safetensors, atomically."""
+    from safetensors.torch import save_file
+
+    with atomic(path) as tmp:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, tmp, metadata)
+
+
+def read_tensors(path: Path | str) -> dict[str, Tensor]:
+    """Read a safetensors file; MissingFile or BadRun name the file."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not Path(path).is_file():
+        raise MissingFile(f"no weights at {path}", "the run is incomplete: train it again, it resumes")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise BadRun(f"{path} is damaged: {error}", "train the run again") from error
+
+
+def digest(value: Any) -> str:
+    """Short stable hash (16 hex digits) of a JSON-like value."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path | str) -> str:
+    """SHA-256 of a file, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,136 @@
+"""One registry: a part is a file, its card a literal in that file, read without importing it.
+
+A part's configuration is the keyword parameters of the class or function that its card names as
+`entry`: their names, annotations and defaults are the schema.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from affuse.core.errors import BadConfig, MissingDependency, UnknownName
+
+KINDS: dict[str, str] = {
+    "corpora": "corpora",
+    "extractors": "features",
+    "encoders": "models/encoders",
+    "fusions": "models/fusions",
+    "contexts": "models/contexts",
+    "objectives": "objectives",
+    "balancers": "balance",
+    "metrics": "evaluation/metrics",
+}
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+@lru_cache
+def cards(kind: str) -> dict[str, dict[str, Any]]:
+    """Name -> card of every part of `kind`, read from the files' literals (imports nothing)."""
+    if kind not in KINDS:
+        raise UnknownName.among("kind", kind, KINDS)
+    found = {path.stem: _read_card(path) for path in sorted((_ROOT / KINDS[kind]).glob("*.py"))}
+    return {name: {"name": name, **card} for name, card in found.items() if card}
+
+
+def _read_card(path: Path) -> dict[str, Any] | None:
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "CARD":
+            return dict(ast.literal_eval(node.value))
+    return None
+
+
+def available(card: Mapping[str, Any]) -> bool:
+    """Whether the packages of the extra that the part needs are installed."""
+    return all(find_spec(package) is not None for package in card.get("packages", ()))
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """The part's class or function; its file is imported now.
+
+    Raises UnknownName with the closest names, MissingDependency with the extra that installs it.
+    """
+    known = cards(kind)
+    if name not in known:
+        raise UnknownName.among(kind.removesuffix("s"), name, known)
+    card = known[name]
+    if not available(card):
+        raise MissingDependency(
+            f"'{name}' needs {', '.join(card['packages'])}", f"pip install 'affuse[{card['extra']}]'"
+        )
+    module = importlib.import_module(f"affuse.{KINDS[kind].replace('/', '.')}.{name}")
+    return typing.cast("Callable[..., Any]", getattr(module, card["entry"]))
+
+
+def schema(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """Keyword-only parameters of a part as {name: (annotation, default)}."""
+    function = entry.__init__ if inspect.isclass(entry) else entry  # type: ignore[misc]
+    hints = typing.get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: (hints.get(p.name, Any), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def resolve(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All parameters of a part: `given` checked and converted, the rest at their defaults.
+
+    `where` is the dotted key for messages. Raises UnknownName (closest keys) or BadConfig (wrong type).
+    """
+    fields = schema(load(kind, name))
+    for key in given:
+        if key not in fields:
+            raise UnknownName.among("option", f"{where}.{key}", [f"{where}.{f}" for f in fields])
+    values = {}
+    for key, (annotation, default) in fields.items():
+        if key not in given and default is inspect.Parameter.empty:
+            raise BadConfig(f"{where}.{key} has no value", f"add {where}.{key}=VALUE")
+        values[key] = convert(given[key], annotation, f"{where}.{key}") if key in given else default
+    return values
+
+
+def build(kind: str, name: str, *args: Any, **parameters: Any) -> Any:
+    """Construct a part: positional arguments of its kind, then its own parameters."""
+    return load(kind, name)(*args, **parameters)
+
+
+def convert(value: Any, annotation: Any, where: str) -> Any:
+    """`value` as `annotation` (bool, int, float, str, Literal, list, tuple, dict, unions); BadConfig otherwise."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, args, where)
+    if origin is typing.Literal:
+        if value in args:
+            return value
+        raise UnknownName.among(f"value of {where}:", str(value), [str(a) for a in args])
+    if origin in (list, tuple) and isinstance(value, list | tuple):
+        inner = args[0] if args else Any
+        return origin(convert(v, inner, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict and isinstance(value, dict):
+        return {k: convert(v, args[1] if args else Any, f"{where}.{k}") for k, v in value.items()}
+    if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(annotation, type) and isinstance(value, annotation) and (annotation is bool) == (type(value) is bool):
+        return value
+    wanted = getattr(annotation, "__name__", str(annotation))
+    raise BadConfig(f"{where} = {value!r} is not a {wanted}", f"give {where} a {wanted}")
+
+
+def _convert_union(value: Any, args: tuple[Any, ...], where: str) -> Any:
+    if value is None and type(None) in args:
+        return None
+    errors: list[Exception] = []
+    for option in (a for a in args if a is not type(None)):
+        try:
+            return convert(value, option, where)
+        except (BadConfig, UnknownName) as error:
+            errors.append(error)
+    raise errors[0]

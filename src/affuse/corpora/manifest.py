@@ -1,0 +1,257 @@
+"""Corpus and manifest: one row per utterance, checked counts, splits and folds that respect groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from affuse.core import io
+from affuse.core.errors import BadCorpus, MissingFile
+from affuse.core.labels import SPACES, LabelSpace, infer_space
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS: dict[str, Any] = {
+    "id": "",
+    "conversation": "",
+    "position": 0,
+    "speaker": "",
+    "source": "",
+    "split": "",
+    "start": 0.0,
+    "end": float("nan"),
+    "video": "",
+    "audio": "",
+    "text": "",
+    "label": "",
+}
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass
+class Corpus:
+    """An imported corpus: a folder with `manifest.parquet`, `corpus.json` and feature stores under `features/`.
+
+    `info` holds name, label_space, licence, source, note, synthetic, partial, counts, hash.
+    """
+
+    path: Path
+    table: pd.DataFrame
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def name(self) -> str:
+        """The corpus' name as its importer gave it."""
+        return str(self.info["name"])
+
+    @property
+    def hash(self) -> str:
+        """Hash of the manifest's content: a run is bound to it."""
+        return str(self.info["hash"])
+
+    @cached_property
+    def space(self) -> LabelSpace:
+        """Label space of the `label` column."""
+        known = SPACES.get(str(self.info.get("label_space", "")))
+        if known is not None:
+            return known
+        return LabelSpace("custom", tuple(self.info.get("labels", ())))
+
+    def store_path(self, stream: str) -> Path:
+        """Where the features of `stream` are kept."""
+        return self.path / "features" / stream
+
+    def stores(self) -> list[str]:
+        """Names of the feature stores that the corpus has."""
+        return sorted(p.parent.name for p in (self.path / "features").glob("*/card.json"))
+
+    @classmethod
+    def open(cls, path: Path | str) -> Corpus:
+        """Open an imported corpus folder; MissingFile says how to make one."""
+        path = Path(path)
+        if not (path / "manifest.parquet").is_file():
+            raise MissingFile(f"{path} is not a corpus (no manifest.parquet)", "make one: affuse import NAME SRC DST")
+        return cls(path.resolve(), io.read_table(path / "manifest.parquet"), io.read_json(path / "corpus.json"))
+
+
+def write_corpus(
+    path: Path | str, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, name: str, space: str = "", **info: Any
+) -> Corpus:
+    """Check rows, write `manifest.parquet` and `corpus.json` below `path`, return the opened Corpus.
+
+    Raises BadCorpus for no rows, duplicate ids, unknown splits or start >= end.
+    """
+    path = Path(path)
+    table = check_rows(rows)
+    labels = sorted({str(v) for v in table["label"] if v})
+    found = SPACES[space] if space else infer_space(labels)
+    if found.kind == "classes":
+        table["label"] = [found.labels[found.index(v)] if v else "" for v in table["label"]]
+    info = {
+        "format": 1,
+        "name": name,
+        "label_space": found.name,
+        "labels": list(found.labels),
+        "synthetic": False,
+        **info,
+        "counts": counts(table),
+        "overlap": {k: v for k in ("speaker", "source") if (v := overlap(table, k))},
+        "hash": table_hash(table),
+    }
+    io.write_table(path / "manifest.parquet", table)
+    io.write_json(path / "corpus.json", info)
+    return Corpus.open(path)
+
+
+def check_rows(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame:
+    """A manifest table with every column present, typed and consistent."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows).copy()
+    if table.empty:
+        raise BadCorpus("the corpus has no utterances", "check the source folder and the file names it should hold")
+    if "id" not in table:
+        raise BadCorpus("the table has no 'id' column", "name it with --map id=COLUMN")
+    for column, default in COLUMNS.items():
+        given = table[column] if column in table else pd.Series(default, index=table.index)
+        table[column] = _typed(given, column, default)
+    doubles = table["id"][table["id"].duplicated()].unique()
+    if len(doubles):
+        raise BadCorpus(f"{len(doubles)} ids occur twice, e.g. '{doubles[0]}'", "make the id column unique")
+    unknown = sorted(set(table["split"]) - {"", *SPLITS})
+    if unknown:
+        raise BadCorpus(f"unknown split '{unknown[0]}'", f"use {', '.join(SPLITS)} or leave it empty")
+    wrong = table[(table["start"] < 0) | (table["end"] <= table["start"])]
+    if len(wrong):
+        row = wrong.iloc[0]
+        raise BadCorpus(
+            f"utterance '{row.id}' has start {row.start} and end {row.end}", "times are seconds, start < end"
+        )
+    table["source"] = table["source"].where(table["source"] != "", table["speaker"])
+    table["source"] = table["source"].where(table["source"] != "", table["conversation"])
+    table["source"] = table["source"].where(table["source"] != "", table["id"])
+    return table
+
+
+def _typed(given: pd.Series[Any], column: str, default: Any) -> pd.Series[Any]:
+    import pandas as pd
+
+    if isinstance(default, str):
+        return given.astype("object").where(given.notna(), "").astype(str).str.strip()
+    try:
+        numbers = pd.to_numeric(given).astype(float)
+    except (ValueError, TypeError) as error:
+        raise BadCorpus(f"column '{column}' is not numeric: {error}", "seconds or whole numbers are needed") from error
+    return numbers.fillna(default).astype(int) if isinstance(default, int) else numbers.fillna(default)
+
+
+def table_hash(table: pd.DataFrame) -> str:
+    """Hash of ids, labels, groups, splits and times (not of file paths: a moved corpus is the same corpus)."""
+    columns = [c for c in table.columns if c not in ("video", "audio")]
+    return io.digest(table[columns].astype(str).to_dict("list"))
+
+
+def counts(table: pd.DataFrame) -> dict[str, Any]:
+    """Utterances, groups and labels, overall and per split."""
+
+    def count(part: pd.DataFrame) -> dict[str, Any]:
+        return {
+            "utterances": len(part),
+            "speakers": part["speaker"].nunique(),
+            "sources": part["source"].nunique(),
+            "labels": {str(k): int(v) for k, v in part["label"].value_counts().sort_index().items()},
+        }
+
+    splits = {s: count(table[table["split"] == s]) for s in SPLITS if (table["split"] == s).any()}
+    return {"all": count(table), **splits}
+
+
+def check_counts(found: Mapping[str, int], published: Mapping[str, int], what: str, partial: bool) -> list[str]:
+    """Compare counts with the published ones; returns the shortfalls.
+
+    A surplus always fails, a shortfall fails unless `partial`. Raises BadCorpus.
+    """
+    extra = {k: v for k, v in found.items() if v > published.get(k, 0)}
+    if extra:
+        name, n = next(iter(extra.items()))
+        raise BadCorpus(f"{what}: {n} of '{name}', the release has {published.get(name, 0)}", "remove foreign files")
+    short = [f"{k}: {found.get(k, 0)} of {n}" for k, n in published.items() if found.get(k, 0) < n]
+    if short and not partial:
+        listed = "; ".join(short[:4]) + (" ..." if len(short) > 4 else "")
+        raise BadCorpus(f"{what}: incomplete ({listed})", "complete the release, or pass --partial to use what is there")
+    return short
+
+
+def overlap(table: pd.DataFrame, column: str) -> dict[str, list[str]]:
+    """The leak check: values of `column` that occur in more than one split, per pair of splits."""
+    groups = {s: set(table.loc[table["split"] == s, column]) - {""} for s in SPLITS}
+    pairs = [("train", "valid"), ("train", "test"), ("valid", "test")]
+    return {f"{a}/{b}": sorted(groups[a] & groups[b]) for a, b in pairs if groups[a] & groups[b]}
+
+
+def group_column(table: pd.DataFrame, wanted: str) -> str:
+    """The column that groups utterances: `wanted`, refused where it holds fewer than two values."""
+    if wanted not in table:
+        raise BadCorpus(f"no column '{wanted}' to group by", "set split.group_by to speaker or source")
+    if table[wanted].nunique() < 2:
+        raise BadCorpus(f"only one value in '{wanted}': cannot split by it", "set split.group_by to another column")
+    return wanted
+
+
+def make_splits(
+    table: pd.DataFrame, group_by: str, valid: float, test: float, folds: int | None, seed: int
+) -> list[np.ndarray]:
+    """Split names [N] per fold (one array without folds): groups never cross, labels are kept in proportion.
+
+    Without `folds` a manifest's own splits are used; what it lacks (valid, test) is carved from train by group.
+    """
+    groups, labels = table[group_column(table, group_by)].to_numpy(), table["label"].to_numpy()
+    if folds:
+        parts = _group_folds(groups, labels, folds, seed)
+        return [_carve(np.where(parts == k, "test", "train"), groups, labels, "valid", valid, seed) for k in range(folds)]
+    split = table["split"].to_numpy(dtype=object)
+    split = np.where(split == "", "train", split)
+    if "test" not in split:
+        split = _carve(split, groups, labels, "test", test, seed)
+    if "valid" not in split:
+        split = _carve(split, groups, labels, "valid", valid, seed)
+    return [split]
+
+
+def _group_folds(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """Fold number [N] by group, labels in proportion."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if len(set(groups)) < k:
+        raise BadCorpus(f"{k} folds need {k} groups, the corpus has {len(set(groups))}", "use fewer folds")
+    fold = np.empty(len(groups), dtype=int)
+    codes = np.unique(labels, return_inverse=True)[1]
+    if len(np.unique(codes)) > max(20, len(codes) // 10):  # continuous targets: nothing to stratify
+        codes = np.zeros_like(codes)
+    for i, (_, chosen) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(codes, codes, groups)):
+        fold[chosen] = i
+    return fold
+
+
+def _carve(
+    split: np.ndarray, groups: np.ndarray, labels: np.ndarray, name: str, share: float, seed: int
+) -> np.ndarray:
+    """Move whole groups, about `share` of the training utterances, from train to `name`."""
+    train = np.flatnonzero(split == "train")
+    n_groups = len(set(groups[train]))
+    if n_groups < 2:
+        raise BadCorpus(f"cannot carve '{name}' from train: {n_groups} group left", "give the split column, or more data")
+    parts = min(max(2, round(1 / share)), n_groups)
+    fold = _group_folds(groups[train], labels[train], parts, seed + 1)
+    split = split.copy()
+    split[train[fold == 0]] = name
+    return split

@@ -1,0 +1,96 @@
+"""Any corpus as a CSV table: bring your own recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from affuse.core.errors import BadCorpus, MissingFile, UnknownName
+from affuse.core.labels import SPACES
+from affuse.corpora.manifest import COLUMNS, Corpus, write_corpus
+
+CARD = {
+    "summary": "a CSV (or TSV, Parquet) with one utterance per row, columns named as affuse's or mapped with --map",
+    "source": "your own data",
+    "entry": "import_table",
+    "licence": "yours",
+    "layout": "columns: id, video, audio, text, label, speaker, source, conversation, position, start, end, split",
+}
+
+
+def import_table(
+    src: Path,
+    dst: Path,
+    *,
+    root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    space: str = "",
+    name: str = "",
+) -> Corpus:
+    """Import a table; `columns` maps affuse's names to the table's, `labels` maps label spellings.
+
+    Media paths are relative to `root` (default: the table's folder). Further columns are kept (as targets of
+    other tasks). A conversation may span rows. Raises BadCorpus, MissingFile or UnknownName.
+    """
+    table = read(src)
+    for ours, theirs in (columns or {}).items():
+        if ours not in COLUMNS:
+            raise UnknownName.among("column", ours, COLUMNS)
+        if theirs not in table:
+            raise UnknownName.among(f"column of {src.name}:", theirs, [str(c) for c in table.columns])
+        table[ours] = table[theirs]
+    base = (root or src.parent).resolve()
+    if not {"video", "audio", "text"} & set(table.columns) and "id" not in table:
+        raise BadCorpus(f"{src} has none of the columns id, video, audio, text", "name them: --map video=COLUMN")
+    for column in ("video", "audio"):
+        if column in table:
+            table[column] = [_media(value, base, column, src) for value in table[column]]
+    if "id" not in table:
+        table["id"] = _ids(table)
+    if labels and "label" in table:
+        table["label"] = table["label"].map(lambda v: labels.get(str(v), v))
+    if space and space not in SPACES:
+        raise UnknownName.among("label space", space, SPACES)
+    if "position" not in table and "conversation" in table:
+        table["position"] = table.groupby("conversation", sort=False).cumcount()
+    return write_corpus(dst, table, name or src.stem, space, source=str(src.name))
+
+
+def read(src: Path) -> Any:
+    """The table as a data frame; text columns stay text."""
+    import pandas as pd
+
+    if not src.is_file():
+        raise MissingFile(f"no table {src}", "give a .csv, .tsv or .parquet file")
+    text = {c: str for c in ("id", "label", "speaker", "source", "conversation", "text", "split")}
+    try:
+        if src.suffix == ".parquet":
+            return pd.read_parquet(src)
+        try:
+            return pd.read_csv(src, sep="\t" if src.suffix == ".tsv" else ",", dtype=text, encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            return pd.read_csv(src, sep="\t" if src.suffix == ".tsv" else ",", dtype=text, encoding="cp1252")
+    except (ValueError, OSError) as error:
+        raise BadCorpus(f"{src} is not a readable table: {error}", "save it as UTF-8 CSV with a header line") from error
+
+
+def _media(value: object, base: Path, column: str, src: Path) -> str:
+    """Absolute path of a media file; an empty cell means that the modality is absent."""
+    if value is None or value != value or not str(value).strip():
+        return ""
+    path = base / str(value).strip()
+    if not path.is_file():
+        raise MissingFile(f"{src.name} names {column} file {value}, which is not below {base}", "check --root DIR")
+    return str(path)
+
+
+def _ids(table: Any) -> list[str]:
+    """Ids from the media file's name, or from the conversation and position."""
+    for column in ("video", "audio"):
+        if column in table:
+            stems = [Path(v).stem for v in table[column]]
+            if all(stems) and len(set(stems)) == len(stems):
+                return stems
+    return [f"u{i:06d}" for i in range(len(table))]

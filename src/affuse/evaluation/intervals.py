@@ -1,0 +1,108 @@
+"""Bootstrap intervals clustered by speaker or source.
+
+A metric is a file of `evaluation/metrics/`: `statistics(truth, predicted) -> [N, K]` per item, additive, and
+`compute(sums [..., K]) -> [...]`. So a resample of whole clusters is a weighted sum of cluster sums, and all
+resamples are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from affuse.core import registry
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A metric's value with its 95 % interval and the number of items scored."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def to_dict(self) -> dict[str, float | None]:
+        """{value, low, high, n}; an unknown bound is null."""
+        return {k: None if v != v else v for k, v in vars(self).items()}
+
+
+def metric(name: str) -> Any:
+    """The metric of that name."""
+    return registry.load("metrics", name)
+
+
+def resample_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """How often each cluster is drawn in each resample, [resamples, clusters]; the first row is the sample itself."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
+    return np.concatenate([np.ones((1, clusters)), drawn]).astype(float)
+
+
+def cluster_sums(values: np.ndarray, groups: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """Sum statistics [N, K] within each group -> [G, K]."""
+    _, index = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((index.max() + 1, values.shape[1]))
+    np.add.at(sums, index, values)
+    return sums
+
+
+def distribution(
+    name: str, truth: np.ndarray, predicted: np.ndarray, groups: Sequence[Any] | np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """The metric on the sample (first) and on every clustered resample, [1 + RESAMPLES]."""
+    chosen = metric(name)
+    sums = cluster_sums(chosen.statistics(truth, predicted), groups)
+    return np.asarray(chosen.compute(resample_weights(len(sums), seed=seed) @ sums))
+
+
+def estimate(
+    name: str, truth: np.ndarray, predicted: np.ndarray, groups: Sequence[Any] | np.ndarray, seed: int = 0
+) -> Estimate:
+    """Metric with its 95 % percentile interval; with a single cluster the interval is NaN (nothing to resample)."""
+    values = distribution(name, truth, predicted, groups, seed)
+    low, high = np.percentile(values[1:], [2.5, 97.5]) if len(set(groups)) > 1 else (np.nan, np.nan)
+    return Estimate(float(values[0]), float(low), float(high), len(truth))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Paired difference A - B: value, 95 % interval, two-sided bootstrap p."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    n: int
+
+    def to_dict(self) -> dict[str, float]:
+        """{value, low, high, p, n}."""
+        return dict(vars(self))
+
+
+def paired_difference(
+    name: str,
+    truth: np.ndarray,
+    a: Sequence[np.ndarray],
+    b: Sequence[np.ndarray],
+    groups: Sequence[Any] | np.ndarray,
+    seed: int = 0,
+) -> Difference:
+    """Mean metric of the predictions `a` minus that of `b` (several seeds each) on the same resamples of clusters.
+
+    p = twice the share of resamples on the far side of 0 (at least 1 / RESAMPLES).
+    """
+
+    def mean(predictions: Sequence[np.ndarray]) -> np.ndarray:
+        return np.mean([distribution(name, truth, p, groups, seed) for p in predictions], axis=0)
+
+    gap = mean(a) - mean(b)
+    drawn = gap[1:]
+    p = 2 * min((drawn <= 0).mean(), (drawn >= 0).mean())
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Difference(float(gap[0]), float(low), float(high), float(np.clip(p, 1 / len(drawn), 1)), len(truth))

@@ -1,0 +1,274 @@
+"""Scoring a run under its protocol: which split, how many items, which intervals, which baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from affuse.core import io, registry
+from affuse.core.config import Recipe
+from affuse.core.errors import BadRun, ProtocolError
+from affuse.core.labels import LabelSpace, map_by_name
+from affuse.core.types import MODALITIES
+from affuse.corpora.manifest import Corpus
+from affuse.evaluation.intervals import RESAMPLES, estimate
+from affuse.evaluation.metrics import confusion
+from affuse.evaluation.metrics.calibration_error import CalibrationError
+from affuse.evaluation.predict import predict_subsets
+from affuse.training.data import Dataset
+from affuse.training.run import dataset, open_run, run_model
+
+Subset = tuple[str, ...]
+
+
+@dataclass
+class Predictions:
+    """What was scored: table (id, fold, speaker, source, truth) and per subset of modalities an array [N, C]."""
+
+    table: pd.DataFrame
+    truth: np.ndarray
+    by_subset: dict[Subset, np.ndarray]
+    baseline: np.ndarray
+    space: LabelSpace
+    full: Subset
+
+
+def evaluate(
+    run: Path, corpus: Corpus, split: str = "test", missing: str | None = None, device: str = "cpu"
+) -> dict[str, Any]:
+    """Score a run on a split of a corpus; writes evaluation.json and predictions.parquet into the run folder.
+
+    `missing`: "each" for every subset of modalities, or names joined by + to take away. Another corpus than
+    the run's is scored by label name. Raises ProtocolError when not every item of the split was scored.
+    """
+    info, recipe, folders = open_run(run)
+    found = collect(info, recipe, folders, corpus, split, missing, torch.device(device))
+    result = {
+        "run": str(run),
+        "recipe": info["recipe"],
+        "corpus": {"name": corpus.name, "path": str(corpus.path), "hash": corpus.hash},
+        "split": split,
+        "task": next(iter(recipe.tasks)),
+        "labels": list(found.space.labels),
+        **score_all(found, info["group_by"]),
+        "protocol": protocol(info, corpus, found, split),
+    }
+    own = corpus.hash == info["corpus"]["hash"]
+    if own and split == "test":
+        io.write_json(run / "run.json", info | {"test_openings": info.get("test_openings", 0) + 1})
+    target = run if own else run / f"on-{corpus.name}"
+    io.write_json(target / ("evaluation.json" if split == "test" or not own else f"evaluation-{split}.json"), result)
+    io.write_table(target / ("predictions.parquet" if split == "test" or not own else f"predictions-{split}.parquet"), to_table(found))
+    return result
+
+
+def collect(
+    info: Mapping[str, Any],
+    recipe: Recipe,
+    folders: Sequence[Path],
+    corpus: Corpus,
+    split: str,
+    missing: str | None,
+    device: torch.device,
+) -> Predictions:
+    """Predictions of every fold's model on its part of the split, put together."""
+    own = corpus.hash == info["corpus"]["hash"]
+    parts = []
+    for k, folder in enumerate(folders):
+        model = run_model(folder).to(device)
+        chosen = _rows(folder, corpus, split, own)
+        data = dataset(corpus, recipe, model.spaces if own else _foreign(recipe, corpus, model.spaces), chosen)
+        if own:
+            _check_stores(info, data)
+        full = tuple(m for m in MODALITIES if m in set(model.modality.values()))
+        subsets = subsets_of(full, missing)
+        task = next(iter(model.spaces))
+        predicted = [p[task] for p in predict_subsets(model, data, device, list(subsets))]
+        majority = io.read_json(folder / "run.json")["majority"]
+        parts.append(_label(data, task, model.spaces[task], corpus, own, dict(zip(subsets, predicted, strict=True)), full, k, majority))
+    return merge(parts, own)
+
+
+def _rows(folder: Path, corpus: Corpus, split: str, own: bool) -> np.ndarray:
+    """Which rows of the corpus are this fold's `split`."""
+    if own:
+        table = io.read_table(folder / "split.parquet")
+        return np.asarray(corpus.table["id"].map(dict(zip(table["id"], table["split"], strict=True))) == split)
+    given = np.asarray(corpus.table["split"] == split)
+    return given if given.any() else np.ones(len(corpus), dtype=bool)
+
+
+def _foreign(recipe: Recipe, corpus: Corpus, spaces: Mapping[str, LabelSpace]) -> dict[str, LabelSpace]:
+    """Label spaces to read another corpus' labels with."""
+    return {t: corpus.space if recipe.tasks[t].column == "label" else s for t, s in spaces.items()}
+
+
+def _check_stores(info: Mapping[str, Any], data: Dataset) -> None:
+    for name, store in data.stores.items():
+        if store.hash != info["store_hashes"][name]:
+            raise BadRun(f"store '{name}' changed since the run was trained", "extract it as the run's config.yaml says")
+
+
+def subsets_of(full: Subset, missing: str | None) -> list[Subset]:
+    """All modalities, every single one, and what `missing` asks for."""
+    subsets = [full, *[(m,) for m in full]]
+    if missing == "each":
+        subsets += [c for size in range(2, len(full)) for c in combinations(full, size)]
+    elif missing:
+        away = missing.split("+")
+        unknown = [m for m in away if m not in full]
+        if unknown:
+            raise ProtocolError(f"the model has no modality '{unknown[0]}'", f"its modalities: {', '.join(full)}, or each")
+        subsets.append(tuple(m for m in full if m not in away))
+    return list(dict.fromkeys(s for s in subsets if s))
+
+
+def _label(
+    data: Dataset,
+    task: str,
+    space: LabelSpace,
+    corpus: Corpus,
+    own: bool,
+    predicted: dict[Subset, np.ndarray],
+    full: Subset,
+    fold: int,
+    majority: Any,
+) -> Predictions:
+    """One fold's predictions in the space they are scored in, unlabelled rows left out."""
+    target, known = (v.numpy() for v in data.labels(task))
+    scored = space if own else data.spaces[task]
+    if not own and space.kind == "classes":
+        predicted = {s: rename(p, space, scored) for s, p in predicted.items()}
+        index = map_by_name(space, scored)[0]
+        majority = max(index[majority], 0)
+    baseline = np.tile(np.eye(len(scored))[majority] if space.kind == "classes" else np.array(majority), (len(known), 1))
+    table = data.table[["id", "speaker", "source"]].assign(fold=fold)
+    return Predictions(
+        table[known], target[known], {s: p[known] for s, p in predicted.items()}, baseline[known], scored, full
+    )
+
+
+def rename(probabilities: np.ndarray, model: LabelSpace, corpus: LabelSpace) -> np.ndarray:
+    """Probabilities [N, C_model] as [N, C_corpus] by label name, renormalised over the shared classes."""
+    index, _, extra = map_by_name(model, corpus)
+    if len(extra) == len(model):
+        raise ProtocolError(
+            f"{model.name} and {corpus.name} share no label", "map the labels when importing the corpus"
+        )
+    matrix = np.zeros((len(model), len(corpus)))
+    for i, j in enumerate(index):
+        if j >= 0:
+            matrix[i, j] = 1
+    mapped = probabilities @ matrix
+    return mapped / np.maximum(mapped.sum(1, keepdims=True), 1e-12)
+
+
+def merge(parts: list[Predictions], folds: bool) -> Predictions:
+    """Folds one under the other; several models on the same foreign rows are averaged."""
+    first = parts[0]
+    if not folds:
+        mean = {s: np.mean([p.by_subset[s] for p in parts], axis=0) for s in first.by_subset}
+        return Predictions(first.table, first.truth, mean, first.baseline, first.space, first.full)
+    return Predictions(
+        pd.concat([p.table for p in parts], ignore_index=True),
+        np.concatenate([p.truth for p in parts]),
+        {s: np.concatenate([p.by_subset[s] for p in parts]) for s in first.by_subset},
+        np.concatenate([p.baseline for p in parts]),
+        first.space,
+        first.full,
+    )
+
+
+def score_all(found: Predictions, group_by: str) -> dict[str, Any]:
+    """All metrics with intervals, the rows of subsets and baselines, matrix, per-class scores, calibration."""
+    groups = found.table[group_by].to_numpy()
+    full = found.by_subset[found.full]
+    if len(full) != len(found.table) or found.table["id"].duplicated().any():
+        raise ProtocolError(f"{len(full)} predictions for {found.table['id'].nunique()} items", "evaluate the run again")
+    rows = [_row("majority class", "baseline", (), found, found.baseline, groups)]
+    for subset, predicted in found.by_subset.items():
+        kind = "full" if subset == found.full else "unimodal" if len(subset) == 1 else "subset"
+        rows.append(_row(_subset_name(subset, found.full), kind, subset, found, predicted, groups))
+    result = {"n": len(full), "n_split": len(found.table), "metrics": score_metrics(found, full, groups), "rows": rows}
+    if found.space.kind == "classes":
+        result |= _class_details(found, full, groups)
+    return result
+
+
+def _row(
+    name: str, kind: str, subset: Subset, found: Predictions, predicted: np.ndarray, groups: np.ndarray
+) -> dict[str, Any]:
+    return {"name": name, "kind": kind, "modalities": list(subset), "metrics": score_metrics(found, predicted, groups)}
+
+
+def _subset_name(subset: Subset, full: Subset) -> str:
+    if subset == full:
+        return "all modalities" if len(full) > 1 else f"{full[0]}"
+    return f"{' + '.join(subset)} only"
+
+
+def score_metrics(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """Every metric of the task's kind with its interval."""
+    names = [n for n, card in registry.cards("metrics").items() if found.space.kind in card["tasks"]]
+    return {n: estimate(n, found.truth, predicted, groups).to_dict() for n in names}
+
+
+def _class_details(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    counts = confusion.matrix(confusion.statistics(found.truth, predicted).sum(0))
+    scores = confusion.per_class(counts)
+    columns = ("precision", "recall", "f1")
+    return {
+        "confusion_matrix": counts.astype(int).tolist(),
+        "per_class": [
+            {"label": label, **{c: float(scores[c][i]) for c in columns}, "support": int(scores["support"][i])}
+            for i, label in enumerate(found.space.labels)
+        ],
+        "calibration": CalibrationError.table(CalibrationError.statistics(found.truth, predicted).sum(0)),
+    }
+
+
+def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split: str) -> dict[str, Any]:
+    """What the numbers mean: selection, folds, groups, interval, openings, label mapping."""
+    own = corpus.hash == info["corpus"]["hash"]
+    groups = found.table[info["group_by"]].nunique()
+    selection = info["selection"]
+    kept = f"epoch with the best {selection['metric']}" if selection["keep"] == "best" else "last epoch (fixed schedule)"
+    mapping = None
+    if not own and found.space.kind == "classes":
+        labels = info["task"]["labels"]
+        model_space = LabelSpace("model", tuple(labels))
+        _, lacking, extra = map_by_name(model_space, found.space)
+        mapping = {"by": "name", "model_cannot_say": lacking, "never_right": extra}
+    return {
+        "split": split,
+        "split_hash": info["split_hash"],
+        "same_corpus": own,
+        "folds": info["folds"],
+        "group_by": info["group_by"],
+        "groups": int(groups),
+        "selection": f"{kept} on groups held out of the training part",
+        "interval": f"95 % bootstrap, {RESAMPLES} resamples, clustered by {info['group_by']}",
+        "seed": info["seed"],
+        "mapping": mapping,
+        "n": len(found.table),
+        "configurations_tried": info.get("configurations_tried"),
+    }
+
+
+def to_table(found: Predictions) -> pd.DataFrame:
+    """predictions.parquet: one row per item and subset of modalities, a probability column `p:LABEL` per class."""
+    frames = []
+    for subset, predicted in found.by_subset.items():
+        columns = {f"p:{label}": predicted[:, i] for i, label in enumerate(found.space.labels)}
+        truth = list(found.truth) if found.truth.ndim == 1 else [list(map(float, t)) for t in found.truth]
+        frames.append(found.table.assign(modalities="+".join(subset), full=subset == found.full, truth=truth, **columns))
+    return pd.concat(frames, ignore_index=True)
+
+

@@ -1,0 +1,49 @@
+"""Features and rows to Batch: the one place where utterances meet, for training and for `analyze` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from affuse.core.labels import LabelSpace
+from affuse.core.types import Batch, Feature, StreamSpec
+
+
+def collate(
+    specs: Sequence[StreamSpec], features: Mapping[str, Sequence[Feature]], rows: Mapping[str, Sequence[Any]] | None = None
+) -> Batch:
+    """Batch of N utterances: features[stream] holds N Features; rows may hold id, conversation, position, ..."""
+    x, mask, t0 = {}, {}, {}
+    for spec in specs:
+        x[spec.name], mask[spec.name] = pad(spec, features[spec.name])
+        t0[spec.name] = torch.tensor([f.t0 for f in features[spec.name]], dtype=torch.float64)
+    present = torch.stack([mask[s.name].any(1) for s in specs], dim=1)
+    named = {k: list(rows[k]) for k in ("id", "conversation", "position", "speaker", "source") if rows and k in rows}
+    return Batch(tuple(specs), x, mask, present, t0, **named)
+
+
+def pad(spec: StreamSpec, features: Sequence[Feature]) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [N, T, *shape] float32 (scaled, 0 where not valid) and mask [N, T] of one stream; T >= 1."""
+    lengths = np.array([len(f.values) for f in features])
+    longest = max(1, int(lengths.max(initial=0)))
+    mask = np.arange(longest) < lengths[:, None]
+    x = np.zeros((len(features), longest, *spec.shape), dtype=np.float32)
+    if mask.any():
+        x[mask] = np.concatenate([f.values for f in features if len(f.values)]).astype(np.float32) * spec.scale
+    if any(f.valid is not None for f in features):
+        valid = [np.ones(len(f.values), bool) if f.valid is None else f.valid for f in features]
+        mask[mask] = np.concatenate(valid)
+        x[~mask] = 0
+    return torch.from_numpy(x), torch.from_numpy(mask)
+
+
+def targets(values: Sequence[Any], space: LabelSpace) -> tuple[torch.Tensor, torch.Tensor]:
+    """(target, known) of one task: class indices [N] int64 from names ("" = unlabelled), or values [N, D]."""
+    if space.kind == "values":
+        numbers = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
+        return torch.from_numpy(numbers), torch.from_numpy(~np.isnan(numbers).any(1))
+    index = torch.tensor([space.index(v) if v else -1 for v in values], dtype=torch.int64)
+    return index.clamp_min(0), index >= 0

@@ -1,0 +1,247 @@
+"""FeatureStore: one extractor's values for a corpus, in memory-mapped safetensors shards.
+
+A store is a folder: `card.json` (what made it), `shard-00000.safetensors` ... (per utterance id: `x:ID`
+values, `v:ID` validity where content can be absent; `t0` in the header), `failures.json`. Shards are
+written atomically and never changed; resuming adds shards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from affuse.core import io
+from affuse.core.errors import BadFeatures, MissingFile
+from affuse.core.types import Feature, Modality, StreamSpec, steps_between
+
+FORMAT = 1
+
+
+class FeatureStore:
+    """Features of one stream; `store[id]` is a Feature whose arrays are views of the file where possible."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not (self.path / "card.json").is_file():
+            raise MissingFile(f"no feature store at {self.path}", f"extract it: affuse extract CORPUS {self.path.name}")
+        self.card: dict[str, Any] = io.read_json(self.path / "card.json")
+        self._handles: dict[Path, Any] = {}
+        self._index: dict[str, tuple[Path, bool, float]] = {}
+        self._length: dict[str, int] = {}
+        for shard in sorted(self.path.glob("shard-*.safetensors")):
+            self._read_header(shard)
+
+    def _read_header(self, shard: Path) -> None:
+        """Add a shard's ids to the index; BadFeatures names a damaged shard."""
+        try:
+            with shard.open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            t0 = json.loads(header["__metadata__"]["t0"])
+            last = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
+            if shard.stat().st_size < last:
+                raise ValueError("file is shorter than its header says")
+        except (ValueError, KeyError, MemoryError, OverflowError) as error:
+            raise BadFeatures(f"shard {shard} is damaged: {error}", "delete it and run affuse extract again") from error
+        for key in header:
+            if key.startswith("x:"):
+                name = key[2:]
+                self._index[name] = (shard, f"v:{name}" in header, t0.get(name, 0.0))
+                self._length[name] = header[key]["shape"][0]
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._index
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handles": {}}
+
+    def length(self, name: str) -> int:
+        """Number of stored steps of an id; 0 where it is absent."""
+        return self._length.get(name, 0)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids that the store holds."""
+        return list(self._index)
+
+    @property
+    def spec(self) -> StreamSpec:
+        """What one step of the stream is."""
+        c = self.card
+        return StreamSpec(c["name"], c["modality"], tuple(c["shape"]), c["rate"], c["scale"])
+
+    @property
+    def hash(self) -> str:
+        """Hash of what made the store: extractor, version, parameters, weights (or the imported values)."""
+        keys = ("extractor", "version", "parameters", "weights_hash", "shape", "rate", "content_hash")
+        return io.digest({k: self.card.get(k) for k in keys})
+
+    @property
+    def failures(self) -> dict[str, dict[str, str]]:
+        """Id -> {type, message, remedy} of the utterances that could not be extracted."""
+        path = self.path / "failures.json"
+        return dict(io.read_json(path)) if path.exists() else {}
+
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return sum(p.stat().st_size for p in self.path.iterdir() if p.is_file())
+
+    def get(self, name: str, start: float = 0.0, end: float | None = None) -> Feature:
+        """The stored Feature of an id, or its steps with start <= time < end (seconds on the clip's clock).
+
+        Raises BadFeatures for an id that the store does not hold.
+        """
+        if name not in self._index:
+            raise BadFeatures(f"'{name}' is not in store {self.path.name}", "run affuse extract again: it resumes")
+        shard, has_valid, t0 = self._index[name]
+        handle = self._open(shard)
+        if start <= 0.0 and end is None:
+            return Feature(handle.get_tensor(f"x:{name}"), handle.get_tensor(f"v:{name}") if has_valid else None, t0)
+        rate = self.card["rate"]
+        part = steps_between(self._length[name], rate, t0, start, end)
+        valid = handle.get_slice(f"v:{name}")[part] if has_valid else None
+        return Feature(handle.get_slice(f"x:{name}")[part], valid, t0 + part.start / rate if rate > 0 else t0)
+
+    __getitem__ = get
+
+    def _open(self, shard: Path) -> Any:
+        handle = self._handles.get(shard)
+        if handle is None:
+            from safetensors import safe_open
+
+            handle = self._handles[shard] = safe_open(shard, framework="numpy")
+        return handle
+
+
+class StoreWriter:
+    """Collects features and writes them as shards; `with` flushes what is complete, also on Ctrl-C."""
+
+    def __init__(self, path: Path, card: Mapping[str, Any], shard_bytes: int = 64 << 20) -> None:
+        self.path, self.shard_bytes = path, shard_bytes
+        old = io.read_json(path / "card.json") if (path / "card.json").is_file() else None
+        if old is not None and _identity(old) != _identity(card):
+            raise BadFeatures(
+                f"{path} holds {_identity(old)}, not {_identity(card)}", f"delete {path} to extract it anew"
+            )
+        io.write_json(path / "card.json", {"format": FORMAT, **card})
+        self._pending: dict[str, Feature] = {}
+        self._bytes = 0
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.flush()
+
+    def add(self, name: str, feature: Feature) -> None:
+        """Queue one utterance; a shard is written when enough are waiting."""
+        self._pending[name] = feature
+        self._bytes += feature.values.nbytes
+        if self._bytes >= self.shard_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the waiting features as one new shard."""
+        if not self._pending:
+            return
+        from safetensors.numpy import save_file
+
+        tensors = {f"x:{k}": np.ascontiguousarray(f.values) for k, f in self._pending.items()}
+        tensors |= {f"v:{k}": np.ascontiguousarray(f.valid) for k, f in self._pending.items() if f.valid is not None}
+        number = 1 + max((int(p.stem[6:]) for p in self.path.glob("shard-*.safetensors")), default=-1)
+        with io.atomic(self.path / f"shard-{number:05d}.safetensors") as tmp:
+            save_file(tensors, tmp, {"t0": json.dumps({k: f.t0 for k, f in self._pending.items() if f.t0})})
+        self._pending, self._bytes = {}, 0
+
+
+def _identity(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: card.get(k) for k in ("extractor", "version", "parameters", "weights_hash", "content_hash")}
+
+
+def store_card(spec: StreamSpec, extractor: str, version: int, parameters: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The JSON card of a store."""
+    return {
+        "name": spec.name,
+        "modality": spec.modality,
+        "shape": list(spec.shape),
+        "rate": spec.rate,
+        "scale": spec.scale,
+        "extractor": extractor,
+        "version": version,
+        "parameters": json.loads(json.dumps(parameters)),
+        "weights_hash": "",
+        **more,
+    }
+
+
+_HINTS: dict[Modality, tuple[str, ...]] = {
+    "vision": ("vision", "video", "visual", "face", "openface", "image", "frame", "au", "landmark", "vit", "clip"),
+    "text": ("text", "word", "bert", "roberta", "albert", "glove", "transcript", "minilm", "language"),
+    "audio": ("audio", "speech", "voice", "acoustic", "wav", "mfcc", "mel", "egemaps", "opensmile", "sound", "prosody"),
+}
+
+
+def guess_modality(name: str) -> Modality:
+    """The modality that a store's name speaks of; BadFeatures asks for --modality where it says nothing."""
+    words = name.lower().replace("-", "_").split("_")
+    for exact in (True, False):
+        for modality, hints in _HINTS.items():
+            if any(h in words if exact else (len(h) > 2 and h in name.lower()) for h in hints):
+                return modality
+    raise BadFeatures(f"cannot tell the modality of '{name}'", "add --modality audio, vision or text")
+
+
+def import_arrays(
+    path: Path,
+    ids: Sequence[str],
+    values: np.ndarray,
+    offsets: np.ndarray | None = None,
+    modality: Modality | None = None,
+    rate: float = 0.0,
+) -> FeatureStore:
+    """Write a user's arrays as a store: values [n, D] (one vector each) or [total, D] with offsets [n+1].
+
+    A step without any finite number is marked absent; single missing numbers stay NaN, and the encoders'
+    normalisation replaces them by the training mean. Raises BadFeatures for shapes that do not fit.
+    """
+    ids = [str(i) for i in ids]
+    if values.dtype.kind not in "fiu" or values.ndim < 2:
+        raise BadFeatures(f"values are {values.dtype}{list(values.shape)}", "give numbers of shape [n, D] or [total, D]")
+    bounds = np.arange(len(values) + 1) if offsets is None else np.asarray(offsets, dtype=np.int64)
+    if len(bounds) != len(ids) + 1 or bounds[0] != 0 or bounds[-1] != len(values) or (np.diff(bounds) < 0).any():
+        raise BadFeatures(
+            f"{len(ids)} ids, {len(values)} rows, {len(bounds)} offsets do not fit together",
+            "offsets must rise from 0 to the number of rows and number one more than the ids",
+        )
+    if len(set(ids)) != len(ids):
+        raise BadFeatures("ids are not unique", "give every utterance once")
+    values = values.astype(np.float32)
+    values[~np.isfinite(values)] = np.nan
+    valid = ~np.isnan(values).reshape(len(values), -1).all(axis=1)
+    spec = StreamSpec(path.name, modality or guess_modality(path.name), values.shape[1:], rate)
+    content = io.digest([ids, bounds.tolist(), values.tobytes().hex() if values.nbytes < 1 << 16 else _sum(values)])
+    with StoreWriter(path, store_card(spec, "imported", 1, {}, content_hash=content)) as writer:
+        for i, name in enumerate(ids):
+            part = slice(bounds[i], bounds[i + 1])
+            ok = valid[part]
+            keep = values[part] if ok.any() else values[:0]
+            writer.add(name, Feature(keep, None if ok.all() or not ok.any() else ok))
+    return FeatureStore(path)
+
+
+def _sum(values: np.ndarray) -> str:
+    import hashlib
+
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+
+
+def missing_ids(store: FeatureStore, ids: Iterable[str]) -> list[str]:
+    """Ids that the store lacks and did not fail on."""
+    failed = store.failures
+    return [i for i in ids if i not in store and i not in failed]

@@ -1,0 +1,83 @@
+"""Timeline: what was felt when, as rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UNKNOWN = "not enough to tell"
+
+
+@dataclass(frozen=True)
+class ModalityView:
+    """One modality in a segment: present, coverage (share of time it was usable, 0..1), its own probabilities."""
+
+    present: bool
+    coverage: float
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One stretch of a clip, seconds; `label` is None where nothing was usable and `reason` says why."""
+
+    start: float
+    end: float
+    speaker: str | None
+    label: str | None
+    probabilities: dict[str, float]
+    modalities: dict[str, ModalityView]
+    text: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The analysis of one clip; iterates as (segment, label)."""
+
+    clip: str
+    duration: float
+    model: str
+    labels: tuple[str, ...]
+    segments: list[Segment] = field(default_factory=list)
+    error: dict[str, str] | None = None
+
+    def __iter__(self) -> Iterator[tuple[Segment, str]]:
+        return ((s, s.label or UNKNOWN) for s in self.segments)
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fixed JSON layout: clip, duration, model, labels, segments, error."""
+        return asdict(self) | {"labels": list(self.labels)}
+
+    def to_json(self) -> str:
+        """One JSON object on one line."""
+        return json.dumps(_rounded(self.to_dict()), ensure_ascii=False)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row per segment: times, speaker, label, a column per probability, coverage per modality, text."""
+        import pandas as pd
+
+        return pd.DataFrame([self._row(s) for s in self.segments])
+
+    def _row(self, s: Segment) -> dict[str, Any]:
+        row: dict[str, Any] = {"clip": self.clip, "start": s.start, "end": s.end, "speaker": s.speaker}
+        row |= {"label": s.label or UNKNOWN} | {f"p:{label}": s.probabilities.get(label) for label in self.labels}
+        row |= {f"coverage:{m}": view.coverage for m, view in s.modalities.items()}
+        return row | {"text": s.text, "reason": s.reason}
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to 4 decimals, so that the lines stay readable."""
+    if isinstance(value, float):
+        return round(value, 4)
+    if isinstance(value, dict):
+        return {k: _rounded(v) for k, v in value.items()}
+    return [_rounded(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,145 @@
+"""Log-mel spectrograms and MFCCs as differentiable layers, equal to librosa's."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+FLOOR = 1e-10  # power; -100 dB, as librosa's power_to_db
+
+
+def mel_filters(rate: int, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None) -> Tensor:
+    """Slaney's triangular mel filters, each of unit area: [n_fft // 2 + 1, n_mels].
+
+    Linear below 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998); equals librosa.filters.mel.
+    """
+    top = _to_mel(torch.tensor(rate / 2 if f_max is None else f_max, dtype=torch.float64))
+    low = _to_mel(torch.tensor(f_min, dtype=torch.float64))
+    steps = torch.arange(n_mels + 2, dtype=torch.float64) / (n_mels + 1)
+    edges = _to_hz(low + (top - low) * steps)
+    bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * rate / n_fft
+    slopes = edges - bins.unsqueeze(1)  # [bins, n_mels + 2]
+    widths = edges.diff()
+    rising, falling = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
+    triangles = torch.minimum(rising, falling).clamp_min(0)
+    return (triangles * 2 / (edges[2:] - edges[:-2])).float()
+
+
+def _to_mel(hz: Tensor) -> Tensor:
+    return torch.where(hz < 1000, hz * 3 / 200, 15 + (hz.clamp_min(1) / 1000).log() * 27 / math.log(6.4))
+
+
+def _to_hz(mel: Tensor) -> Tensor:
+    return torch.where(mel < 15, mel * 200 / 3, 1000 * ((mel - 15) * math.log(6.4) / 27).exp())
+
+
+class LogMel(nn.Module):
+    """Waveform [N, T] -> log-mel power in dB [N, 1 + T // hop, n_mels].
+
+    Frames are centred (zero padding), the Hann window is periodic, the reference is 1 and the floor -100 dB;
+    equals librosa.power_to_db(librosa.feature.melspectrogram(..., n_fft=window), top_db=None).
+    """
+
+    hann: Tensor
+    filters: Tensor
+
+    def __init__(
+        self,
+        rate: int = 16000,
+        n_mels: int = 64,
+        window: int = 400,
+        hop: int = 160,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.rate, self.n_mels, self.window, self.hop = rate, n_mels, window, hop
+        self.register_buffer("hann", torch.hann_window(window, periodic=True), persistent=False)
+        self.register_buffer("filters", mel_filters(rate, window, n_mels, f_min, f_max), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """dB of each frame and band; samples in [-1, 1]."""
+        half = self.window // 2
+        frames = nn.functional.pad(x, (half, self.window - half)).unfold(-1, self.window, self.hop)
+        frames = frames[:, : 1 + x.shape[-1] // self.hop] * self.hann
+        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
+        return 10 * (power @ self.filters).clamp_min(FLOOR).log10()
+
+    def frame_mask(self, mask: Tensor) -> Tensor:
+        """Which frames a sample mask [N, T] leaves: [N, 1 + T // hop]; L valid samples leave 1 + L // hop."""
+        return torch.cat([mask[:, :1], mask[:, self.hop - 1 :: self.hop]], dim=1)
+
+
+class MFCC(nn.Module):
+    """Waveform [N, T] -> mel cepstrum [N, frames, n_mfcc]: the orthonormal DCT-II of the log-mel dB.
+
+    Equals librosa.feature.mfcc(S=log-mel dB); parameters besides `n_mfcc` are those of LogMel.
+    """
+
+    dct: Tensor
+
+    def __init__(
+        self,
+        rate: int = 16000,
+        n_mfcc: int = 20,
+        n_mels: int = 64,
+        window: int = 400,
+        hop: int = 160,
+        f_min: float = 0.0,
+        f_max: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.log_mel = LogMel(rate, n_mels, window, hop, f_min, f_max)
+        self.register_buffer("dct", dct_matrix(n_mels, n_mfcc), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cepstral coefficients of each frame."""
+        return self.log_mel(x) @ self.dct
+
+
+def dct_matrix(n: int, k: int) -> Tensor:
+    """The first k columns of the orthonormal DCT-II over n points: [n, k]."""
+    points = torch.arange(n, dtype=torch.float64).unsqueeze(1) + 0.5
+    basis = torch.cos(math.pi / n * points * torch.arange(k, dtype=torch.float64)) * math.sqrt(2 / n)
+    basis[:, 0] /= math.sqrt(2)
+    return basis.float()
+
+
+def deltas(x: Tensor, mask: Tensor) -> Tensor:
+    """Centred differences in time of x [N, T, F], 0 where a neighbour has no content."""
+    change = nn.functional.pad(x[:, 2:] - x[:, :-2], (0, 0, 1, 1)) / 2 if x.shape[1] > 2 else torch.zeros_like(x)
+    inner = nn.functional.pad(mask[:, 2:] & mask[:, 1:-1] & mask[:, :-2], (1, 1)) if x.shape[1] > 2 else mask
+    return change * inner.unsqueeze(-1)
+
+
+def spec_augment(
+    x: Tensor,
+    mask: Tensor,
+    *,
+    time_masks: int = 2,
+    time_share: float = 0.1,
+    freq_masks: int = 2,
+    freq_share: float = 0.15,
+) -> Tensor:
+    """Blank random stretches of time and bands of frequency with 0: x [N, (C,) T, F], mask [N, T] -> like x.
+
+    Each stretch is uniform in 0..`time_share` of the row's valid length and lies within it; bands likewise
+    in 0..`freq_share` of F. Every row draws its own from torch's global generator (SpecAugment, Park 2019).
+    """
+    place = mask.cumsum(1) - 1
+    hidden_t = _stretches(place, mask.sum(1, keepdim=True), time_masks, time_share)
+    bands = torch.arange(x.shape[-1], device=x.device).expand(x.shape[0], -1)
+    hidden_f = _stretches(bands, bands.new_full((x.shape[0], 1), x.shape[-1]), freq_masks, freq_share)
+    hidden = hidden_t.unsqueeze(2) | hidden_f.unsqueeze(1)
+    return x.masked_fill(hidden.unsqueeze(1) if x.dim() == 4 else hidden, 0.0)
+
+
+def _stretches(place: Tensor, length: Tensor, count: int, share: float) -> Tensor:
+    """Union of `count` random intervals of each row, evaluated at `place` [N, P]: bool [N, P]."""
+    u = torch.rand(2, place.shape[0], count, device=place.device)
+    width = (u[0] * (share * length + 1)).floor()
+    start = (u[1] * (length - width + 1)).floor()
+    at = place.unsqueeze(-1)
+    return ((at >= start.unsqueeze(1)) & (at < (start + width).unsqueeze(1))).any(-1)

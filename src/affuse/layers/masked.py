@@ -1,0 +1,147 @@
+"""Layers that respect a mask: padding never reaches a statistic, a softmax or a recurrent state.
+
+Conventions, here and in every encoder: `mask` [N, T] bool is True where a step has content; channel-first
+tensors are [N, C, T] or [N, C, T, F] (time right after the channels), token tensors [N, T, D]. What these
+layers return is exactly 0 where the mask is False, so that a zero-padded convolution sees the same border
+whatever the padding; a row without any content gives zeros, never NaN.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+
+def channel_mask(mask: Tensor, like: Tensor) -> Tensor:
+    """mask [N, T] as [N, 1, T, 1...], in the type of the channel-first `like`."""
+    return mask.to(like.dtype).reshape(mask.shape[0], 1, mask.shape[1], *[1] * (like.dim() - 3))
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the valid steps: x [N, T, D], mask [N, T] -> [N, D]; zeros for an empty row."""
+    m = mask.unsqueeze(-1).to(x.dtype)
+    return (x * m).sum(1) / m.sum(1).clamp_min(1)
+
+
+def masked_std(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
+    """Standard deviation (biased) over the valid steps: [N, T, D] -> [N, D]; zeros for an empty row."""
+    variance = masked_mean((x - masked_mean(x, mask).unsqueeze(1)).square(), mask)
+    return (variance + eps).sqrt() * mask.any(1, keepdim=True)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
+    """Softmax over the True elements of `mask` (broadcastable to scores); all zeros where there is none."""
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim)
+    return weights * mask
+
+
+def masked_max_pool(x: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Max pooling of x [N, C, T, F] over `size` = (time, frequency) valid elements, and the pooled mask.
+
+    A pooled step counts as soon as one of its steps does, so no content is lost at the end of a row.
+    """
+    t, f = size
+    if t > 1:
+        x = x.masked_fill(channel_mask(~mask, x).bool(), torch.finfo(x.dtype).min)
+    x = nn.functional.max_pool2d(x, size, ceil_mode=True)
+    pooled = pool_mask(mask, t)
+    return x * channel_mask(pooled, x) if t > 1 else x, pooled
+
+
+def pool_mask(mask: Tensor, step: int) -> Tensor:
+    """mask [N, T] -> [N, ceil(T / step)]: True where any of `step` consecutive steps is."""
+    padded = nn.functional.pad(mask, (0, -mask.shape[1] % step))
+    return padded.unflatten(1, (-1, step)).any(-1)
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation of x [N, C, T] or [N, C, T, F] over the valid steps of mask [N, T] only.
+
+    On a full mask it equals nn.BatchNorm1d / 2d (biased variance to normalise, unbiased in `running_var`).
+    In an initialised process group the sums are reduced with their gradients, so that several processes
+    equal one large batch. A training batch without content leaves the running statistics alone.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, features: int, *, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(features))
+        self.bias = nn.Parameter(torch.zeros(features))
+        self.register_buffer("running_mean", torch.zeros(features))
+        self.register_buffer("running_var", torch.ones(features))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The normalised x, 0 where the mask is False."""
+        mean, var = self._moments(x, mask) if self.training else (self.running_mean, self.running_var)
+        scale = self.weight * torch.rsqrt(var + self.eps)
+        shift = self.bias - mean * scale
+        column = (-1, *[1] * (x.dim() - 2))
+        return (x * scale.view(column) + shift.view(column)) * channel_mask(mask, x)
+
+    def _moments(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        axes = [0, *range(2, x.dim())]
+        origin = self.running_mean.detach().clone()  # sums about a point near the mean do not cancel
+        centred = (x - origin.view(-1, *[1] * (x.dim() - 2))) * channel_mask(mask, x)
+        count = mask.sum().to(x.dtype).reshape(1) * x[0, 0, 0].numel()
+        sums = torch.cat([centred.sum(axes), centred.square().sum(axes), count])
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            sums = all_reduce(sums)
+        first, second, total = sums.split([len(origin), len(origin), 1])
+        n = total.detach().clamp_min(1)
+        mean = first / n
+        var = (second / n - mean.square()).clamp_min(0)
+        self._track(mean.detach() + origin, var.detach(), float(total.detach()))
+        return mean + origin, var
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, var: Tensor, n: float) -> None:
+        if n > 0:
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (n / max(n - 1, 1)), self.momentum)
+
+
+class AttentionPool(nn.Module):
+    """Attention over time with one learned score per head: x [N, T, D], mask [N, T] -> [N, heads * D]."""
+
+    def __init__(self, dim: int, *, hidden: int = 64, heads: int = 1) -> None:
+        super().__init__()
+        self.score = nn.Sequential(nn.Linear(dim, hidden), nn.Tanh(), nn.Linear(hidden, heads, bias=False))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The weighted sum of the valid steps; zeros for a row without any."""
+        weights = masked_softmax(self.score(x), mask.unsqueeze(-1), dim=1)
+        return torch.einsum("nth,ntd->nhd", weights, x).flatten(1)
+
+
+class MaskedGRU(nn.Module):
+    """Bidirectional GRU over the valid steps only: x [N, T, D], mask [N, T] -> [N, T, 2 * hidden].
+
+    Steps without content are skipped as if they had been cut out (interior holes too): neither direction's
+    state ever passes through them.
+    """
+
+    def __init__(self, dim: int, hidden: int, *, layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.gru = nn.GRU(
+            dim, hidden, layers, batch_first=True, bidirectional=True, dropout=dropout if layers > 1 else 0.0
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The states at their own steps, 0 where the mask is False."""
+        order = mask.logical_not().to(torch.int8).argsort(dim=1, stable=True)  # valid steps first, in order
+        lengths = mask.sum(1).clamp_min(1).cpu()
+        packed = pack_padded_sequence(
+            _gather(x, order), lengths, batch_first=True, enforce_sorted=False
+        )
+        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
+        return _gather(states, order.argsort(dim=1)) * mask.unsqueeze(-1)
+
+
+def _gather(x: Tensor, order: Tensor) -> Tensor:
+    return x.gather(1, order.unsqueeze(-1).expand_as(x))

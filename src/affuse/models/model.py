@@ -1,0 +1,147 @@
+"""The four-slot model: an encoder per stream, a context, a fusion, a head per task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from affuse.core import io, registry
+from affuse.core.errors import BadConfig, BadRun
+from affuse.core.labels import LabelSpace
+from affuse.core.types import Batch, Encoded, Encoding, Output, StreamSpec
+
+
+class Model(nn.Module):
+    """Encoders -> context -> fusion -> heads, for any subset of its streams.
+
+    `parts` holds {streams: {name: encoder part}, fusion: part, context: part}, each part {name, **options}.
+    """
+
+    def __init__(
+        self, parts: Mapping[str, Any], streams: Sequence[StreamSpec], spaces: Mapping[str, LabelSpace]
+    ) -> None:
+        super().__init__()
+        self.parts, self.streams, self.spaces = dict(parts), tuple(streams), dict(spaces)
+        self.encoders = nn.ModuleDict({s.name: _part("encoders", parts["streams"][s.name], s) for s in self.streams})
+        dims = {name: int(encoder.dim) for name, encoder in self.encoders.items()}  # type: ignore[arg-type]
+        self.context = _part("contexts", parts["context"], dims)
+        self.fusion = _part("fusions", parts["fusion"], dims)
+        self.late = getattr(self.fusion, "level", "features") == "decisions"
+        self.heads = nn.ModuleDict(
+            {} if self.late else {t: nn.Linear(self.fusion.dim, len(space)) for t, space in self.spaces.items()}
+        )
+        self.stream_heads = nn.ModuleDict(
+            {n: nn.ModuleDict({t: nn.Linear(d, len(space)) for t, space in self.spaces.items()}) for n, d in dims.items()}
+            if self.late or parts.get("unimodal")
+            else {}
+        )
+
+    @property
+    def modality(self) -> dict[str, str]:
+        """Stream name -> modality."""
+        return {s.name: s.modality for s in self.streams}
+
+    def fit(self, stream: str, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fit a stream's normalisation on (x, mask) of the training split, where its encoder has one."""
+        encoder: Any = self.encoders[stream]
+        if hasattr(encoder, "fit"):
+            encoder.fit(batches)
+
+    def forward(self, batch: Batch) -> Output:
+        """Output for a batch: fuse(encode(batch))."""
+        return self.fuse(self.encode(batch), batch)
+
+    def encode(self, batch: Batch) -> Encoded:
+        """Every stream through its encoder; only utterances that have the stream are computed."""
+        names = tuple(s.name for s in self.streams)
+        encodings = {n: self._encode_stream(n, batch, batch.present[:, i]) for i, n in enumerate(names)}
+        return Encoded(
+            names,
+            {n: e.tokens for n, e in encodings.items()},
+            {n: e.mask for n, e in encodings.items()},
+            {n: e.pooled for n, e in encodings.items()},
+            batch.present,
+        )
+
+    def _encode_stream(self, name: str, batch: Batch, present: Tensor) -> Encoding:
+        encoder, x, mask = self.encoders[name], batch.x[name], batch.mask[name]
+        if present.all():
+            return encoder(x, mask)  # type: ignore[no-any-return]
+        rows = present.nonzero().squeeze(1)
+        if len(rows) == 0:
+            empty = torch.zeros(len(present), 1, int(encoder.dim), device=x.device)  # type: ignore[arg-type]
+            return Encoding(empty, torch.zeros_like(empty[..., 0], dtype=torch.bool), empty[:, 0])
+        return Encoding(*(_scatter(value, rows, len(present)) for value in encoder(x[rows], mask[rows])))
+
+    def fuse(self, encoded: Encoded, batch: Batch) -> Output:
+        """Context, fusion and heads on encoded streams; `encoded.present` decides what takes part."""
+        encoded = self.context(encoded, batch)
+        fused = self.fusion(encoded.pooled, encoded.present)
+        unimodal = {s: {t: head(encoded.pooled[s]) for t, head in heads.items()} for s, heads in self._head_items()}
+        if not self.late:
+            return Output({t: head(fused) for t, head in self.heads.items()}, fused, unimodal)
+        logits = {
+            t: self.fusion.combine(torch.stack([unimodal[s][t] for s in encoded.streams], 1), encoded.present)
+            for t in self.spaces
+        }
+        return Output(logits, fused, unimodal)
+
+    def _head_items(self) -> Iterable[tuple[str, Any]]:
+        return self.stream_heads.items()
+
+
+def keep_streams(encoded: Encoded, keep: Tensor) -> Encoded:
+    """Encoded with streams taken away: keep [N, S] bool; what was absent stays absent."""
+    present = encoded.present & keep
+    pooled = {s: encoded.pooled[s] * present[:, i, None] for i, s in enumerate(encoded.streams)}
+    mask = {s: encoded.mask[s] & present[:, i, None] for i, s in enumerate(encoded.streams)}
+    return replace(encoded, present=present, pooled=pooled, mask=mask)
+
+
+def load_model(config: Mapping[str, Any], weights: Path | str) -> Model:
+    """A model from its description (`describe`) and a safetensors file, in eval mode.
+
+    Raises BadRun when the weights do not belong to the description.
+    """
+    streams = [StreamSpec(**{**s, "shape": tuple(s["shape"])}) for s in config["streams"]]
+    spaces = {t: LabelSpace(**{**s, "labels": tuple(s["labels"])}) for t, s in config["spaces"].items()}
+    model = Model(config["parts"], streams, spaces)
+    try:
+        model.load_state_dict(io.read_tensors(weights))
+    except RuntimeError as error:
+        raise BadRun(f"{weights} does not fit its configuration: {error}", "train the run again") from error
+    return model.eval()
+
+
+def describe(model: Model) -> dict[str, Any]:
+    """What `load_model` needs beside the weights: parts, streams, label spaces, as JSON values."""
+    return {
+        "parts": model.parts,
+        "streams": [vars(s) | {"shape": list(s.shape)} for s in model.streams],
+        "spaces": {t: vars(s) | {"labels": list(s.labels)} for t, s in model.spaces.items()},
+    }
+
+
+def _part(kind: str, part: Mapping[str, Any], given: Any) -> Any:
+    options = {k: v for k, v in part.items() if k != "name"}
+    _check_modality(kind, part["name"], given)
+    return registry.build(kind, part["name"], given, **options)
+
+
+def _check_modality(kind: str, name: str, given: Any) -> None:
+    """Refuse an encoder for another modality, with the fitting alternatives."""
+    if kind != "encoders" or given.modality in registry.cards(kind)[name]["modalities"]:
+        return
+    fitting = [n for n, card in registry.cards(kind).items() if given.modality in card["modalities"]]
+    raise BadConfig(
+        f"encoder '{name}' is not for {given.modality} (stream '{given.name}')", f"choose one of {', '.join(fitting)}"
+    )
+
+
+def _scatter(value: Tensor, rows: Tensor, n: int) -> Tensor:
+    return value.new_zeros(n, *value.shape[1:]).index_copy(0, rows, value)

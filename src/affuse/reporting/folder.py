@@ -1,0 +1,127 @@
+"""What a report reads: the files of one run folder, absent ones as None, and what could not be read as notes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from affuse.core.errors import BadRun, MissingFile
+from affuse.core.io import read_json
+
+FORMAT = 1
+
+
+class History(NamedTuple):
+    """The epochs of one training run: {epoch: line of metrics.jsonl}, and the epoch that was kept."""
+
+    fold: int | None
+    epochs: dict[int, dict[str, Any]]
+    best: int | None
+
+
+@dataclass(frozen=True)
+class Folder:
+    """One run folder as plain values."""
+
+    path: Path
+    run: dict[str, Any] | None
+    evaluation: dict[str, Any] | None
+    histories: list[History]
+    config: str | None
+    notes: list[str]
+
+
+def read(path: Path) -> Folder:
+    """Read the run folder `path`. Raises MissingFile (no folder) and BadRun (nothing in it, or a damaged file)."""
+    if not path.is_dir():
+        raise MissingFile(f"'{path}' is not a run folder", "give the folder that `affuse train` printed")
+    notes: list[str] = []
+    run, evaluation = _object(path / "run.json"), _object(path / "evaluation.json")
+    config = path / "config.yaml"
+    text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
+    histories = _histories(path, run, notes)
+    if run is None and evaluation is None and not histories:
+        raise BadRun(
+            f"'{path}' holds no run.json, evaluation.json or metrics.jsonl", "give a folder made by affuse train"
+        )
+    if mapping(run).get("format") not in (None, FORMAT):
+        raise BadRun(
+            f"run.json in '{path}' has format {mapping(run)['format']}, known is {FORMAT}",
+            "use the affuse that wrote it",
+        )
+    return Folder(path, run, evaluation, histories, text, notes)
+
+
+def _object(path: Path) -> dict[str, Any] | None:
+    """The JSON object in `path`, None where there is no such file; BadRun where it is damaged or not an object."""
+    if not path.is_file():
+        return None
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadRun(f"'{path}' holds a {type(value).__name__}, not an object", "run the command that writes it again")
+    return value
+
+
+def _histories(path: Path, run: dict[str, Any] | None, notes: list[str]) -> list[History]:
+    """The histories of the folder itself, by the fold its lines name, and of its sub folders fold0, fold1, ..."""
+    found: dict[int | None, History] = {}
+    for line in _lines(path / "metrics.jsonl", notes):
+        fold = integer(line.get("fold"))
+        best = integer(mapping(run).get("best_epoch")) if fold is None else None
+        found.setdefault(fold, History(fold, {}, best)).epochs[line["epoch"]] = line
+    for sub in path.glob("fold*/metrics.jsonl"):
+        if not sub.parent.name[4:].isdigit():
+            continue
+        fold = int(sub.parent.name[4:])
+        own = _object(sub.parent / "run.json")
+        epochs = {line["epoch"]: line for line in _lines(sub, notes)}
+        found[fold] = History(fold, epochs, integer(mapping(own).get("best_epoch")))
+    return sorted((h for h in found.values() if h.epochs), key=lambda h: -1 if h.fold is None else h.fold)
+
+
+def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The epochs in `path`; a line that is not one (a run that was cut off) is named in `notes`."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line_number, text in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if not text.strip():
+            continue
+        try:
+            line = json.loads(text)
+        except ValueError:
+            line = None
+        epoch = integer(mapping(line).get("epoch"))
+        if epoch is None:
+            where = f"{path.parent.name}/" if path.parent.name.startswith("fold") else ""
+            notes.append(f"Line {line_number} of {where}{path.name} is not an epoch and is left out.")
+        else:
+            lines.append({**mapping(line), "epoch": epoch})
+    return lines
+
+
+def number(value: Any) -> float | None:
+    """A finite number as float; None for anything else (null, NaN, text)."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def integer(value: Any) -> int | None:
+    """A finite number as int; None for anything else."""
+    found = number(value)
+    return None if found is None else int(found)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """`value` if it is an object, else an empty one: null and absent read alike."""
+    return value if isinstance(value, dict) else {}
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects in the list `value`; empty for null."""
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []

@@ -1,0 +1,109 @@
+"""Checkpoints: everything a run needs to go on exactly, as safetensors + JSON (no pickle)."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from affuse.core import io
+from affuse.core.errors import BadRun
+from affuse.training.optim import Average
+
+NAME = "checkpoint.safetensors"
+
+
+def save(
+    run: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    average: Average | None,
+    objectives: nn.Module,
+    progress: dict[str, Any],
+    best: dict[str, Tensor] | None,
+) -> None:
+    """Write the state after an epoch in one atomic file."""
+    tensors = _named("model", model.state_dict()) | _named("objective", objectives.state_dict())
+    state = optimizer.state_dict()
+    for i, slots in state["state"].items():
+        tensors |= {f"optim.{i}.{k}": torch.as_tensor(v) for k, v in slots.items()}
+    if average is not None:
+        tensors |= _named("average", average.state)
+    if best is not None:
+        tensors |= _named("best", best)
+    tensors |= {"rng.torch": torch.get_rng_state(), "rng.numpy": torch.from_numpy(np.random.get_state()[1].copy())}
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    numpy_state = np.random.get_state()
+    meta = {
+        "progress": progress,
+        "groups": [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]],
+        "schedule": {k: v for k, v in schedule.state_dict().items() if k != "lr_lambdas"},
+        "average_steps": average.steps if average else 0,
+        "rng_python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
+        "rng_numpy": [str(numpy_state[0]), *[int(v) for v in numpy_state[2:4]], float(numpy_state[4])],
+    }
+    io.write_tensors(run / NAME, tensors, {"meta": json.dumps(meta)})
+
+
+def load(
+    run: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Any,
+    average: Average | None,
+    objectives: nn.Module,
+) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:
+    """Restore what `save` wrote; returns (progress, best weights), or None where there is no checkpoint."""
+    path = run / NAME
+    if not path.exists():
+        return None
+    from safetensors import safe_open
+
+    tensors = io.read_tensors(path)
+    with safe_open(path, framework="pt") as file:
+        meta = json.loads(file.metadata()["meta"])
+    try:
+        model.load_state_dict(_under("model", tensors))
+        objectives.load_state_dict(_under("objective", tensors))
+    except RuntimeError as error:
+        raise BadRun(f"{path} belongs to another model: {error}", "choose another --out or delete the run") from error
+    state = optimizer.state_dict()
+    slots: dict[int, dict[str, Tensor]] = {}
+    for key, value in _under("optim", tensors).items():
+        index, name = key.split(".", 1)
+        slots.setdefault(int(index), {})[name] = value
+    groups = [old | new for old, new in zip(state["param_groups"], meta["groups"], strict=True)]
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
+    schedule.load_state_dict(meta["schedule"])
+    if average is not None:
+        average.state = {k: v.to(average.state[k].device) for k, v in _under("average", tensors).items()}
+        average.steps = meta["average_steps"]
+    _restore_rng(tensors, meta)
+    best = _under("best", tensors)
+    return meta["progress"], best or None
+
+
+def _restore_rng(tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
+    torch.set_rng_state(tensors["rng.torch"])
+    if "rng.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    version, words, gauss = meta["rng_python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, position, has_gauss, cached = meta["rng_numpy"]
+    np.random.set_state((kind, tensors["rng.numpy"].numpy(), position, has_gauss, cached))
+
+
+def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{k}": v for k, v in tensors.items()}
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    start = len(prefix) + 1
+    return {k[start:]: v for k, v in tensors.items() if k.startswith(f"{prefix}.")}

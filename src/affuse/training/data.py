@@ -1,0 +1,77 @@
+"""Utterances of a split as a dataset that makes Batches, and the order in which they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from affuse.core.errors import BadCorpus, BadFeatures
+from affuse.core.labels import LabelSpace
+from affuse.core.types import Batch, Feature, StreamSpec
+from affuse.corpora.manifest import Corpus
+from affuse.features.collate import collate, targets
+from affuse.features.store import FeatureStore
+
+
+@dataclass
+class Dataset:
+    """Rows of a corpus with their stores; `batch(indices)` reads, pads and labels.
+
+    `columns`: task -> manifest column; `spaces`: task -> label space. An utterance that a store lacks or that
+    failed there counts as an absent stream.
+    """
+
+    table: pd.DataFrame
+    stores: Mapping[str, FeatureStore]
+    columns: Mapping[str, str]
+    spaces: Mapping[str, LabelSpace]
+
+    def __post_init__(self) -> None:
+        if self.table.empty:
+            raise BadCorpus("the split is empty", "check the split column, --split, or the number of folds")
+        ids = set(self.table["id"])
+        for name, store in self.stores.items():
+            if not ids & set(store.ids):
+                raise BadFeatures(
+                    f"store '{name}' holds none of the corpus' {len(ids)} utterances",
+                    "the ids must be those of the manifest; extract or import the features again",
+                )
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def specs(self) -> tuple[StreamSpec, ...]:
+        """Stream specs, in the model's order."""
+        return tuple(store.spec for store in self.stores.values())
+
+    def labels(self, task: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """(targets, known) of all rows."""
+        return targets(self.table[self.columns[task]].tolist(), self.spaces[task])
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """The Batch of these rows."""
+        rows = self.table.iloc[np.asarray(indices)]
+        features = {n: [s.get(i) if i in s else _absent(s) for i in rows["id"]] for n, s in self.stores.items()}
+        batch = collate(self.specs, features, {c: rows[c].tolist() for c in rows.columns})
+        for task, column in self.columns.items():
+            batch.target[task], batch.target_mask[task] = targets(rows[column].tolist(), self.spaces[task])
+        return batch
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All rows in order, `size` at a time; the last batch is whatever is left, never dropped."""
+        for start in range(0, len(self), size):
+            yield self.batch(np.arange(start, min(start + size, len(self))))
+
+
+def open_stores(corpus: Corpus, streams: Sequence[str]) -> dict[str, FeatureStore]:
+    """The corpus' stores for these streams; MissingFile says what to extract."""
+    return {name: FeatureStore(corpus.store_path(name)) for name in streams}
+
+
+def _absent(store: FeatureStore) -> Feature:
+    return Feature(np.zeros((0, *store.spec.shape), dtype=np.float32))

@@ -1,0 +1,49 @@
+"""Several processes under torchrun: who am I, and sums over all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def start(device: torch.device) -> tuple[int, int]:
+    """(rank, world size); joins the process group when torchrun's variables are set."""
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) < 2:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def finish() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def total(value: Tensor, world: int) -> Tensor:
+    """Sum of a tensor over all processes."""
+    if world > 1:
+        dist.all_reduce(value)
+    return value
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
+    """Add every gradient over all processes in one message.
+
+    Plain sums instead of DistributedDataParallel: the loss is already divided by the weight of the whole
+    effective batch, encode() and fuse() are called apart, and a stream absent on one process is no special case.
+    """
+    if world == 1:
+        return
+    parameters = [p for p in parameters if p.requires_grad]
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = torch.cat([g.reshape(-1) for g in grads])
+    dist.all_reduce(flat)
+    for p, part in zip(parameters, flat.split([g.numel() for g in grads]), strict=True):
+        p.grad = part.view_as(p).clone()

@@ -1,0 +1,246 @@
+"""The one training loop: seeded, resumable, the same on one process or many."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from affuse.core import io, registry
+from affuse.core.config import Recipe
+from affuse.core.errors import BadConfig, BadFeatures
+from affuse.core.types import Batch
+from affuse.evaluation.intervals import metric
+from affuse.evaluation.predict import predict
+from affuse.models.model import Model
+from affuse.training import checkpoint, distributed
+from affuse.training.augment import augment, modality_dropout
+from affuse.training.data import Dataset
+from affuse.training.optim import Average, make_optimizer, make_schedule
+from affuse.training.sampling import epoch_batches, share
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Progress:
+    """Where a run stands after an epoch."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = float("-inf")
+    seconds: float = 0.0
+    stopped: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one model on one split: build it, then `run()`; what it needs to go on lies in the run folder."""
+
+    def __init__(
+        self,
+        model: Model,
+        train: Dataset,
+        valid: Dataset,
+        recipe: Recipe,
+        folder: Path,
+        device: torch.device,
+        report: Report = lambda row: None,
+    ) -> None:
+        self.train, self.valid, self.recipe, self.folder, self.report = train, valid, recipe, folder, report
+        self.device, self.config = device, recipe.train
+        self.rank, self.world = distributed.start(device)
+        self.model = model.to(device)
+        if device.type == "cuda" and self.world > 1:
+            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[assignment]
+        self.objectives = make_objectives(recipe, train, model).to(device)
+        self.modalities = [s.modality for s in model.streams]
+        self.lengths = stream_lengths(train)
+        self.labels = train.labels(next(iter(train.columns)))[0].numpy() if self.config.sampling == "balanced" else None
+        self.steps = self.config.epochs * len(self._epoch(0))
+        self.optimizer = make_optimizer(nn.ModuleList([self.model, self.objectives]), recipe.optim)
+        self.schedule = make_schedule(self.optimizer, recipe.optim, self.steps)
+        self.average = Average(self.model, self.config.ema) if self.config.ema > 0 else None
+        self.amp = self.config.amp == "auto" and device.type == "cuda"
+        self.progress, self.best = Progress(), None
+
+    def run(self) -> Progress:
+        """Train to the end (from the last checkpoint where there is one); the model holds the kept weights."""
+        self._resume()
+        if self.progress.epoch == 0:
+            fit_normalisation(self.model, self.train, self.device)
+            torch.manual_seed(self.config.seed + self.rank)  # other noise on other processes, the same start
+        while self.progress.epoch < self.config.epochs and not self.progress.stopped:
+            started = time.perf_counter()
+            loss = self._train_epoch()
+            scores = self._validate()
+            self.progress.epoch += 1
+            self.progress.seconds += time.perf_counter() - started
+            self._keep_best(scores)
+            self._record({"loss": loss, "valid": scores, "seconds": time.perf_counter() - started})
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        self.model.eval()
+        return self.progress
+
+    def _epoch(self, epoch: int) -> list[np.ndarray]:
+        return epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch, self.labels)
+
+    def _train_epoch(self) -> float:
+        """One pass over the training split; the mean loss per item."""
+        self.model.train()
+        losses = []
+        batches = self._epoch(self.progress.epoch)
+        for step, rows in enumerate(batches, start=1):
+            losses.append(self._step(rows))
+            self.report({"epoch": self.progress.epoch + 1, "step": step, "steps": len(batches)})
+        return float(np.mean(losses))
+
+    def _step(self, rows: np.ndarray) -> float:
+        """One optimiser step on an effective batch, run in pieces whose loss is divided by the whole batch's weight."""
+        classes = {task: len(space) for task, space in self.model.spaces.items()}
+        pieces = [
+            augment(self.train.batch(part).to(self.device), self.recipe.augment, classes)
+            for part in share(rows, self.rank, self.world, self.config.accumulate)
+        ]
+        weight = total_weight(self.objectives, pieces, self.device, self.world)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = torch.zeros((), device=self.device)
+        for piece in pieces:
+            part = self._loss(piece, weight)
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += part.detach()
+        parameters = list(self.model.parameters()) + list(self.objectives.parameters())
+        distributed.sum_gradients(parameters, self.world)
+        if not torch.isfinite(distributed.total(loss, self.world)):
+            raise BadFeatures(f"the loss is {float(loss)} in epoch {self.progress.epoch + 1}", "lower optim.lr; check the features for NaN")
+        if self.recipe.optim.clip > 0:
+            nn.utils.clip_grad_norm_(parameters, self.recipe.optim.clip)
+        self.optimizer.step()
+        self.schedule.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        return float(loss)
+
+    def _loss(self, batch: Batch, weight: dict[str, Tensor]) -> Tensor:
+        """This piece's share of the effective batch's loss."""
+        with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
+            encoded = self.model.encode(batch)
+            encoded = modality_dropout(encoded, self.modalities, self.recipe.augment.modality_dropout)
+            output = self.model.fuse(encoded, batch)
+        terms = [
+            self.recipe.objectives[n]["weight"] * (objective(output, batch) * objective.weights(batch)).sum() / weight[n]  # type: ignore[operator]
+            for n, objective in self.objectives.items()
+        ]
+        return torch.stack(terms).sum()
+
+    def _validate(self) -> dict[str, float]:
+        """Selection scores with the weights that would be kept."""
+        own = {k: v.clone() for k, v in self.model.state_dict().items()} if self.average else None
+        if self.average is not None:
+            self.model.load_state_dict(self.average.state)
+        task = next(iter(self.model.spaces))
+        target, known = self.valid.labels(task)
+        predicted = predict(self.model, self.valid, self.device)[task]
+        scores = score(self.config.selection, target[known].numpy(), predicted[known.numpy()], self.model, task)
+        if own is not None:
+            self.model.load_state_dict(own)
+        return scores
+
+    def _keep_best(self, scores: dict[str, float]) -> None:
+        """Remember the weights of the best epoch, and stop when none was better for `patience` epochs."""
+        name, now = self.config.selection, self.progress
+        signed = scores[name] if registry.cards("metrics")[name]["better"] == "higher" else -scores[name]
+        better = signed > now.best_score
+        if better:
+            now.best_score, now.best_epoch = signed, now.epoch
+        if better or self.config.keep == "last":
+            state = self.average.state if self.average is not None else self.model.state_dict()
+            self.best = {k: v.detach().clone() for k, v in state.items()}
+        now.scores = scores
+        now.stopped = 0 < self.config.patience <= now.epoch - now.best_epoch
+
+    def _record(self, row: dict[str, Any]) -> None:
+        """metrics.jsonl, then the checkpoint; only the first process writes."""
+        row = {"epoch": self.progress.epoch, "lr": self.schedule.get_last_lr()[0], **row}
+        if self.rank == 0:
+            io.append_jsonl(self.folder / "metrics.jsonl", row)
+            checkpoint.save(
+                self.folder, self.model, self.optimizer, self.schedule, self.average, self.objectives,
+                asdict(self.progress), self.best,
+            )  # fmt: skip
+        self.report(row)
+
+    def _resume(self) -> None:
+        """Continue from the checkpoint; lines of metrics.jsonl that are newer than it are taken back."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        found = checkpoint.load(self.folder, self.model, self.optimizer, self.schedule, self.average, self.objectives)
+        lines = io.read_jsonl(self.folder / "metrics.jsonl")
+        if found is not None:
+            self.progress, self.best = Progress(**found[0]), found[1]
+        kept = [line for line in lines if line["epoch"] <= self.progress.epoch]
+        if self.rank == 0 and len(kept) != len(lines):
+            (self.folder / "metrics.jsonl").unlink()
+            for line in kept:
+                io.append_jsonl(self.folder / "metrics.jsonl", line)
+
+
+def make_objectives(recipe: Recipe, train: Dataset, model: Model) -> nn.ModuleDict:
+    """The recipe's objectives, their class weights fitted on the training labels; misfits are refused."""
+    made = {}
+    for name, options in recipe.objectives.items():
+        task = options.get("task", "emotion")
+        if task not in model.spaces:
+            raise BadConfig(f"objective '{name}' is for task '{task}'", f"the recipe's tasks are {', '.join(model.spaces)}")
+        space = model.spaces[task]
+        if space.kind not in registry.cards("objectives")[name]["tasks"]:
+            fitting = [n for n, card in registry.cards("objectives").items() if space.kind in card["tasks"]]
+            raise BadConfig(f"objective '{name}' is not for {space.kind}", f"choose one of {', '.join(fitting)}")
+        objective = registry.build("objectives", name, len(space), **{k: v for k, v in options.items() if k != "weight"})
+        if hasattr(objective, "fit"):
+            target, known = train.labels(task)
+            objective.fit(target[known])
+        made[name] = objective
+    return nn.ModuleDict(made)
+
+
+def total_weight(
+    objectives: nn.ModuleDict, pieces: list[Batch], device: torch.device, world: int
+) -> dict[str, Tensor]:
+    """Sum of the items' weights per objective over all pieces of all processes; at least a tiny number."""
+    sums = {}
+    for name, objective in objectives.items():
+        mine = sum((objective.weights(b).sum() for b in pieces), torch.zeros((), device=device))  # type: ignore[operator]
+        sums[name] = distributed.total(mine, world).clamp_min(1e-12)
+    return sums
+
+
+def fit_normalisation(model: Model, train: Dataset, device: torch.device) -> None:
+    """Fit every encoder's normalisation on the training split."""
+    model.eval()
+    for spec in model.streams:
+        model.fit(spec.name, ((b.x[spec.name], b.mask[spec.name]) for b in (b.to(device) for b in train.batches(32))))
+
+
+def stream_lengths(dataset: Dataset) -> np.ndarray:
+    """Longest stream of every utterance in steps, to bucket batches by length. [N]"""
+    ids = dataset.table["id"].tolist()
+    return np.max([[store.length(i) for i in ids] for store in dataset.stores.values()], axis=0)
+
+
+def score(selection: str, truth: np.ndarray, predicted: np.ndarray, model: Model, task: str) -> dict[str, float]:
+    """The selection metric and accuracy (or MAE) of predictions on the selection split."""
+    kind = model.spaces[task].kind
+    cards = registry.cards("metrics")
+    if selection not in cards or kind not in cards[selection]["tasks"]:
+        fitting = [n for n, card in cards.items() if kind in card["tasks"]]
+        raise BadConfig(f"train.selection = '{selection}' does not fit a task of {kind}", f"choose one of {', '.join(fitting)}")
+    names = dict.fromkeys([selection, "accuracy" if kind == "classes" else "mae"])
+    return {n: float(metric(n).compute(metric(n).statistics(truth, predicted).sum(0))) for n in names}

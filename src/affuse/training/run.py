@@ -1,0 +1,260 @@
+"""Run folders: what `affuse train` makes, one model or one per fold."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from affuse.core import config, io, registry
+from affuse.core.config import Recipe, StreamConfig
+from affuse.core.errors import BadConfig, BadCorpus, BadRun
+from affuse.core.labels import SPACES, LabelSpace
+from affuse.core.seed import seed_all
+from affuse.corpora.manifest import Corpus, make_splits
+from affuse.features.store import FeatureStore
+from affuse.models.model import Model, describe, load_model
+from affuse.training.data import Dataset, open_stores
+from affuse.training.loop import Report, Trainer
+
+FORMAT = 1
+EXTRACTORS = "extractors"
+
+
+def bind(recipe: Recipe, corpus: Corpus) -> Recipe:
+    """The recipe with `*` replaced by every store of vectors in the corpus, and its label spaces filled in."""
+    streams = dict(recipe.streams)
+    wildcard = streams.pop("*", None)
+    if wildcard is not None:
+        vectors = [n for n in corpus.stores() if len(FeatureStore(corpus.store_path(n)).spec.shape) == 1]
+        if not vectors:
+            raise BadCorpus(f"{corpus.path} has no stores of vectors", "import some: affuse import features CORPUS NAME FILE.npz")
+        streams |= {n: StreamConfig(dict(wildcard.encoder)) for n in vectors if n not in streams}
+    tasks = {name: replace(task, space=task.space or corpus.space.name) for name, task in recipe.tasks.items()}
+    return replace(recipe, streams=streams, tasks=tasks)
+
+
+def spaces_of(recipe: Recipe, corpus: Corpus) -> dict[str, LabelSpace]:
+    """Task -> label space; "custom" is the corpus' own."""
+    return {t: SPACES.get(c.space, corpus.space) for t, c in recipe.tasks.items()}
+
+
+def missing_stores(recipe: Recipe, corpus: Corpus) -> dict[str, dict[str, Any]]:
+    """Extractor -> parameters of the streams that the corpus has not got completely."""
+    missing = {}
+    for name, stream in recipe.streams.items():
+        path = corpus.store_path(name)
+        done = (path / "failures.json").is_file() or ((path / "card.json").is_file() and not _extractable(name))
+        if done:
+            _check_parameters(name, stream, FeatureStore(path))
+        elif _extractable(name):
+            missing[name] = stream.extractor
+        else:
+            raise BadConfig(
+                f"stream '{name}' is neither an extractor nor a store of {corpus.path}",
+                f"stores: {', '.join(corpus.stores()) or 'none'}; extractors: {', '.join(registry.cards(EXTRACTORS))}",
+            )
+    return missing
+
+
+def _extractable(name: str) -> bool:
+    return name in registry.cards(EXTRACTORS)
+
+
+def _check_parameters(name: str, stream: StreamConfig, store: FeatureStore) -> None:
+    wanted = store.card["parameters"]
+    if _extractable(name) and io.digest(stream.extractor) != io.digest(wanted):
+        raise BadRun(f"store '{name}' was made with {wanted}, the recipe wants {stream.extractor}", f"delete {store.path}")
+
+
+def train(
+    recipe: Recipe,
+    name: str,
+    corpus: Corpus,
+    out: Path,
+    folds: int | None = None,
+    device: str = "cpu",
+    report: Report = lambda row: None,
+) -> Path:
+    """Train `recipe` (bound to the corpus) into the run folder `out`; goes on where it was interrupted.
+
+    Raises BadRun when `out` holds another run. Returns `out`.
+    """
+    splits = make_splits(
+        corpus.table, recipe.split.group_by, recipe.split.valid, recipe.split.test, folds, recipe.split.seed
+    )
+    info = _describe_run(recipe, name, corpus, splits, folds)
+    info["typical_seconds"] = typical_seconds(corpus, recipe)
+    _claim(out, recipe, info)
+    for k, split in enumerate(splits):
+        folder = out / f"fold{k}" if folds else out
+        if not (folder / "model.safetensors").is_file():
+            _train_fold(recipe, corpus, split, folder, {**info, "fold": k if folds else None}, torch.device(device), report)
+    if folds:
+        parts = [io.read_json(out / f"fold{k}" / "run.json") for k in range(folds)]
+        seconds = sum(p["train_seconds"] for p in parts)
+        _write_run(out, info | {"train_seconds": seconds, "parameters": parts[0]["parameters"], "complete": True})
+    return out
+
+
+def _describe_run(
+    recipe: Recipe, name: str, corpus: Corpus, splits: list[np.ndarray], folds: int | None
+) -> dict[str, Any]:
+    """Everything of run.json that is known before training."""
+    stores = {s: FeatureStore(corpus.store_path(s)) for s in recipe.streams}
+    task = next(iter(recipe.tasks))
+    return {
+        "format": FORMAT,
+        "recipe": name,
+        "corpus": {"name": corpus.name, "path": str(corpus.path), "hash": corpus.hash}
+        | {k: corpus.info.get(k) for k in ("synthetic", "note", "licence", "partial")},
+        "task": {"name": task, "labels": list(spaces_of(recipe, corpus)[task].labels)},
+        "streams": {s: store.spec.modality for s, store in stores.items()},
+        "store_hashes": {s: store.hash for s, store in stores.items()},
+        "seed": recipe.train.seed,
+        "folds": folds,
+        "group_by": recipe.split.group_by,
+        "split_hash": io.digest([s.tolist() for s in splits] + corpus.table["id"].tolist()),
+        "selection": {"split": "valid", "metric": recipe.train.selection, "keep": recipe.train.keep},
+        "configurations_tried": configurations_tried(corpus, name, folds),
+        "test_openings": 0,
+        "versions": _versions(),
+    }
+
+
+def configurations_tried(corpus: Corpus, name: str, folds: int | None) -> int:
+    """Distinct configurations of this recipe trained on this corpus so far (seeds do not count); at least 1."""
+    rows = io.read_jsonl(corpus.path / "attempts.jsonl")
+    return max(1, sum(row["recipe"] == name and row["folds"] == folds for row in rows))
+
+
+def is_first_process() -> bool:
+    """Whether this process writes (rank 0 under torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def typical_seconds(corpus: Corpus, recipe: Recipe) -> float | None:
+    """Median length of an utterance in seconds, from its times or its timed streams; the window of `analyze`."""
+    spans = (corpus.table["end"] - corpus.table["start"]).dropna()
+    if len(spans):
+        return float(spans.median())
+    stores = (FeatureStore(corpus.store_path(s)) for s in recipe.streams)
+    timed = [s for s in stores if s.spec.rate > 0]
+    lengths = [s.length(i) / s.spec.rate for s in timed[:1] for i in s.ids if s.length(i)]
+    return float(np.median(lengths)) if lengths else None
+
+
+def _claim(out: Path, recipe: Recipe, info: Mapping[str, Any]) -> None:
+    """Make the run folder, or check that it holds this very run."""
+    text = config.to_yaml(recipe)
+    if (out / "config.yaml").is_file():
+        old = io.read_json(out / "run.json")
+        same = ("split_hash", "store_hashes", "folds")
+        if (out / "config.yaml").read_text() != text or any(old[k] != info[k] for k in same):
+            raise BadRun(f"{out} holds another run", "choose another --out, or delete it")
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    _write_run(out, dict(info) | {"complete": False, "created": datetime.datetime.now().isoformat(timespec="seconds")})
+    io.write_text(out / "config.yaml", text)
+
+
+def _write_run(out: Path, values: Mapping[str, Any]) -> None:
+    path = out / "run.json"
+    io.write_json(path, (io.read_json(path) if path.is_file() else {}) | dict(values))
+
+
+def _train_fold(
+    recipe: Recipe,
+    corpus: Corpus,
+    split: np.ndarray,
+    folder: Path,
+    info: dict[str, Any],
+    device: torch.device,
+    report: Report,
+) -> None:
+    """Train, and write model.safetensors, model.json, split.parquet, run.json."""
+    seed_all(recipe.train.seed)
+    spaces = spaces_of(recipe, corpus)
+    train_set, valid_set = (dataset(corpus, recipe, spaces, split == s) for s in ("train", "valid"))
+    model = Model(_parts(recipe), train_set.specs, spaces)
+    trainer = Trainer(model, train_set, valid_set, recipe, folder, device, lambda row: report({**row, "fold": info["fold"]}))
+    progress = trainer.run()
+    if trainer.rank:
+        return
+    table = corpus.table[["id", "source", "speaker"]].assign(split=split)
+    io.write_table(folder / "split.parquet", table)
+    io.write_json(folder / "model.json", describe(model) | {"extractors": {n: s.extractor for n, s in recipe.streams.items()}})
+    _write_run(
+        folder,
+        info
+        | {
+            "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            "train_seconds": round(progress.seconds, 1),
+            "best_epoch": progress.best_epoch,
+            "best_score": progress.best_score,
+            "n": {s: int((split == s).sum()) for s in ("train", "valid", "test")},
+            "groups": {s: sorted(set(corpus.table.loc[split == s, recipe.split.group_by])) for s in ("valid", "test")},
+            "majority": _majority(train_set, next(iter(spaces))),
+            "device": str(device),
+            "complete": True,
+        },
+    )
+    io.write_tensors(folder / "model.safetensors", model.state_dict())
+    (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def _majority(train_set: Dataset, task: str) -> int | list[float]:
+    """The most frequent training class, or the mean of continuous targets: the baseline of every report."""
+    target, known = train_set.labels(task)
+    if target.is_floating_point():
+        return [float(v) for v in target[known].mean(0)]
+    return int(torch.bincount(target[known]).argmax())
+
+
+def dataset(corpus: Corpus, recipe: Recipe, spaces: Mapping[str, LabelSpace], chosen: np.ndarray) -> Dataset:
+    """The chosen rows with the recipe's stores."""
+    columns = {name: task.column for name, task in recipe.tasks.items()}
+    table = corpus.table[chosen].reset_index(drop=True)
+    return Dataset(table, open_stores(corpus, list(recipe.streams)), columns, spaces)
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    unimodal = any(options.get("unimodal", 0.0) > 0 for options in recipe.objectives.values())
+    return {
+        "streams": {name: stream.encoder for name, stream in recipe.streams.items()},
+        "fusion": recipe.fusion,
+        "context": recipe.context,
+        "unimodal": unimodal,
+    }
+
+
+def open_run(path: Path) -> tuple[dict[str, Any], Recipe, list[Path]]:
+    """(run.json, recipe, model folders: one, or one per fold) of a complete run; BadRun otherwise."""
+    if not (path / "run.json").is_file():
+        raise BadRun(f"{path} is not a run folder (no run.json)", "train one: affuse train RECIPE --corpus DIR --out RUN")
+    info = io.read_json(path / "run.json")
+    if info.get("format") != FORMAT:
+        raise BadRun(f"{path} has run format {info.get('format')}", f"this affuse reads format {FORMAT}")
+    folders = [path / f"fold{k}" for k in range(info["folds"])] if info["folds"] and info.get("fold") is None else [path]
+    absent = [f for f in folders if not (f / "model.safetensors").is_file()]
+    if absent:
+        raise BadRun(f"{absent[0]} has no trained model yet", "run the same affuse train command again: it resumes")
+    return info, config.make_recipe(config.read_yaml(path / "config.yaml")), folders
+
+
+def run_model(folder: Path) -> Model:
+    """The trained model of a run (or fold) folder, in eval mode."""
+    return load_model(io.read_json(folder / "model.json"), folder / "model.safetensors")
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"python": platform.python_version(), **{p: version(p) for p in ("affuse", "torch", "numpy")}}

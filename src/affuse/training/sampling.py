@@ -1,0 +1,50 @@
+"""The order of training: bucketed by length, seeded per epoch, optionally class-balanced."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def epoch_batches(
+    lengths: np.ndarray,
+    size: int,
+    seed: int,
+    epoch: int,
+    labels: np.ndarray | None = None,
+    buckets: int = 8,
+) -> list[np.ndarray]:
+    """Effective batches of one epoch: arrays of at most `size` row indices.
+
+    lengths [N] put utterances of similar length together (`buckets` batches are sorted at a time); with
+    labels [N] every class is drawn equally often. The order depends on (seed, epoch) alone, so that a
+    resumed run continues exactly.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths)) if labels is None else _balanced(labels, rng)
+    span = size * buckets
+    pools = [order[i : i + span] for i in range(0, len(order), span)]
+    pools = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
+    batches = [pool[i : i + size] for pool in pools for i in range(0, len(pool), size)]
+    if len(batches) > 1 and len(batches[-1]) < size // 4:  # a tiny batch gives noisy norm statistics
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """N draws in which every class occurs equally often; a class is exhausted before it repeats."""
+    classes = np.unique(labels[labels >= 0])
+    quota = np.full(len(classes), len(labels) // len(classes))
+    quota[rng.permutation(len(classes))[: len(labels) - quota.sum()]] += 1
+    drawn = [_repeat(np.flatnonzero(labels == c), q, rng) for c, q in zip(classes, quota, strict=True)]
+    return rng.permutation(np.concatenate(drawn))
+
+
+def _repeat(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    rounds = -(-count // len(rows))
+    return np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:count]
+
+
+def share(batch: np.ndarray, rank: int, world: int, accumulate: int) -> list[np.ndarray]:
+    """The part of an effective batch that one process runs, in `accumulate` pieces (pieces may be empty)."""
+    mine = batch[rank::world]
+    return [piece for piece in np.array_split(mine, accumulate) if len(piece)]

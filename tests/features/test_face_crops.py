@@ -1,0 +1,85 @@
+"""Face crops of real clips: where a face is, where none is, and what stands in the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from affuse.core.types import Feature
+from affuse.features.face_crops import CARD, FaceCrops
+from affuse.media.clip import Clip
+
+
+@pytest.fixture(scope="module")
+def crops() -> FaceCrops:
+    return FaceCrops()
+
+
+def of(crops: FaceCrops, shared_data: Path, name: str, end: float = 3.0) -> Feature:
+    return crops(Clip(shared_data / "av_clips" / name, end=end))
+
+
+@pytest.mark.parametrize("name", ["openface__multi_face.avi", "grid__bbaf2n.mpg", "pyfeat__single_face.mp4"])
+def test_faces_are_found_in_every_frame(crops: FaceCrops, shared_data: Path, name: str) -> None:
+    feature = of(crops, shared_data, name, 2.0)
+    assert feature.values.dtype == np.uint8
+    assert feature.values.shape[1:] == crops.spec.shape
+    assert feature.coverage == 1.0
+    assert feature.t0 == 0.0
+    assert (feature.values.reshape(len(feature.values), -1).std(1) > 10).all()
+
+
+def test_no_face_is_masked_not_an_error(crops: FaceCrops, shared_data: Path) -> None:
+    feature = of(crops, shared_data, "pyfeat__no_face.mp4")
+    assert len(feature.values) == 15
+    assert feature.valid is not None
+    assert not feature.valid.any()
+    assert not feature.values.any()
+
+
+def test_a_face_that_leaves_is_masked_from_then_on(crops: FaceCrops, shared_data: Path) -> None:
+    clip = Clip(shared_data / "av_clips" / "pyfeat__face_noface.mov")
+    valid = crops(clip).valid
+    assert valid is not None
+    assert 0.25 < valid.mean() < 0.55
+    assert np.abs(np.diff(valid.astype(int))).sum() <= 3  # in and out, no flicker
+
+
+def test_sound_without_picture_is_an_absent_stream(crops: FaceCrops, tmp_path: Path) -> None:
+    feature = crops(Clip(text="words alone"))
+    assert feature.values.shape == (0, 48, 48, 3)
+    assert feature.coverage == 0.0
+
+
+def test_cheap_and_full_searches_agree(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = Clip(shared_data / "av_clips" / "grid__lbax4n.mpg")
+    cheap = FaceCrops()(clip)
+    full = FaceCrops()
+    monkeypatch.setattr(full._detector, "refine", lambda images, boxes: [None] * len(images))
+    apart = np.abs(cheap.values.astype(float) - full(clip).values).mean((1, 2, 3))
+    assert cheap.coverage == 1.0
+    assert apart.max() < 12
+
+
+def test_segments_and_rates(shared_data: Path) -> None:
+    clip = Clip(shared_data / "av_clips" / "grid__bbaf2n.mpg", start=1.0, end=2.0)
+    feature = FaceCrops(fps=10, size=112)(clip)
+    assert feature.values.shape == (10, 112, 112, 3)
+    assert feature.coverage == 1.0
+    again = FaceCrops(fps=10, size=112)(clip)
+    np.testing.assert_array_equal(feature.values, again.values)
+
+
+def test_constructing_is_cheap_and_the_card_is_honest(monkeypatch: pytest.MonkeyPatch) -> None:
+    from affuse.media import mtcnn
+
+    monkeypatch.setattr(mtcnn, "load", lambda device: pytest.fail("weights were read on construction"))
+    extractor = FaceCrops(fps=2.0, size=64)
+    assert extractor.spec.shape == (64, 64, 3)
+    assert extractor.spec.rate == 2.0
+    assert extractor.spec.scale == pytest.approx(1 / 255)
+    assert extractor.weights_hash == mtcnn.WEIGHTS_HASH
+    assert CARD["entry"] == "FaceCrops"
+    assert CARD["version"] == 1
