@@ -27,3 +27,33 @@ def shared_data() -> Path:
     if os.environ.get("AFFUSE_REQUIRE_SHARED") == "1":
         pytest.fail(f"AFFUSE_REQUIRE_SHARED=1 but {root} is missing: set AFFUSE_SHARED")
     pytest.skip("development data not here (set AFFUSE_SHARED); this is normal in a public clone")
+
+
+@pytest.fixture
+def vector_corpus(tmp_path: Path):
+    """A small labelled corpus of 48 utterances by 8 speakers with an audio, a vision and a text store of vectors."""
+    return make_vector_corpus(tmp_path / "corpus")
+
+
+def make_vector_corpus(path: Path, n: int = 48, seed: int = 0):
+    """Class-dependent Gaussian vectors; vision is missing in every fifth utterance."""
+    import numpy as np
+
+    from affuse.corpora.manifest import write_corpus
+    from affuse.features.store import import_arrays
+
+    rng = np.random.default_rng(seed)
+    names = ("neutral", "happy", "sad", "angry")
+    labels = rng.permutation(np.arange(n) % 4)
+    rows = [
+        {"id": f"u{i:03d}", "speaker": f"s{i % 8}", "source": f"s{i % 8}", "label": names[c], "text": f"words {i}"}
+        for i, c in enumerate(labels)
+    ]
+    corpus = write_corpus(path, rows, "vectors", "iemocap-4")
+    ids = [r["id"] for r in rows]
+    for stream, dim in (("audio_vec", 6), ("vision_vec", 5), ("text_vec", 4)):
+        centres = rng.normal(size=(4, dim)) * 1.5
+        values = centres[labels] + rng.normal(size=(n, dim))
+        keep = [i for i in range(n) if not (stream == "vision_vec" and i % 5 == 0)]
+        import_arrays(corpus.store_path(stream), [ids[i] for i in keep], values[keep])
+    return corpus

@@ -49,6 +49,13 @@ def remux(
     return target
 
 
+def packets(path: Path, kind: str) -> list[tuple[int, int, float]]:
+    """(byte position, size, seconds) of the packets of a stream, for tests that damage them."""
+    with av.open(str(path)) as container:
+        stream = getattr(container.streams, kind)[0]
+        return [(p.pos, p.size, float(p.pts * p.time_base)) for p in container.demux(stream) if p.size]
+
+
 def turned(source: Path, target: Path, degrees: int) -> Path:
     """The clip with an ISO 14496-12 track matrix that shows it `degrees` clockwise."""
     matrix = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
@@ -80,5 +87,5 @@ def clips(shared_data: Path) -> Path:
 @pytest.fixture(scope="session")
 def make() -> Callable[..., object]:
     """The makers above under one name, for tests: make('turned', ...)."""
-    makers = {f.__name__: f for f in (numbered, number_of, tone, remux, turned)}
+    makers = {f.__name__: f for f in (numbered, number_of, tone, remux, packets, turned)}
     return lambda name, *args, **kwargs: makers[name](*args, **kwargs)

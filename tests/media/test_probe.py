@@ -42,7 +42,8 @@ def test_grid_lasts_three_seconds_though_its_header_says_less(clips):
 
 def test_zero_is_the_earliest_stream(clips):
     info = probe(clips / "facerec__short_hamilton_clip.mp4")
-    assert info.audio.start == 0.0 and info.video.start == pytest.approx(0.844, abs=0.002)
+    assert info.audio.start == 0.0
+    assert info.video.start == pytest.approx(0.844, abs=0.002)
     assert probe(clips / "pyfeat__face_noface.mov").audio.start == pytest.approx(2.43, abs=0.01)
 
 
@@ -104,7 +105,8 @@ def test_names_and_extensions_do_not_matter(tmp_path, talk, name):
 def test_a_sound_file_has_no_picture_even_with_a_cover(tmp_path, make):
     path = tmp_path / "song.m4a"
     write_clip(path, None, audio=make("tone", 1.0))
-    assert probe(path).video is None and probe(path).duration == pytest.approx(1.0, abs=0.001)
+    assert probe(path).video is None
+    assert probe(path).duration == pytest.approx(1.0, abs=0.001)
     cover = tmp_path / "song.mkv"
     with av.open(str(path)) as old, av.open(str(cover), "w", format="matroska") as new:
         image = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")

@@ -85,7 +85,8 @@ def _lz4(file: IO[bytes]) -> IO[bytes]:
         import lz4.frame
     except ImportError as error:
         raise MissingDependency("the file is compressed with lz4, which is not installed", "pip install lz4") from error
-    return lz4.frame.open(file)
+    stream: IO[bytes] = lz4.frame.open(file)
+    return stream
 
 
 def _refuse(what: str, why: str) -> NoReturn:

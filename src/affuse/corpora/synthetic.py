@@ -209,7 +209,7 @@ def blend(label: str, strength: float) -> dict[str, float]:
 
 
 def _write_texts(rows: list[dict[str, Any]], signal: Signal, absent: np.ndarray, seed: int) -> None:
-    """Set `text` of every row: at strength s, one utterance in s speaks its mind, the others stay neutral."""
+    """Set `text` of every row: a share `strength` of them speaks its mind, the others stay neutral."""
     for i, row in enumerate(rows):
         rng = np.random.default_rng([seed, 2, i])
         weights = blend(row["label"], signal.strength)
@@ -244,7 +244,8 @@ def _write_clips(
         if absent["vision"][i]:
             pictures = iter([face.scene(faces[who])] * len(mouth))
         row["video"] = f"clips/{row['id']}.mp4"
-        write_clip(dst / row["video"], pictures, fps, None if absent["audio"][i] else sound, voice.RATE, preset="superfast")
+        heard = None if absent["audio"][i] else sound
+        write_clip(dst / row["video"], pictures, fps, heard, voice.RATE, preset="superfast")
 
 
 def feature_arrays(

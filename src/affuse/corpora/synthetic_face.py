@@ -80,7 +80,12 @@ def _towards(start: object, end: object, share: float) -> Array:
 
 
 def frames(
-    face: Face, expression: Mapping[str, float], envelope: Array, fps: float, rng: np.random.Generator, noise: float = 0.0
+    face: Face,
+    expression: Mapping[str, float],
+    envelope: Array,
+    fps: float,
+    rng: np.random.Generator,
+    noise: float = 0.0,
 ) -> Iterator[Array]:
     """Yield one uint8 [224, 224, 3] picture per value of `envelope` [T] (0..1: how far speech opens the mouth).
 
@@ -92,7 +97,7 @@ def frames(
     phase, speed = rng.uniform(0, 2 * np.pi, 4), rng.uniform(0.15, 0.45, 4)
     sway = np.sin(2 * np.pi * speed * time[:, None] + phase) * [3.5, 2.0, 0.035, 0.8]
     onset = rng.uniform(-1.0, 3.5)
-    blink = np.exp(-(((time - onset) % 3.1 - 0.4) / 0.09) ** 2)
+    blink = np.exp(-((((time - onset) % 3.1 - 0.4) / 0.09) ** 2))
     for start in range(0, len(envelope), _BLOCK):
         part = slice(start, start + _BLOCK)
         block = _block(face, action, envelope[part], blink[part], sway[part])
@@ -196,6 +201,7 @@ def _body(face: Face) -> Array:
     _paint(picture, _lit(face.shirt, light), _cover(shoulders, 1.5))
     length = 75 * face.hair_length
     hair = _ellipse(x, y + 6 - length / 2, 57 * face.width, 66 + length / 2)
+    hair = np.maximum(hair, np.minimum(y - 74, 21 * face.width - np.abs(x)))  # falls beside the neck, not before it
     _paint(picture, _tint(face.hair, 0.6), _cover(hair, 3))
     neck = np.abs(x) - 23 * face.width - 0.004 * np.clip(y - 60, 0, 60) ** 2
     neck = np.maximum(neck, np.hypot(x / 30, (y - 60) / 40) * 30 - 30)
@@ -242,7 +248,8 @@ def _draw_nose(picture: Array, face: Face, x: Array, y: Array) -> None:
     n = face.nose
     ridge = np.clip((y + 14) / 20, 0, 1) * np.clip((20 - y) / 8, 0, 1)
     _paint(picture, _tint(face.skin, 1.12), 0.45 * _spot(x + 1, y * 0, 2.6 * n, 1) * ridge)
-    _paint(picture, _tint(face.skin, 0.66), 0.42 * _spot(np.abs(x) - 6.5 * n, y * 0, 2.8, 1) * ridge * (0.7 + 0.3 * np.sign(x)))
+    flanks = _spot(np.abs(x) - 6.5 * n, y * 0, 2.8, 1) * ridge * (0.7 + 0.3 * np.sign(x))
+    _paint(picture, _tint(face.skin, 0.66), 0.42 * flanks)
     _paint(picture, _tint(face.skin, 1.15), 0.6 * _spot(x + 1, y - 13, 4 * n, 3.5))
     _paint(picture, _tint(face.skin, 0.60, 8), 0.6 * _spot(np.abs(x) - 9.5 * n, y - 15, 2.2, 4))
     _paint(picture, _tint(face.skin, 0.52, 10), 0.6 * _spot(x, y - 20.5, 8 * n, 2.2))
@@ -256,10 +263,9 @@ def _column(values: object) -> Array:
 
 def _moving(texture: Array, box: tuple[int, int, int, int]) -> tuple[Array, Array, Array, Array]:
     """A float copy of a rectangle of `texture` [T, ...] to paint on, its view, and its coordinates."""
-    left, right, top, bottom = box
-    rows, columns = ((slice((lo + SIZE // 2) * _FINE, (hi + SIZE // 2) * _FINE)) for lo, hi in ((top, bottom), (left, right)))
-    view = texture[:, rows, columns, :3]
-    return np.moveaxis(view, -1, 0).astype(np.float32, order="C"), view, *_grid(left, right, top, bottom)
+    left, right, top, bottom = ((edge + SIZE // 2) * _FINE for edge in box)
+    view = texture[:, top:bottom, left:right, :3]
+    return np.moveaxis(view, -1, 0).astype(np.float32, order="C"), view, *_grid(*box)
 
 
 def _draw_eyes(texture: Array, face: Face, action: Array, blink: Array, gaze: Array) -> None:
@@ -288,8 +294,8 @@ def _draw_eyes(texture: Array, face: Face, action: Array, blink: Array, gaze: Ar
     hairs = _cover(np.abs(y - centre) - face.brow * (2.7 - 1.5 * along), 1.8) * ends
     _paint(picture, _tint(face.hair, 0.85), 0.85 * hairs)
     furrow = np.clip(squeeze - 1, 0, 3) / 3 * _spot(np.abs(x) - 4, y + 22, 1.0, 6)
-    lines = np.clip(wrinkles, 0, 1) * np.clip(np.cos((y + 34 + 0.004 * x**2) * 1.4), 0, 1) ** 3 * _spot(x, y + 35, 26, 5)
-    _paint(picture, _tint(face.skin, 0.5, 8), np.clip(0.65 * furrow + 0.35 * lines, 0, 1))
+    lines = np.clip(np.cos((y + 34 + 0.004 * x**2) * 1.4), 0, 1) ** 3 * _spot(x, y + 35, 26, 5)
+    _paint(picture, _tint(face.skin, 0.5, 8), np.clip(0.65 * furrow + 0.35 * max(wrinkles, 0.0) * lines, 0, 1))
     view[...] = np.moveaxis(np.clip(picture, 0, 255).astype(np.uint8), 0, -1)
 
 
@@ -310,7 +316,8 @@ def _draw_mouth(texture: Array, face: Face, action: Array, envelope: Array) -> N
     _paint(picture, _tint(face.skin, 0.5, 10), 0.4 * np.exp(-(((y - base - 2.5) / 2.2) ** 2)) * bow)
     _paint(picture, _tint(face.skin, 0.72, 26), 0.85 * lips)
     _paint(picture, _tint(face.skin, 0.55, 24), 0.6 * lips * (y < top))
-    _paint(picture, _tint(face.skin, 1.0, 20), 0.45 * lips * np.exp(-(((y - bottom - 2.6) / 1.4) ** 2)) * _spot(x, x * 0, 9, 1))
+    shine = np.exp(-(((y - bottom - 2.6) / 1.4) ** 2)) * _spot(x, x * 0, 9, 1)
+    _paint(picture, _tint(face.skin, 1.0, 20), 0.45 * lips * shine)
     gap = _cover(np.maximum(np.maximum(top - y, y - bottom), inside_x), 1.2) * np.clip(talk / 1.5, 0, 1)
     _paint(picture, (58, 20, 22), gap)
     teeth = np.clip((top + np.minimum(0.5 * talk, 4.5) - y) / 1.2, 0, 1) * np.clip((0.86 - q) / 0.2, 0, 1)

@@ -83,7 +83,8 @@ def sentence(emotion: str, rng: np.random.Generator, noise: float = 0.0) -> str:
     templates = TEMPLATES[emotion]
     chosen = {slot: words[rng.integers(len(words))] for slot, words in _SLOTS.items()}
     text = templates[rng.integers(len(templates))].format(**chosen)
-    lost = rng.random(text.count(" ") + 1) < noise
-    words = [_FILLERS[rng.integers(len(_FILLERS))] if gone else word for word, gone in zip(text.split(), lost, strict=True)]
+    words = np.array(text.split(), dtype=object)
+    lost = rng.random(len(words)) < noise
+    words[lost] = rng.choice(np.array(_FILLERS, dtype=object), lost.sum())
     text = " ".join(words)
     return text[0].upper() + text[1:]

@@ -50,7 +50,12 @@ def draw_voice(rng: np.random.Generator, cues: float) -> Voice:
 
 
 def speak(
-    voice: Voice, expression: Mapping[str, float], seconds: float, fps: float, rng: np.random.Generator, noise: float = 0.0
+    voice: Voice,
+    expression: Mapping[str, float],
+    seconds: float,
+    fps: float,
+    rng: np.random.Generator,
+    noise: float = 0.0,
 ) -> tuple[Array, Array]:
     """Speech-like sound float32 [seconds * 16000] and the mouth's opening 0..1 [seconds * fps].
 

@@ -64,7 +64,7 @@ def read(src: Path) -> Any:
 
     if not src.is_file():
         raise MissingFile(f"no table {src}", "give a .csv, .tsv or .parquet file")
-    text = {c: str for c in ("id", "label", "speaker", "source", "conversation", "text", "split")}
+    text = dict.fromkeys(("id", "label", "speaker", "source", "conversation", "text", "split"), str)
     try:
         if src.suffix == ".parquet":
             return pd.read_parquet(src)

@@ -11,6 +11,8 @@ import torch
 from affuse.core.labels import LabelSpace
 from affuse.core.types import Batch, Feature, StreamSpec
 
+KEYS = ("id", "conversation", "position", "speaker", "source")
+
 
 def collate(
     specs: Sequence[StreamSpec], features: Mapping[str, Sequence[Feature]], rows: Mapping[str, Sequence[Any]] | None = None
@@ -21,7 +23,7 @@ def collate(
         x[spec.name], mask[spec.name] = pad(spec, features[spec.name])
         t0[spec.name] = torch.tensor([f.t0 for f in features[spec.name]], dtype=torch.float64)
     present = torch.stack([mask[s.name].any(1) for s in specs], dim=1)
-    named = {k: list(rows[k]) for k in ("id", "conversation", "position", "speaker", "source") if rows and k in rows}
+    named: dict[str, Any] = {k: list(rows[k]) for k in KEYS if k in rows} if rows else {}
     return Batch(tuple(specs), x, mask, present, t0, **named)
 
 

@@ -87,4 +87,5 @@ def delta(x: np.ndarray, order: int = 1, width: int = 9) -> np.ndarray:
     offsets = np.arange(width) - width // 2
     fit = np.linalg.pinv(np.vander(offsets, order + 1, increasing=True))[order] * math.factorial(order)
     padded = np.pad(x, ((width // 2, width // 2), (0, 0)), mode="edge")
-    return (np.lib.stride_tricks.sliding_window_view(padded, width, axis=0) @ fit).astype(x.dtype)
+    slopes: np.ndarray = np.lib.stride_tricks.sliding_window_view(padded, width, axis=0) @ fit
+    return slopes.astype(x.dtype)

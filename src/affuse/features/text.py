@@ -192,8 +192,7 @@ def _quiet() -> Iterator[None]:
     """No notices and progress bars of transformers while a model loads; the user's settings come back."""
     from transformers.utils import logging as notices
 
-    logging: Any = notices
-
+    logging: Any = notices  # its functions carry no types
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

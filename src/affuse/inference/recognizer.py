@@ -66,7 +66,7 @@ class Recognizer:
         """The answers for one block of neighbouring stretches, its media decoded once."""
         spans = [(c.start, min(c.end, duration)) for c in block]
         features = self._features(path, block, spans)
-        batch = collate([m for m in self.models[0].streams], features)
+        batch = collate(self.models[0].streams, features)
         modalities = [m for m in MODALITIES if m in set(self.models[0].modality.values())]
         subsets = [tuple(modalities), *[(m,) for m in modalities]]
         task = next(iter(self.models[0].spaces))
@@ -101,7 +101,7 @@ class Recognizer:
         batch: Batch,
         features: dict[str, list[Feature]],
         means: list[np.ndarray],
-        modalities: list[str],
+        modalities: Sequence[str],
     ) -> Segment:
         specs = self.models[0].streams
         present = {m: any(bool(batch.present[i, k]) for k, s in enumerate(specs) if s.modality == m) for m in modalities}

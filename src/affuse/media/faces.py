@@ -201,7 +201,7 @@ def sample(mips: list[Tensor], matrices: Tensor, frame: Tensor, size: int) -> Te
 
     top = torch.lerp(at(y0, x0), at(y0, x1), u)
     bottom = torch.lerp(at(y1, x0), at(y1, x1), u)
-    return torch.lerp(top, bottom, v).transpose(1, 2).unflatten(2, (size, size))
+    return torch.lerp(top, bottom, v).transpose(1, 2).reshape(-1, 3, size, size)
 
 
 def _crops(mips: list[Tensor], boxes: Tensor, frame: Tensor, size: int) -> Tensor:
@@ -278,12 +278,14 @@ def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
     spread = np.maximum((np.abs(z - mean_z) ** 2).sum(-1), 1e-12)
     a = (np.conj(z - mean_z) * (w - mean_w)).sum(-1) / spread
     b = mean_w[..., 0] - a * mean_z[:, 0]
-    return np.stack([np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)], -2)
+    rows = [np.stack([a.real, -a.imag, b.real], -1), np.stack([a.imag, a.real, b.imag], -1)]
+    return np.stack(rows, -2)
 
 
 def template(size: int, margin: float = 0.0) -> np.ndarray:
     """Where the five landmarks stand [5, 2] in a crop of `size` pixels with `margin` (share of the side) more context."""
-    return ((TEMPLATE - 56) / (1 + margin) + 56) * (size / 112)
+    points: np.ndarray = ((TEMPLATE - 56) / (1 + margin) + 56) * (size / 112)
+    return points
 
 
 def align(image: np.ndarray, landmarks: np.ndarray, size: int = 112, margin: float = 0.0) -> np.ndarray:

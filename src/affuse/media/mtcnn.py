@@ -53,7 +53,9 @@ class _Crops(nn.Module):
         self.dense = nn.Sequential(nn.Linear(flat, hidden), nn.PReLU(hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.dense(self.features(x).permute(0, 3, 2, 1).flatten(1))
+        x = self.features(x).permute(0, 3, 2, 1)
+        x = self.dense(x.flatten(1))
+        return x
 
 
 class RNet(nn.Module):

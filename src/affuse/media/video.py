@@ -50,7 +50,7 @@ def iter_frames(
     little before its predecessor follows at once, so that a wrong stamp does not shift the rest.
     No picture in the file: no frames. Raises MissingFile, BadMedia; memory holds two frames at a time.
     """
-    if fps is not None and not 0 < fps < math.inf or size is not None and size < 1:
+    if (fps is not None and not 0 < fps < math.inf) or (size is not None and size < 1):
         raise BadConfig(f"cannot sample frames at fps={fps}, size={size}", "both must be above 0")
     info = probe(path)
     if info.video is None:

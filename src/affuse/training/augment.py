@@ -5,6 +5,7 @@ All randomness comes from torch's global generator, which checkpoints carry.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -104,7 +105,7 @@ def _mix(x: Tensor, mask: Tensor, lam: Tensor, other: Tensor) -> tuple[Tensor, T
     return weight * x + (1 - weight) * x[other], mask | (mask[other] & mixed)
 
 
-def modality_dropout(encoded: Encoded, modalities: list[str], p: float) -> Encoded:
+def modality_dropout(encoded: Encoded, modalities: Sequence[str], p: float) -> Encoded:
     """Each modality taken away with probability `p` per utterance; one that is present always stays.
 
     `modalities` names the modality of every stream, in the streams' order.

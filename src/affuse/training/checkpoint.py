@@ -37,17 +37,17 @@ def save(
         tensors |= _named("average", average.state)
     if best is not None:
         tensors |= _named("best", best)
-    tensors |= {"rng.torch": torch.get_rng_state(), "rng.numpy": torch.from_numpy(np.random.get_state()[1].copy())}
+    kind, words, *counters = np.random.get_state(legacy=True)
+    tensors |= {"rng.torch": torch.get_rng_state(), "rng.numpy": torch.from_numpy(np.array(words))}
     if torch.cuda.is_available():
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    numpy_state = np.random.get_state()
     meta = {
         "progress": progress,
         "groups": [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]],
-        "schedule": {k: v for k, v in schedule.state_dict().items() if k != "lr_lambdas"},
+        "schedule": schedule.state_dict(),
         "average_steps": average.steps if average else 0,
         "rng_python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
-        "rng_numpy": [str(numpy_state[0]), *[int(v) for v in numpy_state[2:4]], float(numpy_state[4])],
+        "rng_numpy": [kind, *counters],
     }
     io.write_tensors(run / NAME, tensors, {"meta": json.dumps(meta)})
 

@@ -69,7 +69,8 @@ class Trainer:
         self.schedule = make_schedule(self.optimizer, recipe.optim, self.steps)
         self.average = Average(self.model, self.config.ema) if self.config.ema > 0 else None
         self.amp = self.config.amp == "auto" and device.type == "cuda"
-        self.progress, self.best = Progress(), None
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
 
     def run(self) -> Progress:
         """Train to the end (from the last checkpoint where there is one); the model holds the kept weights."""

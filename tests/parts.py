@@ -1,0 +1,83 @@
+"""Random inputs for any registered part, made from its card: a new part is tested without writing a test."""
+
+from __future__ import annotations
+
+import torch
+
+from affuse.core import registry
+from affuse.core.errors import BadConfig
+from affuse.core.types import Batch, StreamSpec
+from affuse.models.model import Model
+
+CANDIDATES = (
+    StreamSpec("sound", "audio", (), 16000.0),
+    StreamSpec("vectors", "audio", (12,), 10.0),
+    StreamSpec("faces", "vision", (48, 48, 3), 5.0),
+    StreamSpec("face_vectors", "vision", (9,), 5.0),
+    StreamSpec("words", "text", (16,), 0.0),
+)
+LENGTHS = {(): 6000, (12,): 11, (48, 48, 3): 4, (9,): 6, (16,): 3}
+
+
+def inputs_of(encoder: str) -> list[StreamSpec]:
+    """The candidate streams that an encoder takes."""
+    fitting = []
+    for spec in CANDIDATES:
+        if spec.modality not in registry.cards("encoders")[encoder]["modalities"]:
+            continue
+        try:
+            make_encoder(encoder, spec)
+        except BadConfig:
+            continue
+        fitting.append(spec)
+    return fitting
+
+
+def make_encoder(name: str, spec: StreamSpec) -> torch.nn.Module:
+    """An encoder with its default options and a fitted normalisation."""
+    torch.manual_seed(0)
+    encoder = registry.build("encoders", name, spec, **registry.resolve("encoders", name, {}, name))
+    if hasattr(encoder, "fit"):
+        encoder.fit([random_input(spec, 6, seed=5)])
+    return encoder
+
+
+def random_input(spec: StreamSpec, n: int, seed: int = 0, longer: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """x [n, T, *shape] and mask with rows of different lengths; `longer` adds padding only."""
+    generator = torch.Generator().manual_seed(seed)
+    longest = LENGTHS[spec.shape]
+    lengths = torch.linspace(max(1, longest // 2), longest, n).long()
+    mask = torch.arange(longest + longer) < lengths[:, None]
+    x = torch.rand(n, longest, *spec.shape, generator=generator)
+    x = torch.cat([x, torch.zeros(n, longer, *spec.shape)], 1)
+    if spec.shape == ():
+        x = (x - 0.5) * 0.2
+    return x * mask.view(*mask.shape, *[1] * len(spec.shape)), mask
+
+
+def random_batch(specs: tuple[StreamSpec, ...], n: int, classes: int, seed: int = 0) -> Batch:
+    """A labelled Batch of n utterances."""
+    x, mask = {}, {}
+    for i, spec in enumerate(specs):
+        x[spec.name], mask[spec.name] = random_input(spec, n, seed + i)
+    present = torch.stack([mask[s.name].any(1) for s in specs], 1)
+    target = torch.arange(n) % classes
+    return Batch(
+        specs, x, mask, present, target={"emotion": target}, target_mask={"emotion": torch.ones(n, dtype=torch.bool)}
+    )
+
+
+def make_model(specs: tuple[StreamSpec, ...], encoders: dict[str, str], fusion: str, space, unimodal=False) -> Model:
+    """A model of default parts."""
+    torch.manual_seed(0)
+
+    def part(kind, name):
+        return {"name": name, **registry.resolve(kind, name, {}, name)}
+
+    parts = {
+        "streams": {s: part("encoders", e) for s, e in encoders.items()},
+        "fusion": part("fusions", fusion),
+        "context": part("contexts", "none"),
+        "unimodal": unimodal,
+    }
+    return Model(parts, specs, {"emotion": space})

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from affuse.core import io
+from affuse.core.config import make_recipe
+from affuse.core.errors import BadConfig, BadFeatures
+from affuse.core.seed import seed_all
+from affuse.models.model import Model
+from affuse.training import run as runs
+from affuse.training.loop import Trainer
+from affuse.training.sampling import epoch_batches, share
+
+RECIPE = {
+    "streams": {"*": {"encoder": {"name": "mlp", "hidden": 8, "dropout": 0.0}}},
+    "fusion": {"name": "gated", "dim": 8},
+    "optim": {"lr": 0.01},
+    "objectives": {"focal": {"unimodal": 0.5, "class_weights": "balanced"}},
+    "train": {"epochs": 3, "batch_size": 12},
+}
+
+
+def make_trainer(corpus, folder: Path, epochs: int = 3, double: bool = True, **train) -> Trainer:
+    """A Trainer on the vectors of a corpus, in float64 unless told otherwise."""
+    dropout = train.pop("dropout", 0.0)
+    augment = train.pop("augment", {})
+    values = {**RECIPE, "train": {**RECIPE["train"], "epochs": epochs, **train}, "augment": augment}
+    values["streams"] = {"*": {"encoder": {"name": "mlp", "hidden": 8, "dropout": dropout}}}
+    recipe = runs.bind(make_recipe(values), corpus)
+    seed_all(0)
+    split = runs.make_splits(corpus.table, "source", 0.2, 0.2, None, 0)[0]
+    spaces = runs.spaces_of(recipe, corpus)
+    train_set, valid_set = (runs.dataset(corpus, recipe, spaces, split == s) for s in ("train", "valid"))
+    model = Model(runs._parts(recipe), train_set.specs, spaces)
+    model = model.double() if double else model
+    return Trainer(model, train_set, valid_set, recipe, folder, torch.device("cpu"))
+
+
+def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("pieces", [2, 5])
+def test_accumulation_equals_the_single_big_batch(vector_corpus, tmp_path, pieces):
+    whole = make_trainer(vector_corpus, tmp_path / "whole", accumulate=1)
+    parts = make_trainer(vector_corpus, tmp_path / "parts", accumulate=pieces)
+    whole.run()
+    parts.run()
+    assert_same_weights(whole.model.state_dict(), parts.model.state_dict(), 1e-6)
+
+
+def test_two_processes_equal_one(vector_corpus, tmp_path):
+    alone = make_trainer(vector_corpus, tmp_path / "alone")
+    alone.run()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    script = Path(__file__).with_name("two_processes.py")
+    done = subprocess.run(
+        [*command, "-m", "tests.training.two_processes", str(vector_corpus.path), str(tmp_path)],
+        cwd=script.parents[2], capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same_weights(alone.model.state_dict(), io.read_tensors(tmp_path / "weights.safetensors"), 1e-6)
+    rows = io.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert [r["epoch"] for r in rows] == [1, 2, 3]
+
+
+class Interrupt(Exception):
+    """Stands for Ctrl-C in the middle of an epoch."""
+
+
+def test_resume_is_exact(vector_corpus, tmp_path):
+    """Dropout, mixup, modality dropout and EMA on: interrupted in epoch 3, resumed, equal to the last bit."""
+    options = {"double": False, "epochs": 5, "dropout": 0.3, "ema": 0.9, "augment": {"mixup": 0.4, "modality_dropout": 0.3}}
+
+    def trainer(folder):
+        return make_trainer(vector_corpus, folder, **{**options, "augment": dict(options["augment"])})
+
+    straight = trainer(tmp_path / "straight")
+    straight.run()
+    broken = trainer(tmp_path / "broken")
+
+    def stop(row):
+        if row["epoch"] == 3 and row.get("step") == 2:
+            raise Interrupt
+
+    broken.report = stop
+    with pytest.raises(Interrupt):
+        broken.run()
+    torch.rand(100)  # whatever another process did with its generators
+    np.random.rand(7)
+    resumed = trainer(tmp_path / "broken")
+    progress = resumed.run()
+    assert progress.epoch == 5
+    assert_same_weights(straight.model.state_dict(), resumed.model.state_dict(), 0.0)
+    rows = [io.read_jsonl(tmp_path / d / "metrics.jsonl") for d in ("straight", "broken")]
+    assert [(r["epoch"], r["loss"], r["valid"]) for r in rows[0]] == [(r["epoch"], r["loss"], r["valid"]) for r in rows[1]]
+
+
+def test_same_seed_same_result(vector_corpus, tmp_path):
+    a, b = (make_trainer(vector_corpus, tmp_path / name, dropout=0.3) for name in "ab")
+    a.run()
+    seed_all(0)
+    b = make_trainer(vector_corpus, tmp_path / "b", dropout=0.3)
+    b.run()
+    assert_same_weights(a.model.state_dict(), b.model.state_dict(), 0.0)
+
+
+def test_training_lowers_the_loss_and_keeps_the_best_epoch(vector_corpus, tmp_path):
+    trainer = make_trainer(vector_corpus, tmp_path / "run", epochs=12)
+    progress = trainer.run()
+    rows = io.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    best = max(rows, key=lambda r: r["valid"]["uar"])
+    assert progress.best_score == best["valid"]["uar"]
+    assert trainer._validate() == best["valid"]
+
+
+def test_early_stopping(vector_corpus, tmp_path):
+    trainer = make_trainer(vector_corpus, tmp_path / "run", epochs=200, patience=3)
+    progress = trainer.run()
+    assert progress.epoch == progress.best_epoch + 3 < 200
+
+
+def test_nan_features_are_named_not_learned(vector_corpus, tmp_path):
+    trainer = make_trainer(vector_corpus, tmp_path / "run")
+    for p in trainer.model.parameters():
+        p.data.fill_(float("nan"))
+    with pytest.raises(BadFeatures, match="the loss is nan in epoch 1"):
+        trainer.run()
+
+
+def test_selection_metric_must_fit_the_task(vector_corpus, tmp_path):
+    trainer = make_trainer(vector_corpus, tmp_path / "run", selection="ccc")
+    with pytest.raises(BadConfig, match="choose one of"):
+        trainer.run()
+
+
+def test_batches_cover_every_item_once_and_depend_on_seed_and_epoch_alone():
+    lengths = np.random.default_rng(0).integers(1, 100, 103)
+    batches = epoch_batches(lengths, 16, seed=1, epoch=4)
+    assert sorted(np.concatenate(batches)) == list(range(103))
+    again = epoch_batches(lengths, 16, seed=1, epoch=4)
+    assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+    other = np.concatenate(epoch_batches(lengths, 16, seed=1, epoch=5))
+    assert not (np.concatenate(batches) == other).all()
+    spread = np.mean([np.ptp(lengths[b]) for b in batches])
+    assert spread < 0.5 * np.ptp(lengths)
+
+
+def test_balanced_sampling_draws_every_class_equally():
+    labels = np.array([0] * 80 + [1] * 15 + [2] * 5)
+    drawn = labels[np.concatenate(epoch_batches(np.ones(100), 10, 0, 0, labels))]
+    assert len(drawn) == 100
+    assert np.bincount(drawn).tolist() in ([34, 33, 33], [33, 34, 33], [33, 33, 34])
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_processes_share_a_batch_without_loss(world):
+    batch = np.arange(17)
+    parts = [np.concatenate(share(batch, rank, world, 3)) for rank in range(world)]
+    assert sorted(np.concatenate(parts)) == list(range(17))

@@ -1,0 +1,22 @@
+"""Run under torchrun by test_loop.py: train on vectors in float64 and write the weights of the first process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from affuse.core import io
+from affuse.corpora.manifest import Corpus
+from affuse.training.distributed import finish
+from tests.training.test_loop import make_trainer
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    corpus, out = Corpus.open(sys.argv[1]), Path(sys.argv[2])
+    trainer = make_trainer(corpus, out / "run", accumulate=1)
+    trainer.run()
+    if trainer.rank == 0:
+        io.write_tensors(out / "weights.safetensors", trainer.model.state_dict())
+    finish()
