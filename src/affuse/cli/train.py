@@ -98,7 +98,7 @@ def train_with_progress(
             else:
                 scores = ", ".join(f"{k} {v:.3f}" for k, v in row["valid"].items())
                 prefix = "training" if fold is None else f"fold {fold}"
-                bar.update(tasks[fold], completed=row["epoch"], description=f"{prefix} ({scores})")
+                bar.update(tasks[fold], completed=row["epoch"], description=f"{prefix} ({scores or row['loss']})")
 
         train(recipe, name, corpus, folder, folds, device, show)
 

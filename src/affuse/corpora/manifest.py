@@ -245,7 +245,9 @@ def _group_folds(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> n
 def _carve(
     split: np.ndarray, groups: np.ndarray, labels: np.ndarray, name: str, share: float, seed: int
 ) -> np.ndarray:
-    """Move whole groups, about `share` of the training utterances, from train to `name`."""
+    """Move whole groups, about `share` of the training utterances, from train to `name`; nothing for share 0."""
+    if share <= 0:
+        return split
     train = np.flatnonzero(split == "train")
     n_groups = len(set(groups[train]))
     if n_groups < 2:

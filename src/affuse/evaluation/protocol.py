@@ -239,7 +239,10 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
     own = corpus.hash == info["corpus"]["hash"]
     groups = found.table[info["group_by"]].nunique()
     selection = info["selection"]
-    kept = f"epoch with the best {selection['metric']}" if selection["keep"] == "best" else "last epoch (fixed schedule)"
+    held_out = "groups held out of the training part"
+    kept = f"epoch with the best {selection['metric']} on {held_out}"
+    if selection["keep"] == "last":
+        kept = "none: last epoch of a fixed schedule" + (f", {held_out}" if selection["split"] else ", trained on all of the training part")
     mapping = None
     if not own and found.space.kind == "classes":
         labels = info["task"]["labels"]
@@ -253,7 +256,7 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
         "folds": info["folds"],
         "group_by": info["group_by"],
         "groups": int(groups),
-        "selection": f"{kept} on groups held out of the training part",
+        "selection": kept,
         "interval": f"95 % bootstrap, {RESAMPLES} resamples, clustered by {info['group_by']}",
         "seed": info["seed"],
         "mapping": mapping,

@@ -132,7 +132,7 @@ def spec_augment(
     hidden_t = _stretches(place, mask.sum(1, keepdim=True), time_masks, time_share)
     bands = torch.arange(x.shape[-1], device=x.device).expand(x.shape[0], -1)
     hidden_f = _stretches(bands, bands.new_full((x.shape[0], 1), x.shape[-1]), freq_masks, freq_share)
-    hidden = hidden_t.unsqueeze(2) | hidden_f.unsqueeze(1)
+    hidden = (hidden_t & mask).unsqueeze(2) | hidden_f.unsqueeze(1)
     return x.masked_fill(hidden.unsqueeze(1) if x.dim() == 4 else hidden, 0.0)
 
 

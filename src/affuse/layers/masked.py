@@ -78,32 +78,38 @@ class MaskedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """The normalised x, 0 where the mask is False."""
-        mean, var = self._moments(x, mask) if self.training else (self.running_mean, self.running_var)
+        keep, column = channel_mask(mask, x), (-1, *[1] * (x.dim() - 2))
+        if self.training:
+            centred, var = self._centre(x, keep, column)
+        else:
+            centred, var = x - self.running_mean.view(column), self.running_var
         scale = self.weight * torch.rsqrt(var + self.eps)
-        shift = self.bias - mean * scale
-        column = (-1, *[1] * (x.dim() - 2))
-        return (x * scale.view(column) + shift.view(column)) * channel_mask(mask, x)
+        return torch.addcmul(self.bias.view(column), centred, scale.view(column)) * keep
 
-    def _moments(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _centre(self, x: Tensor, keep: Tensor, column: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """x less its mean over the valid elements of all processes (0 elsewhere), and their variance [C]."""
         axes = [0, *range(2, x.dim())]
-        origin = self.running_mean.detach().clone()  # sums about a point near the mean do not cancel
-        centred = (x - origin.view(-1, *[1] * (x.dim() - 2))) * channel_mask(mask, x)
-        count = mask.sum().to(x.dtype).reshape(1) * x[0, 0, 0].numel()
-        sums = torch.cat([centred.sum(axes), centred.square().sum(axes), count])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            sums = all_reduce(sums)
-        first, second, total = sums.split([len(origin), len(origin), 1])
-        n = total.detach().clamp_min(1)
-        mean = first / n
-        var = (second / n - mean.square()).clamp_min(0)
-        self._track(mean.detach() + origin, var.detach(), float(total.detach()))
-        return mean + origin, var
+        count = keep.sum().reshape(1) * x[0, 0, 0].numel()
+        total, n = _over_processes(torch.cat([(x * keep).sum(axes), count])).split([x.shape[1], 1])
+        n = n.detach().clamp_min(1)
+        mean = total / n
+        centred = (x - mean.view(column)) * keep
+        var = _over_processes(centred.square().sum(axes)) / n
+        self._track(mean.detach(), var.detach(), n)
+        return centred, var
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, var: Tensor, n: float) -> None:
-        if n > 0:
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (n / max(n - 1, 1)), self.momentum)
+    def _track(self, mean: Tensor, var: Tensor, n: Tensor) -> None:
+        step = self.momentum * (n > 1)  # no step without content: one element has no variance either
+        self.running_mean.lerp_(mean, step)
+        self.running_var.lerp_(var * (n / (n - 1).clamp_min(1)), step)
+
+
+def _over_processes(x: Tensor) -> Tensor:
+    """The sum over all processes, with its gradient; x itself outside a process group."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return all_reduce(x)
+    return x
 
 
 class AttentionPool(nn.Module):

@@ -48,3 +48,44 @@ class Standardise(nn.Module):
         std = var.sqrt()
         self.mean.copy_((0 if origin is None else origin) + first / n)
         self.std.copy_(torch.where(std > 1e-6, std, 1.0))
+
+
+class RankGauss(nn.Module):
+    """Every feature through its training distribution onto a standard normal; missing numbers (NaN) at 0.
+
+    x [..., D]. `fit` keeps a grid of training quantiles; between them ranks are interpolated, outside they end.
+    Robust where features are skewed or have far outliers.
+    """
+
+    quantiles: Tensor
+    scores: Tensor
+
+    def __init__(self, dim: int, clip: float = 5.0, points: int = 129) -> None:
+        super().__init__()
+        self.clip = clip
+        share = torch.linspace(0, 1, points)
+        normal = torch.distributions.Normal(0.0, 1.0)
+        self.register_buffer("scores", normal.icdf(share.clamp(0.5 / points, 1 - 0.5 / points)), persistent=False)
+        self.register_buffer("quantiles", share.unsqueeze(1).repeat(1, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normal scores of x, always finite."""
+        grid = self.quantiles.T.contiguous()
+        columns = x.reshape(-1, x.shape[-1]).T.contiguous()
+        low, high = (torch.searchsorted(grid, columns.nan_to_num(), right=r) for r in (False, True))
+        at = ((low + high - 1) / 2).clamp(0, len(self.scores) - 1)  # the middle of a run of equal quantiles
+        left = at.floor().long().clamp_max(len(self.scores) - 2)
+        a, b = grid.gather(1, left), grid.gather(1, left + 1)
+        within = torch.where(b > a, (columns - a) / (b - a), at - left).clamp(0, 1)
+        tied = high > low
+        share = torch.where(tied, at - left, within)
+        z = torch.lerp(self.scores[left], self.scores[left + 1], share)
+        z = torch.where(torch.isnan(columns), 0.0, z).clamp(-self.clip, self.clip)
+        return z.T.reshape(x.shape)
+
+    @torch.no_grad()
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set the quantiles from (x [N, T, D], mask [N, T]) pairs of the training split."""
+        rows = torch.cat([x[mask] for x, mask in batches])
+        share = torch.linspace(0, 1, len(self.quantiles), dtype=rows.dtype)
+        self.quantiles.copy_(torch.nanquantile(rows, share, dim=0).nan_to_num())

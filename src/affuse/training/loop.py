@@ -48,7 +48,7 @@ class Trainer:
         self,
         model: Model,
         train: Dataset,
-        valid: Dataset,
+        valid: Dataset | None,
         recipe: Recipe,
         folder: Path,
         device: torch.device,
@@ -143,7 +143,9 @@ class Trainer:
         return torch.stack(terms).sum()
 
     def _validate(self) -> dict[str, float]:
-        """Selection scores with the weights that would be kept."""
+        """Selection scores with the weights that would be kept; none without a selection split."""
+        if self.valid is None:
+            return {}
         own = {k: v.clone() for k, v in self.model.state_dict().items()} if self.average else None
         if self.average is not None:
             self.model.load_state_dict(self.average.state)
@@ -158,10 +160,10 @@ class Trainer:
     def _keep_best(self, scores: dict[str, float]) -> None:
         """Remember the weights of the best epoch, and stop when none was better for `patience` epochs."""
         name, now = self.config.selection, self.progress
-        signed = scores[name] if registry.cards("metrics")[name]["better"] == "higher" else -scores[name]
-        better = signed > now.best_score
+        sign = 1 if registry.cards("metrics")[name]["better"] == "higher" else -1
+        better = bool(scores) and sign * scores[name] > now.best_score
         if better:
-            now.best_score, now.best_epoch = signed, now.epoch
+            now.best_score, now.best_epoch = sign * scores[name], now.epoch
         if better or self.config.keep == "last":
             state = self.average.state if self.average is not None else self.model.state_dict()
             self.best = {k: v.detach().clone() for k, v in state.items()}

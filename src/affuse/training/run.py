@@ -87,6 +87,8 @@ def train(
 
     Raises BadRun when `out` holds another run. Returns `out`.
     """
+    if recipe.split.valid <= 0 and (recipe.train.keep != "last" or recipe.train.patience):
+        raise BadConfig("split.valid = 0 leaves nothing to select an epoch on", "set train.keep=last train.patience=0")
     splits = make_splits(
         corpus.table, recipe.split.group_by, recipe.split.valid, recipe.split.test, folds, recipe.split.seed
     )
@@ -122,7 +124,7 @@ def _describe_run(
         "folds": folds,
         "group_by": recipe.split.group_by,
         "split_hash": io.digest([s.tolist() for s in splits] + corpus.table["id"].tolist()),
-        "selection": {"split": "valid", "metric": recipe.train.selection, "keep": recipe.train.keep},
+        "selection": {"split": "valid" if recipe.split.valid > 0 else None, "metric": recipe.train.selection, "keep": recipe.train.keep},
         "configurations_tried": configurations_tried(corpus, name, folds),
         "test_openings": 0,
         "versions": _versions(),
@@ -182,7 +184,8 @@ def _train_fold(
     """Train, and write model.safetensors, model.json, split.parquet, run.json."""
     seed_all(recipe.train.seed)
     spaces = spaces_of(recipe, corpus)
-    train_set, valid_set = (dataset(corpus, recipe, spaces, split == s) for s in ("train", "valid"))
+    train_set = dataset(corpus, recipe, spaces, split == "train")
+    valid_set = dataset(corpus, recipe, spaces, split == "valid") if recipe.split.valid > 0 else None
     model = Model(_parts(recipe), train_set.specs, spaces)
     trainer = Trainer(model, train_set, valid_set, recipe, folder, device, lambda row: report({**row, "fold": info["fold"]}))
     progress = trainer.run()
@@ -198,7 +201,7 @@ def _train_fold(
             "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "train_seconds": round(progress.seconds, 1),
             "best_epoch": progress.best_epoch,
-            "best_score": progress.best_score,
+            "best_score": progress.best_score if valid_set is not None else None,
             "n": {s: int((split == s).sum()) for s in ("train", "valid", "test")},
             "groups": {s: sorted(set(corpus.table.loc[split == s, recipe.split.group_by])) for s in ("valid", "test")},
             "majority": _majority(train_set, next(iter(spaces))),

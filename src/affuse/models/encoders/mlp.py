@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
 from affuse.layers.masked import masked_mean
-from affuse.layers.standardise import Standardise
+from affuse.layers.standardise import RankGauss, Standardise
 
 CARD = {
     "summary": "standardised vectors through a small MLP, then the mean over time",
@@ -24,7 +26,10 @@ CARD = {
 class MLP(nn.Module):
     """x [N, T, D] (NaN = missing number), mask [N, T] -> Encoding.
 
-    `hidden` and `layers`: width and depth; `input_dropout` falls on the standardised inputs.
+    `hidden` and `layers`: width and depth; `normalise`: zscore, or rank (through the training distribution);
+    `noise`: deviation of Gaussian noise on the normalised inputs, `input_dropout` falls on them too.
+    `members` > 1: the last layer is that many groups of units, of which training keeps a random one per
+    utterance and evaluation the mean: an ensemble inside one encoder.
     """
 
     def __init__(
@@ -35,6 +40,9 @@ class MLP(nn.Module):
         layers: int = 1,
         dropout: float = 0.3,
         input_dropout: float = 0.0,
+        noise: float = 0.0,
+        members: int = 1,
+        normalise: Literal["zscore", "rank"] = "zscore",
         clip: float = 5.0,
     ) -> None:
         super().__init__()
@@ -42,8 +50,10 @@ class MLP(nn.Module):
             raise BadConfig(f"stream '{spec.name}' has steps of shape {spec.shape}", "mlp needs vectors (D,)")
         if layers < 1:
             raise BadConfig(f"layers = {layers}", "give at least 1")
-        self.dim = hidden
-        self.norm = Standardise(spec.shape[0], clip)
+        if hidden % members:
+            raise BadConfig(f"hidden = {hidden} does not part into {members} members", "make hidden a multiple of members")
+        self.dim, self.members, self.noise = hidden, members, noise
+        self.norm = (Standardise if normalise == "zscore" else RankGauss)(spec.shape[0], clip)
         widths = [spec.shape[0], *[hidden] * layers]
         stack: list[nn.Module] = [nn.Dropout(input_dropout)]
         for a, b in zip(widths, widths[1:], strict=False):
@@ -56,5 +66,18 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T, d], mask [N, T], pooled [N, d]."""
-        tokens = self.net(self.norm(x)) * mask.unsqueeze(-1)
+        z = self.norm(x)
+        if self.training and self.noise > 0:
+            z = z + self.noise * torch.randn_like(z)
+        tokens = self.net(z) * mask.unsqueeze(-1)
+        if self.members > 1:
+            tokens = tokens * self._member_mask(tokens)
         return Encoding(tokens, mask, masked_mean(tokens, mask))
+
+    def _member_mask(self, tokens: Tensor) -> Tensor:
+        """One random member per utterance while training, 1 / members of each otherwise; [N, 1, d]."""
+        if not self.training:
+            return tokens.new_full((1, 1, self.dim), 1 / self.members)
+        chosen = torch.randint(self.members, (len(tokens),), device=tokens.device)
+        kept = nn.functional.one_hot(chosen, self.members).to(tokens.dtype)
+        return kept.repeat_interleave(self.dim // self.members, dim=1).unsqueeze(1)

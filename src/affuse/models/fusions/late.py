@@ -1,15 +1,15 @@
-"""Late fusion: every stream decides, the decisions are averaged."""
+"""Late fusion: every stream decides, the decisions are added."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from affuse.layers.masked import masked_softmax
-
 CARD = {
-    "summary": "one head per stream; logits averaged over the streams present with learned weights",
-    "source": "common practice (decision-level fusion)",
+    "summary": "one head per stream; the logits of the streams present are added (or averaged)",
+    "source": "common practice (decision-level fusion; a sum of logits is a product of experts)",
     "entry": "Late",
     "needs": ["pooled"],
     "level": "decisions",
@@ -18,20 +18,19 @@ CARD = {
 
 
 class Late(nn.Module):
-    """logits = sum over present s of w_s z_s with w = softmax over present streams of one learned number each."""
+    """logits = sum over present s of z_s, or their mean; fused features are the streams side by side."""
 
     level = "decisions"
 
-    def __init__(self, dims: dict[str, int]) -> None:
+    def __init__(self, dims: dict[str, int], *, how: Literal["sum", "mean"] = "sum") -> None:
         super().__init__()
-        self.dim = sum(dims.values())
-        self.score = nn.Parameter(torch.zeros(len(dims)))
+        self.dim, self.how = sum(dims.values()), how
 
     def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """Features for those who ask: the streams side by side, zeros where absent; [N, sum d_s]."""
+        """The streams side by side, zeros where absent; [N, sum d_s]."""
         return torch.cat([h * present[:, i, None] for i, h in enumerate(pooled.values())], dim=1)
 
     def combine(self, logits: Tensor, present: Tensor) -> Tensor:
         """logits [N, S, C], present [N, S] -> [N, C]; zeros (no opinion) where nothing is present."""
-        weights = masked_softmax(self.score.expand(len(logits), -1), present)
-        return (weights.unsqueeze(-1) * logits).sum(1)
+        total = (logits * present.unsqueeze(-1)).sum(1)
+        return total if self.how == "sum" else total / present.sum(1, keepdim=True).clamp_min(1)
