@@ -57,3 +57,16 @@ def make_vector_corpus(path: Path, n: int = 48, seed: int = 0):
         keep = [i for i in range(n) if not (stream == "vision_vec" and i % 5 == 0)]
         import_arrays(corpus.store_path(stream), [ids[i] for i in keep], values[keep])
     return corpus
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(run folder, corpus folder): the demo recipe trained for two epochs on a tiny synthetic media corpus."""
+    from affuse.cli.app import main
+    from affuse.corpora.synthetic import make_synthetic
+
+    base = tmp_path_factory.mktemp("demo")
+    make_synthetic(base / "corpus", conversations=6, utterances=3, speakers=12, labels="iemocap-4", seconds=1.5)
+    arguments = ["train", "demo", "--corpus", str(base / "corpus"), "--out", str(base / "run"), "train.epochs=2", "--quiet"]
+    assert main(arguments) == 0
+    return base / "run", base / "corpus"

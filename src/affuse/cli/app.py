@@ -20,6 +20,7 @@ app = App(
     name="affuse",
     help="Multimodal emotion recognition: from a video file to an emotion timeline.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
 for verb in (analyze, train, evaluate, compare, extract):

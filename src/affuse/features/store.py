@@ -39,10 +39,11 @@ class FeatureStore:
         """Add a shard's ids to the index; BadFeatures names a damaged shard."""
         try:
             with shard.open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                size = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(size))
             t0 = json.loads(header["__metadata__"]["t0"])
             last = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
-            if shard.stat().st_size < last:
+            if shard.stat().st_size < 8 + size + last:
                 raise ValueError("file is shorter than its header says")
         except (ValueError, KeyError, MemoryError, OverflowError) as error:
             raise BadFeatures(f"shard {shard} is damaged: {error}", "delete it and run affuse extract again") from error
@@ -105,6 +106,8 @@ class FeatureStore:
             return Feature(handle.get_tensor(f"x:{name}"), handle.get_tensor(f"v:{name}") if has_valid else None, t0)
         rate = self.card["rate"]
         part = steps_between(self._length[name], rate, t0, start, end)
+        if part.start == part.stop:
+            return Feature(handle.get_tensor(f"x:{name}")[:0], None, t0)
         valid = handle.get_slice(f"v:{name}")[part] if has_valid else None
         return Feature(handle.get_slice(f"x:{name}")[part], valid, t0 + part.start / rate if rate > 0 else t0)
 

@@ -47,6 +47,7 @@ class LogMelInput(nn.Module):
         n_mels: int,
         window: int,
         hop: int,
+        range_db: float,
         time_masks: int,
         time_share: float,
         freq_masks: int,
@@ -59,6 +60,7 @@ class LogMelInput(nn.Module):
                 "give the encoder a stream of shape () or (n_mels,)",
             )
         self.log_mel = None if spec.shape else LogMel(int(spec.rate), n_mels, window, hop)
+        self.range_db = range_db
         self.bands = spec.shape[0] if spec.shape else n_mels
         self.masking = {
             "time_masks": time_masks, "time_share": time_share, "freq_masks": freq_masks, "freq_share": freq_share
@@ -67,10 +69,11 @@ class LogMelInput(nn.Module):
         self.register_buffer("std", torch.full((self.bands,), 20.0))
 
     def frames(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mel dB [N, T', F], silent outside the mask, and the frame mask."""
-        if self.log_mel is None:
-            return x, mask
-        return self.log_mel(x * mask), self.log_mel.frame_mask(mask)
+        """Log-mel dB [N, T', F], no lower than `range_db` below the row's loudest element, and the frame mask."""
+        if self.log_mel is not None:
+            x, mask = self.log_mel(x * mask), self.log_mel.frame_mask(mask)
+        loudest = x.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax((1, 2), keepdim=True)
+        return torch.maximum(x, loudest - self.range_db), mask
 
     @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -88,8 +91,10 @@ class LogMelInput(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Image and mask; 0 outside the mask."""
         x, mask = self.frames(x, mask)
+        heard = (x - self.mean).mean(2)
+        loud = mask & (heard > heard.masked_fill(~mask, -torch.inf).amax(1, keepdim=True) - 30)
         level = (x - self.mean) / self.std * mask.unsqueeze(-1)
-        own = (level - masked_mean(level, mask).unsqueeze(1)) * mask.unsqueeze(-1)
+        own = (level - masked_mean(level, loud).unsqueeze(1)) * mask.unsqueeze(-1)
         image = torch.stack([level, own, 2 * deltas(level, mask)], dim=-1).movedim(-1, 1)  # channels last in memory
         return spec_augment(image, mask, **self.masking) if self.training else image, mask
 
@@ -178,6 +183,7 @@ class LogMelCNN(nn.Module):
         n_mels: int = 64,
         window: int = 512,
         hop: int = 320,
+        range_db: float = 60.0,
         channels: tuple[int, ...] = (24, 48, 64, 96),
         pools: tuple[tuple[int, int], ...] = ((1, 2), (2, 2), (2, 2), (1, 2)),
         dropout: float = 0.2,
@@ -190,7 +196,7 @@ class LogMelCNN(nn.Module):
         super().__init__()
         self.dim = dim
         self.input = LogMelInput(
-            spec, n_mels=n_mels, window=window, hop=hop,
+            spec, n_mels=n_mels, window=window, hop=hop, range_db=range_db,
             time_masks=time_masks, time_share=time_share, freq_masks=freq_masks, freq_share=freq_share,
         )  # fmt: skip
         self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, pools, dropout, pooled)

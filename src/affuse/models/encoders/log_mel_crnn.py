@@ -36,6 +36,7 @@ class LogMelCRNN(nn.Module):
         n_mels: int = 64,
         window: int = 512,
         hop: int = 320,
+        range_db: float = 60.0,
         channels: tuple[int, ...] = (24, 48, 64, 96),
         pools: tuple[tuple[int, int], ...] = ((1, 2), (2, 2), (2, 2), (1, 2)),
         dropout: float = 0.2,
@@ -50,7 +51,7 @@ class LogMelCRNN(nn.Module):
             raise BadConfig(f"dim={dim} cannot be shared by two directions", "choose an even dim")
         self.dim = dim
         self.input = LogMelInput(
-            spec, n_mels=n_mels, window=window, hop=hop,
+            spec, n_mels=n_mels, window=window, hop=hop, range_db=range_db,
             time_masks=time_masks, time_share=time_share, freq_masks=freq_masks, freq_share=freq_share,
         )  # fmt: skip
         self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, pools, dropout, pooled)

@@ -1,0 +1,231 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from affuse.cli.app import main
+from affuse.core import io, registry
+from tests.conftest import make_vector_corpus
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "affuse", *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+def test_help_is_quick_and_loads_no_torch():
+    started = time.perf_counter()
+    done = command("--help")
+    assert done.returncode == 0
+    assert "analyze" in done.stdout
+    assert time.perf_counter() - started < 5  # the figure itself is measured by benchmarks/speed.py
+    code = "import affuse, affuse.cli.app, sys; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize("kind", [*registry.KINDS, "recipes", "models"])
+def test_list_is_json_cards(kind, capsys):
+    assert run("list", kind, "--json") == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert isinstance(cards, list)
+    assert all({"name", "summary", "source"} <= set(card) for card in cards)
+    assert run("list", kind) == 0
+
+
+def test_show(capsys):
+    assert run("show", "gated", "--json") == 0
+    card = json.loads(capsys.readouterr().out)
+    assert (card["kind"], card["parameters"]) == ("fusions", {"dim": 64})
+    assert run("show", "ravdess") == 0
+    assert "zenodo" in capsys.readouterr().out.lower()
+    assert run("show", "gatedd") == 2
+    assert "gated" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["train"],
+        ["train", "ravdess-av"],
+        ["list", "things"],
+        ["analyze", "clip.mp4"],
+        ["analyze", "--model", "none"],
+        ["evaluate", "none", "--corpus", "none"],
+        ["import", "ravdess", "/nonexistent", "dst"],
+        ["import", "iemocapp", ".", "dst"],
+        ["import", "table", "none.csv", "dst"],
+        ["extract", "none", "waveform"],
+        ["train", "ravdess-av", "--corpus", "none"],
+    ],
+)
+def test_wrong_usage_exits_2_with_a_message_and_no_traceback(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    err = capsys.readouterr().err
+    assert "error" in err
+    assert "Traceback" not in err
+
+
+def test_doctor(capsys):
+    code = run("doctor", "--json")
+    report = json.loads(capsys.readouterr().out)
+    assert code == (1 if report["problems"] else 0)
+    assert report["packages"]["torch"]
+    assert "cache" in report
+
+
+def test_own_table_and_features_to_scores(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    names = np.array(["joy", "anger", "sadness"])[labels]
+    table = pd.DataFrame({"utt": [f"u{i}" for i in range(60)], "emo": names, "who": [f"s{i % 10}" for i in range(60)]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    corpus = tmp_path / "corpus"
+    assert run("import", "table", tmp_path / "t.csv", corpus, "--map", "id=utt", "label=emo", "speaker=who") == 0
+    for name, dim in (("audio", 4), ("video", 6)):
+        values = rng.normal(size=(3, dim))[labels] * 2 + rng.normal(size=(60, dim))
+        np.savez(tmp_path / f"{name}.npz", ids=table["utt"].to_numpy().astype(str), values=values)
+        assert run("import", "features", corpus, name, tmp_path / f"{name}.npz") == 0
+    out = tmp_path / "run"
+    options = ["train.epochs=80", "train.batch_size=16", "streams.*.encoder.hidden=64"]
+    assert run("train", "ravdess-av", *options, "--corpus", corpus, "--folds", 5, "--out", out, "--quiet") == 0
+    capsys.readouterr()
+    assert run("evaluate", out, "--corpus", corpus, "--missing", "each", "--json", "--quiet") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["n"] == result["n_split"] == 60
+    assert set(result["labels"]) == {"happy", "angry", "sad"}
+    accuracy = result["metrics"]["accuracy"]
+    assert set(accuracy) == {"value", "low", "high", "n"}
+    assert 0.6 < accuracy["low"] <= accuracy["value"] <= accuracy["high"] <= 1
+    assert [r["name"] for r in result["rows"]] == ["majority class", "all modalities", "audio only", "vision only"]
+    assert np.sum(result["confusion_matrix"]) == 60
+    assert (out / "report.html").read_text().startswith("<!doctype html>")
+    info = io.read_json(out / "run.json")
+    assert info["test_openings"] == 2
+    assert info["configurations_tried"] == 1
+    assert run("compare", out, out, "--modalities-b", "audio", "--json") == 0
+    gap = json.loads(capsys.readouterr().out)["difference"]
+    assert gap["low"] <= gap["value"] <= gap["high"]
+
+
+def test_runs_of_different_protocols_are_not_compared(tmp_path, capsys):
+    corpus = make_vector_corpus(tmp_path / "corpus").path
+    for folds in (2, 4):
+        out = tmp_path / f"run{folds}"
+        assert run("train", "ravdess-av", "train.epochs=1", "--corpus", corpus, "--folds", folds, "--out", out, "--quiet") == 0
+    assert run("compare", tmp_path / "run2", tmp_path / "run4") == 1
+    assert "different protocols" in capsys.readouterr().err
+
+
+def test_a_run_folder_is_never_mixed_with_another_recipe(tmp_path, capsys):
+    corpus = make_vector_corpus(tmp_path / "corpus").path
+    common = ["--corpus", corpus, "--out", tmp_path / "run", "--quiet"]
+    assert run("train", "ravdess-av", "train.epochs=1", *common) == 0
+    assert run("train", "ravdess-av", "train.epochs=1", *common) == 0
+    assert run("train", "ravdess-av", "train.epochs=2", *common) == 1
+    assert "holds another run" in capsys.readouterr().err
+
+
+def test_another_corpus_is_scored_by_label_name(tmp_path, capsys):
+    corpus = make_vector_corpus(tmp_path / "corpus").path
+    out = tmp_path / "run"
+    assert run("train", "ravdess-av", "train.epochs=60", "train.batch_size=8", "--corpus", corpus, "--out", out, "--quiet") == 0
+    other = make_vector_corpus(tmp_path / "other")
+    table = other.table.copy()
+    table["label"] = table["label"].replace({"angry": "disgust"})
+    from affuse.corpora.manifest import write_corpus
+
+    write_corpus(tmp_path / "other", table, "other", "ekman-7")
+    capsys.readouterr()
+    assert run("evaluate", out, "--corpus", tmp_path / "other", "--json", "--quiet") == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["protocol"]["mapping"]["model_cannot_say"] == ["fear", "disgust", "surprise"]
+    scores = {row["label"]: row for row in result["per_class"]}
+    assert scores["disgust"]["recall"] == 0
+    assert scores["happy"]["recall"] > 0.5
+    assert result["n"] == 48
+
+
+def test_a_full_disk_in_the_middle_of_extraction(demo_run, tmp_path, monkeypatch, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(demo_run[1], corpus)
+    shutil.rmtree(corpus / "features")
+    real = os.replace
+
+    def full(a, b):
+        if str(b).endswith("shard-00000.safetensors"):
+            raise OSError(28, "No space left on device")
+        real(a, b)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert run("extract", corpus, "waveform", "--quiet") == 1
+    assert "no space left" in capsys.readouterr().err
+    assert not list((corpus / "features" / "waveform").glob("shard-*"))
+    assert not list((corpus / "features" / "waveform").glob(".aside-*"))
+    monkeypatch.setattr(os, "replace", real)
+    assert run("extract", corpus, "waveform", "--quiet") == 0
+
+
+def test_ctrl_c_in_extract_and_in_train_keeps_what_is_complete(demo_run, tmp_path, monkeypatch, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(demo_run[1], corpus)
+    shutil.rmtree(corpus / "features" / "waveform")
+    from affuse.features import extract, waveform
+    from affuse.features.store import FeatureStore
+    from affuse.training.loop import Trainer
+
+    calls = []
+    real = waveform.Waveform.__call__
+
+    def interrupted(self, clip):
+        calls.append(clip)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return real(self, clip)
+
+    monkeypatch.setattr(waveform.Waveform, "__call__", interrupted)
+    assert run("extract", corpus, "waveform", "--quiet") == 130
+    assert len(FeatureStore(corpus / "features" / "waveform")) == 4
+    monkeypatch.setattr(waveform.Waveform, "__call__", real)
+    assert run("extract", corpus, "waveform", "--quiet") == 0
+    assert len(FeatureStore(corpus / "features" / "waveform")) == 18
+    assert extract.CHUNK > 0
+
+    step = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", lambda self, rows: (_ for _ in ()).throw(KeyboardInterrupt) if self.progress.epoch == 1 else step(self, rows))
+    common = ["train", "demo", "train.epochs=2", "--corpus", corpus, "--out", tmp_path / "run", "--quiet"]
+    assert run(*common) == 130
+    assert "run the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    monkeypatch.setattr(Trainer, "_step", step)
+    assert run(*common) == 0
+    assert [r["epoch"] for r in io.read_jsonl(tmp_path / "run" / "metrics.jsonl")] == [1, 2]
+
+
+def test_an_utterance_that_fails_is_listed_and_the_others_go_on(demo_run, tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(demo_run[1], corpus)
+    shutil.rmtree(corpus / "features")
+    broken = sorted((corpus / "clips").iterdir())[3]
+    broken.write_bytes(b"not a film")
+    assert run("extract", corpus, "waveform", "--quiet", "--workers", 2) == 1
+    out = capsys.readouterr()
+    assert broken.stem in out.err
+    from affuse.features.store import FeatureStore
+
+    store = FeatureStore(corpus / "features" / "waveform")
+    assert len(store) == 17
+    assert store.failures[broken.stem]["type"] == "BadMedia"
+    assert run("train", "demo", "train.epochs=1", "--corpus", corpus, "--out", tmp_path / "run", "--quiet", "--workers", 2) == 0

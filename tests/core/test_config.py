@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import pytest
+
+from affuse.core import config, registry
+from affuse.core.config import load_recipe, make_recipe
+from affuse.core.errors import AffuseError, BadConfig, MissingFile, UnknownName
+
+BASE = {"streams": {"text": {"encoder": "mlp"}}}
+
+
+@pytest.mark.parametrize("name", list(config.recipe_names()))
+def test_every_recipe_resolves_and_survives_its_own_yaml(name, tmp_path):
+    recipe = load_recipe(name)
+    assert recipe.summary
+    assert recipe.source
+    path = tmp_path / "again.yaml"
+    path.write_text(config.to_yaml(recipe))
+    assert load_recipe(str(path)) == recipe
+
+
+@pytest.mark.parametrize("name", list(config.recipe_names()))
+def test_every_recipe_begins_with_a_comment_and_its_command(name):
+    head = [line for line in config.recipe_names()[name].read_text().splitlines() if line.startswith("#")]
+    assert any("affuse " in line for line in head)
+
+
+def test_overrides_reach_every_level():
+    recipe = make_recipe(BASE, ["optim.lr=1e-4", "fusion=gated", "fusion.dim=7", "streams.text.encoder.hidden=9", "train.epochs=3"])
+    assert recipe.optim.lr == 1e-4
+    assert recipe.fusion == {"name": "gated", "dim": 7}
+    assert recipe.streams["text"].encoder["hidden"] == 9
+    assert recipe.train.epochs == 3
+
+
+def test_defaults_of_parts_are_written_out():
+    recipe = make_recipe(BASE)
+    assert recipe.streams["text"].encoder["dropout"] == 0.3
+    assert recipe.objectives["cross_entropy"]["smoothing"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("override", "closest"),
+    [
+        ("optim.lrr=1", "optim.lr"),
+        ("trian.epochs=1", "train"),
+        ("fusion=gate", "gated"),
+        ("streams.text.encoder.hiden=3", "streams.text.encoder.hidden"),
+        ("streams.text.encoder=mlpp", "mlp"),
+        ("objectives.focall.weight=1", "focal"),
+        ("objectives.cross_entropy.class_weights=balance", "balanced"),
+    ],
+)
+def test_unknown_names_list_the_closest(override, closest):
+    with pytest.raises(UnknownName) as caught:
+        make_recipe(BASE, [override])
+    assert closest in caught.value.remedy
+
+
+@pytest.mark.parametrize("override", ["optim.lr=fast", "train.epochs=2.5", "train.epochs=true", "optim", "streams.text.encoder.hidden=[1]"])
+def test_wrong_values_are_refused(override):
+    with pytest.raises(BadConfig):
+        make_recipe(BASE, [override])
+
+
+def test_broken_recipe_files(tmp_path):
+    with pytest.raises(MissingFile):
+        load_recipe(str(tmp_path / "none.yaml"))
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(BadConfig, match="not valid YAML"):
+        load_recipe(str(tmp_path / "bad.yaml"))
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(BadConfig, match="mapping"):
+        load_recipe(str(tmp_path / "list.yaml"))
+    with pytest.raises(UnknownName):
+        load_recipe("ravdes-audio")
+
+
+@pytest.mark.parametrize("kind", list(registry.KINDS))
+def test_every_card_has_what_listing_needs(kind):
+    for name, card in registry.cards(kind).items():
+        assert card["summary"], name
+        assert card["source"], name
+        assert card["licence"], name
+        assert callable(registry.load(kind, name))
+        for key, (annotation, _) in registry.schema(registry.load(kind, name)).items():
+            assert annotation is not None, f"{name}.{key} has no annotation"
+
+
+def test_errors_survive_a_process_boundary():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(BadConfig("what", "do this")))
+    assert (error.message, error.remedy, str(error)) == ("what", "do this", "what\n  -> do this")
+    assert issubclass(BadConfig, AffuseError)
