@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from affuse.layers.log_mel import MFCC, LogMel, deltas, mel_filters, spec_augment
+from affuse.layers.log_mel import MFCC, LogMel, deltas, mel_filters, spec_augment, stretch, trim_silence
 
 
 def sound(samples: int, seed: int = 0) -> np.ndarray:
@@ -82,3 +82,32 @@ def test_spec_augment_blanks_whole_steps_and_bands_within_their_share() -> None:
     assert blank_t.any() and blank_f.any() and len(set(blank_t.sum(1).tolist())) > 5
     same = torch.ones(2, 100, 40)
     assert torch.equal(spec_augment(same, mask[:2], time_masks=0, freq_masks=0), same)
+
+
+def test_trimming_keeps_from_the_first_to_the_last_loud_frame() -> None:
+    level = torch.full((3, 10, 4), -80.0)
+    level[0, 3:7] = -10.0
+    level[0, 5] = -70.0  # a pause inside stays
+    level[1, 0:10] = -20.0
+    mask = torch.ones(3, 10, dtype=torch.bool)
+    mask[1, 6:] = False
+    mask[2] = False
+    x, kept = trim_silence(level, mask, 35.0)
+    assert kept.sum(1).tolist() == [4, 6, 0]
+    torch.testing.assert_close(x[0, :4], level[0, 3:7])
+    alone, alone_kept = trim_silence(level[:1], mask[:1], 35.0)
+    torch.testing.assert_close(alone[alone_kept], x[0][kept[0]])
+
+
+def test_stretching_by_nothing_is_nothing_and_keeps_to_its_bounds() -> None:
+    x, mask = torch.rand(4, 20, 6), torch.arange(20) < torch.tensor([[20], [10], [5], [0]])
+    same, same_mask = stretch(x, mask, time=0.0, shift=0.0)
+    torch.testing.assert_close(same, x)
+    assert torch.equal(same_mask, mask)
+    y, longer = stretch(x, mask, time=0.3, shift=2.0)
+    assert y.shape[1] == longer.shape[1] == 26
+    lengths = longer.sum(1)
+    assert (lengths >= torch.tensor([14, 7, 3, 0])).all()
+    assert (lengths <= torch.tensor([26, 13, 7, 0])).all()
+    assert y.min() >= 0
+    assert y.max() <= 1

@@ -17,7 +17,7 @@ CARD = {
     "entry": "Waveform",
     "modalities": ["audio"],
     "licence": "Apache-2.0",
-    "version": 1,
+    "version": 2,
 }
 FULL_SCALE = 32767
 
@@ -25,7 +25,8 @@ FULL_SCALE = 32767
 class Waveform:
     """Clip -> int16 samples [T]; times the spec's scale they are -1..1, louder is clipped.
 
-    A clip without any recorded sample is absent; silence is data.
+    Silence is data, but a second or more of exact zeros is a muted track, and counts as not recorded.
+    A clip without any recorded sample is absent.
     """
 
     def __init__(self, *, rate: int = 16000) -> None:
@@ -39,7 +40,20 @@ class Waveform:
     def __call__(self, clip: Clip) -> Feature:
         """The samples, and which of them were recorded unless all were."""
         audio = clip.read_audio(self.rate)
-        if audio is None or not audio.valid.any():
+        if audio is None:
             return Feature(np.zeros(0, np.int16))
         samples = np.rint(np.clip(audio.samples, -1, 1) * FULL_SCALE).astype(np.int16)
-        return Feature(samples, None if audio.valid.all() else audio.valid)
+        valid = audio.valid & ~muted(samples, self.rate)
+        if not valid.any():
+            return Feature(np.zeros(0, np.int16))
+        return Feature(samples, None if valid.all() else valid)
+
+
+def muted(samples: np.ndarray, least: int) -> np.ndarray:
+    """Which samples [T] belong to a run of at least `least` exact zeros."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], samples == 0, [0]]).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    long = ends - starts >= least
+    steps = np.zeros(len(samples) + 1, np.int8)
+    steps[starts[long]], steps[ends[long]] = 1, -1
+    return np.cumsum(steps[:-1]).astype(bool)

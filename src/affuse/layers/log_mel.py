@@ -64,7 +64,8 @@ class LogMel(nn.Module):
         half = self.window // 2
         frames = nn.functional.pad(x, (half, self.window - half)).unfold(-1, self.window, self.hop)
         frames = frames[:, : 1 + x.shape[-1] // self.hop] * self.hann
-        power = torch.view_as_real(torch.fft.rfft(frames)).square().sum(-1)
+        spectrum = torch.fft.rfft(frames)
+        power = spectrum.real.square() + spectrum.imag.square()
         return 10 * (power @ self.filters).clamp_min(FLOOR).log10()
 
     def frame_mask(self, mask: Tensor) -> Tensor:
@@ -143,3 +144,47 @@ def _stretches(place: Tensor, length: Tensor, count: int, share: float) -> Tenso
     start = (u[1] * (length - width + 1)).floor()
     at = place.unsqueeze(-1)
     return ((at >= start.unsqueeze(1)) & (at < (start + width).unsqueeze(1))).any(-1)
+
+
+def trim_silence(x: Tensor, mask: Tensor, below: float) -> tuple[Tensor, Tensor]:
+    """Leave out what comes before the first and after the last loud frame of each row.
+
+    x [N, T, F] dB, mask [N, T]; loud: its strongest band is at most `below` dB under the row's strongest.
+    Rows move to the left and T shrinks to the longest, so quiet ends cost nothing.
+    """
+    level = x.amax(-1).masked_fill(~mask, -torch.inf)
+    loud = mask & (level >= level.amax(1, keepdim=True) - below)
+    steps = torch.arange(x.shape[1], device=x.device)
+    first = torch.where(loud, steps, x.shape[1]).amin(1).clamp_max(x.shape[1] - 1)
+    last = torch.where(loud, steps, -1).amax(1)
+    length = (last - first + 1).clamp_min(0)
+    at = (first.unsqueeze(1) + steps[: max(1, int(length.max()))]).clamp_max(x.shape[1] - 1)
+    kept = mask.gather(1, at) & (steps[: at.shape[1]] < length.unsqueeze(1))
+    return x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[2])), kept
+
+
+def stretch(x: Tensor, mask: Tensor, *, time: float, shift: float) -> tuple[Tensor, Tensor]:
+    """Each row slower or faster by a factor in 1 +- `time`, its bands moved up or down by up to `shift` bands.
+
+    x [N, T, F], mask [N, T]; linear interpolation; the edge bands are repeated.
+    """
+    n, steps, bands = x.shape
+    factor = 1 + time * (2 * torch.rand(n, device=x.device) - 1)
+    out = torch.arange(max(1, round(steps * (1 + time))), device=x.device)
+    at = out / factor.unsqueeze(1)
+    mask = mask.gather(1, at.long().clamp_max(steps - 1)) & (at < steps)
+    x = _sample(x, at.clamp_max(steps - 1))
+    move = shift * (2 * torch.rand(n, 1, device=x.device) - 1)
+    x = _sample(x.transpose(1, 2), (torch.arange(bands, device=x.device) + move).clamp(0, bands - 1)).transpose(1, 2)
+    return x, mask
+
+
+def _sample(x: Tensor, at: Tensor) -> Tensor:
+    """x [N, T, F] at fractional steps `at` [N, S] -> [N, S, F]."""
+    left = at.floor().long()
+    right = (left + 1).clamp_max(x.shape[1] - 1)
+
+    def take(index: Tensor) -> Tensor:
+        return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+
+    return torch.lerp(take(left), take(right), (at - left).unsqueeze(-1).to(x.dtype))

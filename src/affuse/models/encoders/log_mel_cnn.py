@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
-from affuse.layers.log_mel import LogMel, deltas, spec_augment
+from affuse.layers.log_mel import LogMel, spec_augment, stretch, trim_silence
 from affuse.layers.masked import (
     AttentionPool,
     MaskedBatchNorm,
     masked_max_pool,
     masked_mean,
-    masked_std,
     pool_mask,
 )
+from affuse.layers.standardise import Standardise
 
 CARD = {
-    "summary": "3x3 convolutions over a log-mel spectrogram, attention and statistics pooling",
+    "summary": "convolutions over a log-mel spectrogram, attention and maximum over time",
     "source": "affuse; SpecAugment after Park et al. 2019",
     "entry": "LogMelCNN",
     "modalities": ["audio"],
@@ -32,26 +32,17 @@ CARD = {
 class LogMelInput(nn.Module):
     """A waveform or stored log-mel frames -> normalised image [N, channels, T', F] and its mask [N, T'].
 
-    Channels: the level against the training split (`fit`), the level against the utterance's own mean, and
-    the change in time. In training, time and frequency stretches are blanked (SpecAugment).
+    Channels: the level against the training split (`fit`), and the level against the utterance's own mean.
+    Quiet ends are left out (`trim_db` under the loudest frame; 0 keeps them). In training, rows are stretched in
+    time, shifted in frequency, and stretches of both are blanked (SpecAugment).
     """
 
     mean: Tensor
     std: Tensor
-    channels = 3
+    channels = 2
 
     def __init__(
-        self,
-        spec: StreamSpec,
-        *,
-        n_mels: int,
-        window: int,
-        hop: int,
-        range_db: float,
-        time_masks: int,
-        time_share: float,
-        freq_masks: int,
-        freq_share: float,
+        self, spec: StreamSpec, n_mels: int, window: int, hop: int, trim_db: float, vary: Mapping[str, float]
     ) -> None:
         super().__init__()
         if len(spec.shape) > 1:
@@ -60,119 +51,100 @@ class LogMelInput(nn.Module):
                 "give the encoder a stream of shape () or (n_mels,)",
             )
         self.log_mel = None if spec.shape else LogMel(int(spec.rate), n_mels, window, hop)
-        self.range_db = range_db
         self.bands = spec.shape[0] if spec.shape else n_mels
-        self.masking = {
-            "time_masks": time_masks, "time_share": time_share, "freq_masks": freq_masks, "freq_share": freq_share
-        }
+        self.trim_db, self.vary = trim_db, dict(vary)
         self.register_buffer("mean", torch.full((self.bands,), -50.0))
         self.register_buffer("std", torch.full((self.bands,), 20.0))
 
     def frames(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mel dB [N, T', F], no lower than `range_db` below the row's loudest element, and the frame mask."""
+        """Log-mel dB [N, T', F] without quiet ends, and the frame mask."""
         if self.log_mel is not None:
             x, mask = self.log_mel(x * mask), self.log_mel.frame_mask(mask)
-        loudest = x.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax((1, 2), keepdim=True)
-        return torch.maximum(x, loudest - self.range_db), mask
+        return trim_silence(x, mask, self.trim_db) if self.trim_db > 0 else (x, mask)
 
-    @torch.no_grad()
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Set mean and std of each band from the training split's (x, mask), in double precision."""
-        count, first, second = 0, 0.0, 0.0
-        for x, mask in batches:
-            frames, valid = self.frames(x, mask)
-            levels = frames[valid].double()
-            count, first, second = count + len(levels), first + levels.sum(0), second + levels.square().sum(0)
-        if count:
-            mean = first / count
-            self.mean.copy_(mean)
-            self.std.copy_((second / count - mean.square()).clamp_min(1e-4).sqrt())
+        """Set mean and std of each band from the training split's (x, mask)."""
+        norm = Standardise(self.bands).to(self.mean.device)
+        norm.fit(self.frames(x, mask) for x, mask in batches)
+        self.mean.copy_(norm.mean)
+        self.std.copy_(norm.std.clamp_min(1e-2))
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Image and mask; 0 outside the mask."""
         x, mask = self.frames(x, mask)
-        heard = (x - self.mean).mean(2)
-        loud = mask & (heard > heard.masked_fill(~mask, -torch.inf).amax(1, keepdim=True) - 30)
-        level = (x - self.mean) / self.std * mask.unsqueeze(-1)
-        own = (level - masked_mean(level, loud).unsqueeze(1)) * mask.unsqueeze(-1)
-        image = torch.stack([level, own, 2 * deltas(level, mask)], dim=-1).movedim(-1, 1)  # channels last in memory
-        return spec_augment(image, mask, **self.masking) if self.training else image, mask
+        level = (x - self.mean) / self.std
+        if self.training and (self.vary["stretch"] > 0 or self.vary["shift"] > 0):
+            level, mask = stretch(level, mask, time=self.vary["stretch"], shift=self.vary["shift"])
+        level = level * mask.unsqueeze(-1)
+        own = (level - masked_mean(level, mask).unsqueeze(1)) * mask.unsqueeze(-1)
+        image = torch.stack([level, own], dim=-1).movedim(-1, 1)  # channels last in memory
+        if self.training:
+            shares = {"time_share": self.vary["time_mask"], "freq_share": self.vary["freq_mask"]}
+            image = spec_augment(image, mask, time_masks=1, freq_masks=1, **shares)
+        return image, mask
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution, max pooling, masked batch normalisation, ReLU, dropout of whole channels."""
+    """Convolution, masked batch normalisation, ReLU, max pooling or stride, dropout of whole channels."""
 
-    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int], pool: bool, dropout: float) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int, step: tuple[int, int], pool: bool, dropout: float) -> None:
         super().__init__()
-        self.stride, self.pool = stride, pool
-        self.conv = nn.Conv2d(inputs, outputs, 3, 1 if pool else stride, padding=1, bias=False)
+        self.step, self.pool = step, pool
+        self.conv = nn.Conv2d(inputs, outputs, kernel, 1 if pool else step, padding=kernel // 2, bias=False)
         self.norm, self.dropout = MaskedBatchNorm(outputs), nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x [N, C, T, F], 0 outside mask -> the same, pooled."""
+        """x [N, C, T, F], 0 outside mask -> the same, `step` times smaller."""
         x = self.conv(x)
-        x, mask = masked_max_pool(x, mask, self.stride) if self.pool else (x, pool_mask(mask, self.stride[0]))
+        x, mask = masked_max_pool(x, mask, self.step) if self.pool else (x, pool_mask(mask, self.step[0]))
         x = nn.functional.relu(self.norm(x, mask))  # norm's zeros outside the mask stay zeros
         return self.dropout(x), mask
 
 
 class ConvFrames(nn.Module):
-    """Blocks of convolutions over the image, then one projection of all bands: -> tokens [N, T'', dim].
+    """A 5x5 convolution that halves the bands, then 3x3 blocks with max pooling, then one projection of all bands.
 
-    `channels` and `pools` (time, frequency) have one entry per block.
+    `channels`: one per block; every block halves the bands, all but the first and last halve the time.
     """
 
-    def __init__(
-        self,
-        bands: int,
-        inputs: int,
-        dim: int,
-        channels: tuple[int, ...],
-        pools: tuple[tuple[int, int], ...],
-        dropout: float,
-        pooled: tuple[int, ...],
-    ) -> None:
+    def __init__(self, bands: int, inputs: int, dim: int, channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
-        if len(channels) != len(pools):
-            raise BadConfig(
-                f"{len(channels)} channel sizes and {len(pools)} pool sizes", "give one of each per conv block"
-            )
-        widths = (inputs, *channels)
+        widths, last = (inputs, *channels), len(channels) - 1
         self.blocks = nn.ModuleList(
-            ConvBlock(i, o, tuple(s), k in pooled, dropout) for k, (i, o, s) in enumerate(zip(widths, channels, pools))
+            ConvBlock(widths[k], width, 3 if k else 5, (2 if 0 < k < last else 1, 2), k > 0, dropout)
+            for k, width in enumerate(channels)
         )
-        for _, f in pools:
-            bands = -(-bands // f)
-        self.project = nn.Linear(bands * channels[-1], dim, bias=False)
-        self.norm = MaskedBatchNorm(dim)
+        for _ in channels:
+            bands = -(-bands // 2)
+        self.project = nn.Linear(bands * channels[-1], dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x [N, C, T, F], 0 outside mask -> tokens and their mask."""
+        """x [N, C, T, F], 0 outside mask -> tokens [N, T', dim] and their mask."""
         for block in self.blocks:
             x, mask = block(x, mask)
-        x = self.project(x.transpose(1, 2).flatten(2))
-        return nn.functional.relu(self.norm(x.transpose(1, 2), mask)).transpose(1, 2), mask
+        return self.project(x.transpose(1, 2).flatten(2)).relu() * mask.unsqueeze(-1), mask
 
 
 class TimePool(nn.Module):
-    """Attention pooling beside mean and deviation, projected back: tokens [N, T, D] -> [N, D]."""
+    """Attention pooling beside the maximum, projected back: tokens [N, T, D] -> [N, D]."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
         self.attention = AttentionPool(dim)
-        self.project = nn.Sequential(nn.Linear(3 * dim, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * dim, dim), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """One vector per row; zeros for a row without content."""
-        summary = torch.cat([self.attention(x, mask), masked_mean(x, mask), masked_std(x, mask)], dim=1)
-        return self.project(summary) * mask.any(1, keepdim=True)
+        highest = x.masked_fill(~mask.unsqueeze(-1), torch.finfo(x.dtype).min).amax(1) * mask.any(1, keepdim=True)
+        return self.project(torch.cat([self.attention(x, mask), highest], dim=1)) * mask.any(1, keepdim=True)
 
 
 class LogMelCNN(nn.Module):
     """Encoder of a waveform [N, T] (or stored log-mel dB [N, T, n_mels]) by convolutions.
 
-    Call `fit` on the training split before training. In eval mode the result depends neither on padding nor
-    on the other rows; a row without content gives zeros.
+    `trim_db`: quiet ends are left out; `stretch`, `shift` (bands), `time_mask`, `freq_mask` (shares): what training
+    varies. Call `fit` on the training split first. In eval mode the result depends neither on padding nor on the
+    other rows; a row without content gives zeros.
     """
 
     def __init__(
@@ -181,26 +153,30 @@ class LogMelCNN(nn.Module):
         *,
         dim: int = 128,
         n_mels: int = 64,
-        window: int = 512,
+        window: int = 640,
         hop: int = 320,
-        range_db: float = 60.0,
-        channels: tuple[int, ...] = (24, 48, 64, 96),
-        pools: tuple[tuple[int, int], ...] = ((1, 2), (2, 2), (2, 2), (1, 2)),
-        dropout: float = 0.2,
-        pooled: tuple[int, ...] = (),
-        time_masks: int = 2,
-        time_share: float = 0.1,
-        freq_masks: int = 2,
-        freq_share: float = 0.15,
+        trim_db: float = 35.0,
+        channels: tuple[int, ...] = (24, 48, 96, 128),
+        dropout: float = 0.3,
+        conv_dropout: float = 0.05,
+        stretch: float = 0.15,
+        shift: float = 3.0,
+        time_mask: float = 0.1,
+        freq_mask: float = 0.12,
     ) -> None:
         super().__init__()
+        if dim % 2 or len(channels) < 2:
+            raise BadConfig(f"dim = {dim}, {len(channels)} channel sizes", "give an even dim and at least two channel sizes")
         self.dim = dim
-        self.input = LogMelInput(
-            spec, n_mels=n_mels, window=window, hop=hop, range_db=range_db,
-            time_masks=time_masks, time_share=time_share, freq_masks=freq_masks, freq_share=freq_share,
-        )  # fmt: skip
-        self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, pools, dropout, pooled)
-        self.pool = TimePool(dim, dropout)
+        vary = {"stretch": stretch, "shift": shift, "time_mask": time_mask, "freq_mask": freq_mask}
+        self.input = LogMelInput(spec, n_mels, window, hop, trim_db, vary)
+        self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, conv_dropout)
+        self.dropout, self.pool = nn.Dropout(dropout), TimePool(dim, dropout)
+        self.recurrent = self._recurrent()
+
+    def _recurrent(self) -> nn.Module | None:
+        """What runs over the convolved frames."""
+        return None
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fit the normalisation of each band on the training split's (x, mask)."""
@@ -209,4 +185,6 @@ class LogMelCNN(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """x [N, T] or [N, T, n_mels] with mask [N, T] -> tokens [N, T', dim], mask [N, T'], pooled [N, dim]."""
         tokens, mask = self.frames(*self.input(x, mask))
+        if self.recurrent is not None:
+            tokens = self.recurrent(self.dropout(tokens), mask)
         return Encoding(tokens, mask, self.pool(tokens, mask))
