@@ -131,7 +131,7 @@ class TimePool(nn.Module):
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
         self.attention = AttentionPool(dim)
-        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * dim, dim), nn.ReLU(), nn.Dropout(dropout))
+        self.project = nn.Sequential(nn.Dropout(dropout), nn.Linear(2 * dim, dim))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """One vector per row; zeros for a row without content."""
