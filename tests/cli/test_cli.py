@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from tests.conftest import make_vector_corpus
 
 from affuse.cli.app import main
 from affuse.core import io, registry
-from tests.conftest import make_vector_corpus
 
 
 def run(*arguments: object) -> int:

@@ -157,7 +157,9 @@ def test_folds_never_part_a_group_and_test_everyone_once():
     for split in splits:
         parts = [set(data.loc[split == s, "source"]) for s in ("train", "valid", "test")]
         assert all(parts)
-        assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+        assert not (parts[0] & parts[1])
+        assert not (parts[0] & parts[2])
+        assert not (parts[1] & parts[2])
         tested += split == "test"
     assert (tested == 1).all()
 

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from affuse.core import registry
-from affuse.evaluation.intervals import cluster_sums, distribution, estimate, metric, paired_difference, resample_weights
+from affuse.evaluation.intervals import (
+    cluster_sums,
+    distribution,
+    estimate,
+    metric,
+    paired_difference,
+    resample_weights,
+)
 
 
 def value(name, truth, predicted):

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.conftest import make_vector_corpus
 
 import affuse
 from affuse.cli.app import main
@@ -14,7 +15,6 @@ from affuse.inference.recognizer import blocks, windows
 from affuse.inference.timeline import UNKNOWN
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip
-from tests.conftest import make_vector_corpus
 
 
 @pytest.fixture(scope="module")

@@ -19,14 +19,14 @@ def librosa_log_mel(y: np.ndarray, **parameters: float | int | None) -> np.ndarr
     return librosa.power_to_db(mel, top_db=None).T
 
 
-@pytest.mark.parametrize("n_fft, n_mels, f_min, f_max", [(400, 64, 0.0, None), (512, 40, 50.0, 7600.0), (1024, 128, 0.0, None)])
+@pytest.mark.parametrize(("n_fft", "n_mels", "f_min", "f_max"), [(400, 64, 0.0, None), (512, 40, 50.0, 7600.0), (1024, 128, 0.0, None)])
 def test_filters_equal_librosa(n_fft: int, n_mels: int, f_min: float, f_max: float | None) -> None:
     want = librosa.filters.mel(sr=16000, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max).T
     np.testing.assert_allclose(mel_filters(16000, n_fft, n_mels, f_min, f_max), want, atol=1e-7)
 
 
 @pytest.mark.parametrize("samples", [16000, 15999, 16159, 161, 100])
-@pytest.mark.parametrize("window, hop", [(400, 160), (512, 320)])
+@pytest.mark.parametrize(("window", "hop"), [(400, 160), (512, 320)])
 def test_log_mel_equals_librosa(samples: int, window: int, hop: int) -> None:
     y = sound(samples)
     got = LogMel(16000, 64, window, hop)(torch.from_numpy(y)[None])[0]
@@ -59,7 +59,9 @@ def test_frame_mask_leaves_the_frames_of_the_sound_alone(length: int) -> None:
 def test_gradient_is_finite_even_in_silence() -> None:
     x = torch.cat([torch.zeros(1, 2000), torch.from_numpy(sound(2000))[None]], dim=1).requires_grad_()
     LogMel()(x).sum().backward()
-    assert x.grad is not None and x.grad.isfinite().all() and x.grad.abs().sum() > 0
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert x.grad.abs().sum() > 0
 
 
 def test_deltas_are_centred_differences_of_valid_neighbours() -> None:
@@ -78,8 +80,11 @@ def test_spec_augment_blanks_whole_steps_and_bands_within_their_share() -> None:
     blank_t, blank_f = (x[:, 0] == 0).all(2), (x[:, 0] == 0).all(1)
     assert torch.equal(x[:, 0] == 0, blank_t.unsqueeze(2) | blank_f.unsqueeze(1))
     assert not (blank_t & ~mask).any(), "stretches lie within the valid part"
-    assert (blank_t.sum(1) <= 0.2 * lengths + 1).all() and (blank_f.sum(1) <= 11).all()
-    assert blank_t.any() and blank_f.any() and len(set(blank_t.sum(1).tolist())) > 5
+    assert (blank_t.sum(1) <= 0.2 * lengths + 1).all()
+    assert (blank_f.sum(1) <= 11).all()
+    assert blank_t.any()
+    assert blank_f.any()
+    assert len(set(blank_t.sum(1).tolist())) > 5
     same = torch.ones(2, 100, 40)
     assert torch.equal(spec_augment(same, mask[:2], time_masks=0, freq_masks=0), same)
 

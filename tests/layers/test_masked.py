@@ -112,7 +112,9 @@ def test_softmax_and_attention_ignore_padding_and_survive_empty_rows() -> None:
     assert weights[~MASK].abs().max() == 0
     x, pool = torch.randn(4, 9, 5), AttentionPool(5, heads=2)
     y = pool(x, MASK)
-    assert y.shape == (4, 10) and y[2].abs().max() == 0 and y.isfinite().all()
+    assert y.shape == (4, 10)
+    assert y[2].abs().max() == 0
+    assert y.isfinite().all()
     torch.testing.assert_close(y, pool(x.masked_fill(~MASK.unsqueeze(2), 1e6), MASK))
     torch.testing.assert_close(y[1:2], pool(x[1:2, :3], MASK[1:2, :3]))
     y.sum().backward()
@@ -139,7 +141,9 @@ def test_gru_skips_interior_holes() -> None:
 def test_max_pool_keeps_the_last_odd_step_and_no_padding() -> None:
     x = -torch.rand(4, 3, 9, 4) - 1  # all negative: a padding zero would win
     y, mask = masked_max_pool(x, MASK, (2, 2))
-    assert torch.equal(mask, pool_mask(MASK, 2)) and mask.sum(1).tolist() == [4, 2, 0, 5]
+    assert torch.equal(mask, pool_mask(MASK, 2))
+    assert mask.sum(1).tolist() == [4, 2, 0, 5]
     alone, _ = masked_max_pool(x[1:2, :, :3], MASK[1:2, :3], (2, 2))
     torch.testing.assert_close(y[1:2, :, :2], alone)
-    assert y.transpose(1, 2)[~mask].abs().max() == 0 and y.transpose(1, 2)[mask].max() < 0
+    assert y.transpose(1, 2)[~mask].abs().max() == 0
+    assert y.transpose(1, 2)[mask].max() < 0

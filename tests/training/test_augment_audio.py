@@ -13,7 +13,9 @@ def test_noise_has_the_ratio_and_stays_inside() -> None:
     torch.manual_seed(0)
     y, mask = add_noise(TONE, MASK, snr_db=(20.0, 20.0), p=1.0)
     noise = y - TONE
-    assert torch.equal(mask, MASK) and noise[~MASK].abs().max() == 0 and y.isfinite().all()
+    assert torch.equal(mask, MASK)
+    assert noise[~MASK].abs().max() == 0
+    assert y.isfinite().all()
     ratio = 10 * (TONE[:2].square().sum(1) / noise[:2].square().sum(1)).log10()
     torch.testing.assert_close(ratio, torch.full((2,), 20.0), atol=0.5, rtol=0)
     assert torch.equal(add_noise(TONE, MASK, p=0.0)[0], TONE)
@@ -28,7 +30,8 @@ def test_gain_is_one_factor_per_row() -> None:
 
 def test_speed_moves_pitch_and_length_together() -> None:
     y, mask = change_speed(TONE, MASK, speed=(1.25, 1.25))
-    assert mask.sum(1).tolist() == [3200, 6400, 0] and y.shape == mask.shape == (3, 6400)
+    assert mask.sum(1).tolist() == [3200, 6400, 0]
+    assert y.shape == mask.shape == (3, 6400)
     spectrum = torch.fft.rfft(y[1]).abs()
     assert abs(int(spectrum.argmax()) * 16000 / 6400 - 625) < 5
     assert y[~mask].numel() == 0 or y[~mask].abs().max() == 0
@@ -49,6 +52,8 @@ def test_rows_without_sound_and_equal_seeds() -> None:
         first = augment(TONE, MASK)
         torch.manual_seed(1)
         second = augment(TONE, MASK)
-        assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+        assert torch.equal(first[0], second[0])
+        assert torch.equal(first[1], second[1])
         y, mask = augment(torch.zeros(2, 10), empty)
-        assert y.isfinite().all() and not mask.any()
+        assert y.isfinite().all()
+        assert not mask.any()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from affuse.cli.console import Device, Quiet, Threads, choose_device, metric_cell, note, output, progress
+from affuse.core.types import Modality
 
 if TYPE_CHECKING:
     from affuse.core.config import Recipe
@@ -20,6 +21,7 @@ def run(
     corpus: Path,
     out: Path | None = None,
     folds: int | None = None,
+    only: Annotated[list[Modality] | None, Parameter(consume_multiple=True, negative="")] = None,
     workers: int = 1,
     device: Device = "auto",
     threads: Threads = None,
@@ -36,6 +38,8 @@ def run(
         Run folder (default: runs/RECIPE-CORPUS-HASH).
     folds
         Number of folds, grouped by the recipe's split.group_by; every utterance is tested once.
+    only
+        Train with the streams of these modalities only.
     workers
         Processes for extracting features that are not there yet.
     """
@@ -46,7 +50,7 @@ def run(
     from affuse.training.distributed import finish
 
     opened = Corpus.open(corpus)
-    bound = runs.bind(load_recipe(recipe, overrides), opened)
+    bound = runs.bind(load_recipe(recipe, overrides), opened, only or ())
     chosen = choose_device(device, threads)
     for name, parameters in runs.missing_stores(bound, opened).items():
         extract_into(opened, name, parameters, workers, quiet)

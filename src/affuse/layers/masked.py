@@ -43,7 +43,7 @@ def masked_max_pool(x: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Ten
 
     A pooled step counts as soon as one of its steps does, so no content is lost at the end of a row.
     """
-    t, f = size
+    t, _f = size
     if t > 1:
         x = x.masked_fill(channel_mask(~mask, x).bool(), torch.finfo(x.dtype).min)
     x = nn.functional.max_pool2d(x, size, ceil_mode=True)

@@ -47,7 +47,8 @@ class RepVGGBlock(nn.Module):
 
 
 def _scaled(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None and norm.running_var is not None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     return kernel * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 

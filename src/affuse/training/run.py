@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 
 from affuse.core import config, io, registry
 from affuse.core.config import Recipe, StreamConfig
-from affuse.core.errors import BadConfig, BadCorpus, BadRun
+from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
 from affuse.core.labels import SPACES, LabelSpace
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, make_splits
@@ -28,8 +28,11 @@ FORMAT = 1
 EXTRACTORS = "extractors"
 
 
-def bind(recipe: Recipe, corpus: Corpus) -> Recipe:
-    """The recipe with `*` replaced by every store of vectors in the corpus, and its label spaces filled in."""
+def bind(recipe: Recipe, corpus: Corpus, only: Collection[str] = ()) -> Recipe:
+    """The recipe for this corpus: `*` replaced by every store of vectors, label spaces filled in.
+
+    `only` keeps the streams of these modalities (all where empty).
+    """
     streams = dict(recipe.streams)
     wildcard = streams.pop("*", None)
     if wildcard is not None:
@@ -37,8 +40,23 @@ def bind(recipe: Recipe, corpus: Corpus) -> Recipe:
         if not vectors:
             raise BadCorpus(f"{corpus.path} has no stores of vectors", "import some: affuse import features CORPUS NAME FILE.npz")
         streams |= {n: StreamConfig(dict(wildcard.encoder)) for n in vectors if n not in streams}
+    if only:
+        streams = {n: s for n, s in streams.items() if modality_of(n, corpus) in only}
+        if not streams:
+            raise BadConfig(f"no stream of the recipe is {' or '.join(only)}", f"its streams: {', '.join(recipe.streams)}")
     tasks = {name: replace(task, space=task.space or corpus.space.name) for name, task in recipe.tasks.items()}
     return replace(recipe, streams=streams, tasks=tasks)
+
+
+def modality_of(stream: str, corpus: Corpus) -> str:
+    """The modality of a stream: its store's, else its extractor's."""
+    path = corpus.store_path(stream)
+    if (path / "card.json").is_file():
+        return FeatureStore(path).spec.modality
+    card = registry.cards(EXTRACTORS).get(stream)
+    if card is None:
+        raise UnknownName.among("stream", stream, [*corpus.stores(), *registry.cards(EXTRACTORS)])
+    return str(card["modalities"][0])
 
 
 def spaces_of(recipe: Recipe, corpus: Corpus) -> dict[str, LabelSpace]:

@@ -42,7 +42,8 @@ both = pytest.mark.parametrize("cls", [LogMelCNN, LogMelCRNN])
 def test_padding_and_batch_composition_change_nothing(cls: type[LogMelCNN]) -> None:
     encoder, (x, mask) = trained(cls), batch()
     e = encoder(x, mask)
-    assert e.pooled.shape == (4, encoder.dim) and e.tokens.shape == (*e.mask.shape, encoder.dim)
+    assert e.pooled.shape == (4, encoder.dim)
+    assert e.tokens.shape == (*e.mask.shape, encoder.dim)
     for length in (16001, 16777, 24000):
         longer = encoder(*batch(length))
         torch.testing.assert_close(longer.pooled, e.pooled, atol=1e-5, rtol=0)
@@ -59,9 +60,11 @@ def test_absent_rows_are_zero_and_masked_samples_unseen(cls: type[LogMelCNN]) ->
     mask[0, 4000:9000] = False  # an interior hole
     e, loud = encoder(x, mask), encoder(x.masked_fill(~mask, 0.9), mask)
     torch.testing.assert_close(e.pooled, loud.pooled)
-    assert e.pooled[2].abs().max() == 0 and e.tokens[~e.mask].abs().max() == 0
+    assert e.pooled[2].abs().max() == 0
+    assert e.tokens[~e.mask].abs().max() == 0
     empty = encoder(torch.zeros(2, 500), torch.zeros(2, 500, dtype=torch.bool))
-    assert empty.pooled.abs().max() == 0 and not empty.mask.any()
+    assert empty.pooled.abs().max() == 0
+    assert not empty.mask.any()
 
 
 @both

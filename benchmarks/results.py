@@ -1,0 +1,201 @@
+"""The measured results of docs/results, each from run folders.
+
+python benchmarks/results.py ravdess-audio|ravdess-av|composite-av [--out runs] [--seeds 3] [--table]
+
+Imports the development data of ../shared/data, trains every run that is not complete yet (two at a time),
+and writes docs/results/NAME.md from the run folders. `--table` only writes the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from affuse.core import io
+from affuse.evaluation.compare import compare
+from affuse.evaluation.intervals import metric
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = Path(os.environ.get("AFFUSE_SHARED") or ROOT.parent / "shared") / "data"
+METRICS = ("uar", "accuracy", "macro_f1")
+
+
+def affuse(*arguments: object) -> None:
+    """One affuse command on one thread; its progress is not shown, its errors are."""
+    done = subprocess.run([sys.executable, "-m", "affuse", *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"affuse {' '.join(map(str, arguments))}\n{done.stderr}")
+
+
+def corpus_ravdess_audio(path: Path) -> None:
+    """1,080 real takes by 18 actors."""
+    affuse("import", "ravdess", DATA / "ravdess_speech" / "opus", path, "--partial")
+
+
+def corpus_ravdess_av(path: Path) -> None:
+    """270 real audio-visual clips as 69 audio and 56 face features."""
+    table = pd.read_csv(DATA / "ravdess_av_features" / "combined_actors01-18.csv")
+    middle = list(table.columns).index("file")
+    ids = table["file"].astype(str).str.removesuffix(".mp4").to_numpy().astype(str)
+    rest = {"file", "emotion", "intensity", "actor", "gender"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    csv = path.with_suffix(".csv")
+    pd.DataFrame({"id": ids, "label": table["emotion"], "speaker": table["actor"].astype(str)}).to_csv(csv, index=False)
+    affuse("import", "table", csv, path, "--name", "ravdess-av")
+    columns = {"audio_features": list(table.columns[:middle]), "face_features": [c for c in table.columns[middle:] if c not in rest]}
+    for name, chosen in columns.items():
+        np.savez(path.parent / f"{name}.npz", ids=ids, values=table[chosen].to_numpy(float))
+        affuse("import", "features", path, name, path.parent / f"{name}.npz")
+
+
+def corpus_composite_av(path: Path) -> None:
+    """234 mp4 clips: a real voice with a real face of the same emotion (artificial pairing)."""
+    table = pd.read_csv(DATA / "composite_av" / "labels.csv")
+    chosen = pd.DataFrame(
+        {
+            "id": [Path(p).stem for p in table["path"]],
+            "video": table["path"],
+            "label": table["emotion"],
+            "speaker": [f"actor{a:02d}" for a in table["actor"]],
+            "text": table["transcript"],
+        }
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    csv = path.with_suffix(".csv")
+    chosen.to_csv(csv, index=False)
+    affuse("import", "table", csv, path, "--name", "composite-av", "--root", DATA / "composite_av")
+
+
+PLANS = {
+    "ravdess-audio": {
+        "corpus": corpus_ravdess_audio,
+        "folds": 5,
+        "streams": ["waveform"],
+        "runs": {"audio": []},
+    },
+    "ravdess-av": {
+        "corpus": corpus_ravdess_av,
+        "folds": 6,
+        "streams": [],
+        "runs": {"fused": [], "audio": ["--only", "audio"], "vision": ["--only", "vision"]},
+    },
+    "composite-av": {
+        "corpus": corpus_composite_av,
+        "folds": 5,
+        "streams": ["waveform", "face_crops"],
+        "runs": {"fused": [], "audio": ["--only", "audio"], "vision": ["--only", "vision"]},
+    },
+}
+
+
+def train_all(name: str, out: Path, seeds: int) -> None:
+    """Make the corpus and every run that is missing, two processes at a time."""
+    plan, corpus = PLANS[name], out / name / "corpus"
+    if not (corpus / "corpus.json").is_file():
+        plan["corpus"](corpus)
+    for stream in plan["streams"]:
+        affuse("extract", corpus, stream, "--quiet")
+    jobs = []
+    for variant, changes in plan["runs"].items():
+        for seed in range(seeds):
+            overrides = [f"train.seed={seed}", *changes]
+            folder = out / name / variant / f"seed{seed}"
+            jobs.append(("train", name, *overrides, "--corpus", corpus, "--folds", plan["folds"], "--out", folder, "--threads", 1, "--quiet", "--no-score"))
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda job: affuse(*job), jobs))
+    for variant in plan["runs"]:
+        for seed in range(seeds):
+            folder = out / name / variant / f"seed{seed}"
+            if not (folder / "evaluation.json").is_file():
+                affuse("evaluate", folder, "--corpus", corpus, "--missing", "each", "--quiet")
+
+
+def page(name: str, out: Path) -> str:
+    """The page of one plan, from its run folders."""
+    base, plan = out / name, PLANS[name]
+    corpus = io.read_json(base / "corpus" / "corpus.json")
+    runs = {v: sorted((base / v).glob("seed*/evaluation.json")) for v in plan["runs"]}
+    first = io.read_json(next(iter(runs.values()))[0])
+    info = io.read_json(next(iter(runs.values()))[0].with_name("run.json"))
+    text = [
+        f"# {name}",
+        "",
+        f"`python benchmarks/results.py {name}`: recipe `{name}`, {corpus['counts']['all']['utterances']} utterances, "
+        f"{corpus['counts']['all']['speakers']} speakers, {len(first['labels'])} classes, {plan['folds']} folds by {info['group_by']}, "
+        f"{len(next(iter(runs.values())))} seeds. Selection: {first['protocol']['selection']}. Intervals: {first['protocol']['interval']}; "
+        "for several seeds the mean over seeds within each resample.",
+        "",
+        "| trained on | scored with | " + " | ".join(METRICS) + " | " + "per seed (uar) | parameters | minutes per run |",
+        "|---|---|" + "---|" * (len(METRICS) + 3),
+    ]
+    for variant, paths in runs.items():
+        tables = [pd.read_parquet(p.with_name("predictions.parquet")) for p in paths]
+        run = io.read_json(paths[0].with_name("run.json"))
+        for subset in sorted(set(tables[0]["modalities"]), key=lambda m: -m.count("+")):
+            cells = [_cell(tables, subset, m, info["group_by"]) for m in METRICS]
+            each = ", ".join(f"{_value(t, subset, 'uar'):.3f}" for t in tables)
+            minutes = np.mean([io.read_json(p.with_name("run.json"))["train_seconds"] for p in paths]) / 60
+            text.append(f"| {variant} | {subset} | " + " | ".join(cells) + f" | {each} | {run['parameters']:,} | {minutes:.1f} |")
+    text += ["", f"Majority class: accuracy {first['rows'][0]['metrics']['accuracy']['value']:.3f}, UAR {first['rows'][0]['metrics']['uar']['value']:.3f}.", ""]
+    if len(runs) > 1:
+        text += _comparisons(base, list(runs))
+    return "\n".join(text) + "\n"
+
+
+def _rows(table: pd.DataFrame, subset: str) -> pd.DataFrame:
+    return table[table["modalities"] == subset].sort_values("id")
+
+
+def _probabilities(rows: pd.DataFrame) -> np.ndarray:
+    return rows[[c for c in rows.columns if c.startswith("p:")]].to_numpy()
+
+
+def _value(table: pd.DataFrame, subset: str, name: str) -> float:
+    rows = _rows(table, subset)
+    chosen = metric(name)
+    return float(chosen.compute(chosen.statistics(rows["truth"].to_numpy(), _probabilities(rows)).sum(0)))
+
+
+def _cell(tables: list[pd.DataFrame], subset: str, name: str, group_by: str) -> str:
+    from affuse.evaluation.intervals import distribution
+
+    each = []
+    for table in tables:
+        rows = _rows(table, subset)
+        each.append(distribution(name, rows["truth"].to_numpy(), _probabilities(rows), rows[group_by].to_numpy()))
+    values = np.mean(each, axis=0)
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return f"{values[0]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _comparisons(base: Path, variants: list[str]) -> list[str]:
+    """Paired differences: fusion against each modality alone, and with a modality missing against the other's own model."""
+    lines = ["| paired difference (accuracy) | value | interval | p |", "|---|---|---|---|"]
+    fused, *alone = variants
+    pairs = [(f"{fused} - {v} trained alone", fused, "", v, "") for v in alone]
+    pairs += [(f"{fused} with {v} only - {v} trained alone", fused, v, v, "") for v in alone]
+    for title, a, sa, b, sb in pairs:
+        gap = compare(base / a, base / b, "accuracy", sa, sb)["difference"]
+        lines.append(f"| {title} | {gap['value']:+.3f} | [{gap['low']:+.3f}, {gap['high']:+.3f}] | {gap['p']:.3f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=PLANS)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    if not given.table:
+        train_all(given.name, given.out, given.seeds)
+    target = ROOT / "docs" / "results" / f"{given.name}.md"
+    io.write_text(target, page(given.name, given.out))
+    print(target)
