@@ -51,7 +51,7 @@ def test_ravdess_video_and_sound_are_one_take(tmp_path):
 
 def test_ravdess_incomplete_needs_partial(tmp_path):
     ravdess_release(tmp_path / "r", range(1, 10))
-    with pytest.raises(BadCorpus, match="incomplete.*actor10") as caught:
+    with pytest.raises(BadCorpus, match=r"incomplete.*actor10") as caught:
         import_ravdess(tmp_path / "r", tmp_path / "c")
     assert "--partial" in caught.value.remedy
     assert not (tmp_path / "c").exists()

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from affuse.cli.console import Quiet, Threads, note, output
 
+SIZE = {"conversations": 24, "utterances": 4, "speakers": 24, "seconds": 1.6}
+
 
 def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = False) -> int:
     """Generate a synthetic corpus, extract, train, evaluate, report, and analyse one of its clips, all below OUT."""
@@ -17,18 +19,17 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     from affuse.cli.train import print_scores, train_with_progress
     from affuse.core import registry
     from affuse.core.config import load_recipe
+    from affuse.core.io import write_text
     from affuse.evaluation.protocol import evaluate
     from affuse.inference.recognizer import load
     from affuse.reporting.report import write_report
     from affuse.training.run import bind, missing_stores
 
     device = choose_device("cpu", threads)
-    if (out / "corpus").exists():
-        shutil.rmtree(out / "corpus")
-    if (out / "run").exists():
-        shutil.rmtree(out / "run")
+    for old in ("corpus", "run"):
+        shutil.rmtree(out / old, ignore_errors=True)
     note("[bold]1/5[/] generate and import a synthetic corpus (drawn faces, synthesised voices, templated text)", quiet)
-    corpus = registry.load("corpora", "synthetic")(out / "corpus", labels="iemocap-4")
+    corpus = registry.load("corpora", "synthetic")(out / "corpus", labels="iemocap-4", **SIZE)
     if not quiet:
         summary(corpus)
     note("[bold]2/5[/] extract features", quiet)
@@ -46,7 +47,7 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     clip = corpus.path / corpus.table.loc[corpus.table["split"] == "test", "video"].iloc[0]
     timeline = analyze_one(load(out / "run", device), str(clip), None, None)
     print_table(timeline)
-    (out / "timeline.json").write_text(timeline.to_json() + "\n", encoding="utf-8")
+    write_text(out / "timeline.json", timeline.to_json() + "\n")
     output.print("\n[yellow]The corpus is synthetic: these numbers show that the way works, nothing about people.[/]")
     for what, path in (("report", page), ("run", out / "run"), ("timeline", out / "timeline.json"), ("corpus", corpus.path)):
         output.print(f"{what:>9}: {path}", soft_wrap=True)

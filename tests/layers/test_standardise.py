@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm, rankdata
+
+from affuse.layers.standardise import RankGauss, Standardise
+
+
+def batches(x, sizes=(7, 30, 63)):
+    """x [N, D] in pieces of [n, T, D] with padding steps that must not count."""
+    parts = torch.split(x, list(sizes))
+    for part in parts:
+        padded = torch.cat([part.unsqueeze(1), torch.full((len(part), 2, x.shape[1]), 1e6)], 1)
+        mask = torch.tensor([[True, False, False]]).repeat(len(part), 1)
+        yield padded, mask
+
+
+def test_standardise_fits_the_exact_moments_of_valid_known_numbers():
+    x = torch.randn(100, 3, generator=torch.Generator().manual_seed(0)) * 5 + 1e4
+    x[::9, 1] = float("nan")
+    layer = Standardise(3)
+    layer.fit(batches(x))
+    for d in range(3):
+        known = x[:, d][~x[:, d].isnan()].double()
+        assert layer.mean[d] == pytest.approx(known.mean().item(), rel=1e-6)
+        assert layer.std[d] == pytest.approx(known.std(correction=0).item(), rel=1e-4)
+    z = layer(x)
+    assert torch.isfinite(z).all()
+    assert (z[::9, 1] == 0).all()
+    assert z.abs().max() <= layer.clip
+
+
+def test_a_constant_feature_stays_finite():
+    layer = Standardise(2)
+    layer.fit([(torch.ones(5, 1, 2), torch.ones(5, 1, dtype=torch.bool))])
+    assert (layer(torch.ones(3, 2)) == 0).all()
+
+
+def test_rank_gauss_equals_normal_scores_of_ranks():
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)).exp()
+    layer = RankGauss(2)
+    layer.fit(batches(x))
+    z = layer(x)
+    for d in range(2):
+        wanted = norm.ppf((rankdata(x[:, d]) - 1) / 99 * (1 - 1 / 129) + 0.5 / 129)
+        inner = np.abs(wanted) < 1.5
+        np.testing.assert_allclose(z[:, d][inner], wanted[inner], atol=0.08)
+    assert (z[x[:, 0].argsort(), 0].diff() >= 0).all()
+
+
+def test_rank_gauss_handles_ties_missing_numbers_and_outliers():
+    x = torch.zeros(100, 2)
+    x[:40, 0] = 1.0
+    x[:, 1] = torch.linspace(0, 1, 100)
+    x[5, 1] = float("nan")
+    layer = RankGauss(2)
+    layer.fit(batches(x))
+    z = layer(torch.tensor([[0.0, float("nan")], [1.0, 1e9], [0.5, -1e9]]))
+    assert torch.isfinite(z).all()
+    assert z[0, 1] == 0
+    assert z[1, 1] == -z[2, 1] == layer.scores[-1]
+    assert z[0, 0] == pytest.approx(norm.ppf(0.3), abs=0.05)
+    assert z[1, 0] == pytest.approx(norm.ppf(0.8), abs=0.05)
