@@ -156,7 +156,7 @@ class LogMelCNN(nn.Module):
         window: int = 640,
         hop: int = 320,
         trim_db: float = 35.0,
-        channels: tuple[int, ...] = (24, 48, 96, 128),
+        channels: tuple[int, ...] = (16, 32, 64, 96),
         dropout: float = 0.3,
         conv_dropout: float = 0.05,
         stretch: float = 0.15,
