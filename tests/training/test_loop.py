@@ -72,6 +72,15 @@ def test_two_processes_equal_one(vector_corpus, tmp_path):
     assert [r["epoch"] for r in rows] == [1, 2, 3]
 
 
+def test_torchrun_trains_and_scores_once(vector_corpus, tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "affuse", "train"]
+    options = ["ravdess-av", "train.epochs=2", "--corpus", vector_corpus.path, "--folds", 2, "--out", tmp_path / "run", "--quiet"]
+    done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split() == [str(tmp_path / "run")]
+    assert io.read_json(tmp_path / "run" / "evaluation.json")["n"] == 48
+
+
 class Interrupt(Exception):
     """Stands for Ctrl-C in the middle of an epoch."""
 
@@ -167,3 +176,24 @@ def test_processes_share_a_batch_without_loss(world):
     batch = np.arange(17)
     parts = [np.concatenate(share(batch, rank, world, 3)) for rank in range(world)]
     assert sorted(np.concatenate(parts)) == list(range(17))
+
+
+def test_a_frozen_encoder_starts_from_a_run_and_stays_as_it_is(tmp_path):
+    """Frozen means frozen: eval mode, no gradient, statistics and buffers untouched."""
+    from affuse.cli.app import main
+    from affuse.training.run import open_run, run_model
+    from tests.conftest import make_vector_corpus
+
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    common = ["--corpus", str(corpus.path), "--quiet", "--no-score"]
+    assert main(["train", "ravdess-av", "train.epochs=2", "--only", "audio", "--out", str(tmp_path / "donor"), *common]) == 0
+    encoder = "{name: mlp, hidden: 256, members: 8, dropout: 0.5, input_dropout: 0.2, noise: 0.5, normalise: rank, clip: 3.0}"
+    streams = [f"streams.audio_vec.encoder={encoder}", f"streams.audio_vec.init={tmp_path / 'donor'}", "streams.audio_vec.frozen=true"]
+    assert main(["train", "ravdess-av", "train.epochs=3", *streams, "--out", str(tmp_path / "run"), *common]) == 0
+    info, _, (folder,) = open_run(tmp_path / "run")
+    assert set(info["init_hashes"]) == {"audio_vec"}
+    donor, model = (run_model(f).encoders["audio_vec"].state_dict() for f in (tmp_path / "donor", folder))
+    assert_same_weights(donor, model, 0.0)
+    assert run_model(folder).encoders["text_vec"].net[1].weight.abs().sum() > 0
+    wrong = ["streams.audio_vec.encoder={name: mlp, hidden: 8}", f"streams.audio_vec.init={tmp_path / 'donor'}"]
+    assert main(["train", "ravdess-av", "train.epochs=1", *wrong, "--out", str(tmp_path / "wrong"), *common]) == 2

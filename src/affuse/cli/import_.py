@@ -18,8 +18,10 @@ app = App(name="import", help="Import a corpus release, your own table, or your 
 
 
 @app.default
-def release(name: str, src: Path, dst: Path, *, partial: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Import the release NAME (see: affuse list corpora) from folder SRC into folder DST.
+def release(
+    name: str, src: Path, dst: Path, *options: str, partial: Annotated[bool, Parameter(negative="")] = False
+) -> int:
+    """Import the release NAME (see: affuse list corpora) from folder SRC into folder DST, with its key=value OPTIONS.
 
     Parameters
     ----------
@@ -31,7 +33,8 @@ def release(name: str, src: Path, dst: Path, *, partial: Annotated[bool, Paramet
         raise BadConfig(f"'{name}' is not a release", f"see: affuse import {name} --help")
     if not src.is_dir():
         raise MissingFile(f"no folder {src}", f"see: affuse show {name}")
-    return summary(entry(src, dst, partial=partial))
+    given = {k: Path(v) if k == "without" else v for k, v in pairs(list(options), "option").items()}
+    return summary(entry(src, dst, **registry.resolve("corpora", name, {**given, "partial": partial}, name)))
 
 
 @app.command

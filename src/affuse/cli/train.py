@@ -46,22 +46,25 @@ def run(
     from affuse.cli.extract import extract_into
     from affuse.core.config import load_recipe
     from affuse.corpora.manifest import Corpus
+    from affuse.training import distributed
     from affuse.training import run as runs
-    from affuse.training.distributed import finish
-
     opened = Corpus.open(corpus)
     bound = runs.bind(load_recipe(recipe, overrides), opened, only or ())
     chosen = choose_device(device, threads)
-    for name, parameters in runs.missing_stores(bound, opened).items():
-        extract_into(opened, name, parameters, workers, quiet)
     name = Path(recipe).stem
+    _, world = distributed.start(chosen)
+    if distributed.is_first():
+        for stream, parameters in runs.missing_stores(bound, opened).items():
+            extract_into(opened, stream, parameters, workers, quiet)
+        record_attempt(opened, name, bound, folds)
+    distributed.wait(world)
     folder = out or default_folder(name, bound, opened, folds)
-    record_attempt(opened, name, bound, folds)
-    train_with_progress(bound, name, opened, folder, folds, chosen, quiet)
-    finish()
-    if score and runs.is_first_process():
-        report(folder, opened, chosen, quiet)
-    output.print(str(folder), soft_wrap=True)
+    train_with_progress(bound, name, opened, folder, folds, chosen, quiet or not distributed.is_first())
+    distributed.finish()
+    if distributed.is_first():
+        if score:
+            report(folder, opened, chosen, quiet)
+        output.print(str(folder), soft_wrap=True)
     return 0
 
 

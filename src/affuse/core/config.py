@@ -30,10 +30,15 @@ class TaskConfig:
 
 @dataclass
 class StreamConfig:
-    """One input: the encoder, and the extractor's options (the stream's name is the extractor's or a store's)."""
+    """One input: the encoder, and the extractor's options (the stream's name is the extractor's or a store's).
+
+    `init`: a run whose encoder of the same modality this one starts from; `frozen`: it then stays as it is.
+    """
 
     encoder: Part
     extractor: Part = field(default_factory=dict)
+    init: str = ""
+    frozen: bool = False
 
 
 @dataclass

@@ -41,6 +41,20 @@ class Model(nn.Module):
             else {}
         )
 
+        self.frozen: set[str] = set()
+
+    def freeze(self, stream: str) -> None:
+        """Keep a stream's encoder as it is: eval mode, no gradient, statistics untouched."""
+        self.frozen.add(stream)
+        self.encoders[stream].requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> Model:
+        """Training mode for all but frozen encoders."""
+        super().train(mode)
+        for stream in self.frozen:
+            self.encoders[stream].eval()
+        return self
+
     @property
     def modality(self) -> dict[str, str]:
         """Stream name -> modality."""
@@ -49,7 +63,7 @@ class Model(nn.Module):
     def fit(self, stream: str, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fit a stream's normalisation on (x, mask) of the training split, where its encoder has one."""
         encoder: Any = self.encoders[stream]
-        if hasattr(encoder, "fit"):
+        if hasattr(encoder, "fit") and stream not in self.frozen:
             encoder.fit(batches)
 
     def forward(self, batch: Batch) -> Output:
@@ -116,6 +130,22 @@ def load_model(config: Mapping[str, Any], weights: Path | str) -> Model:
     except RuntimeError as error:
         raise BadRun(f"{weights} does not fit its configuration: {error}", "train the run again") from error
     return model.eval()
+
+
+def start_encoder(model: Model, stream: str, folder: Path) -> None:
+    """Start a stream's encoder from a run's (or fold's) encoder of the same modality; BadConfig where they differ."""
+    described = io.read_json(folder / "model.json")
+    modality = model.modality[stream]
+    donors = [s["name"] for s in described["streams"] if s["modality"] == modality]
+    if not donors:
+        raise BadConfig(f"{folder} has no encoder for {modality}", f"give streams.{stream}.init a run that has one")
+    prefix = f"encoders.{donors[0]}."
+    tensors = io.read_tensors(folder / "model.safetensors")
+    try:
+        model.encoders[stream].load_state_dict({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
+    except RuntimeError as error:
+        remedy = f"give streams.{stream}.encoder the options of {described['parts']['streams'][donors[0]]}"
+        raise BadConfig(f"the encoder of {folder} does not fit stream '{stream}': {error}", remedy) from error
 
 
 def describe(model: Model) -> dict[str, Any]:

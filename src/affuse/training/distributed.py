@@ -10,13 +10,24 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def start(device: torch.device) -> tuple[int, int]:
+def start(device: str) -> tuple[int, int]:
     """(rank, world size); joins the process group when torchrun's variables are set."""
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) < 2:
         return 0, 1
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     return dist.get_rank(), dist.get_world_size()
+
+
+def is_first() -> bool:
+    """Whether this process writes (rank 0 under torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def wait(world: int) -> None:
+    """Wait until every process has come here."""
+    if world > 1:
+        dist.barrier()
 
 
 def finish() -> None:

@@ -56,7 +56,7 @@ class Trainer:
     ) -> None:
         self.train, self.valid, self.recipe, self.folder, self.report = train, valid, recipe, folder, report
         self.device, self.config = device, recipe.train
-        self.rank, self.world = distributed.start(device)
+        self.rank, self.world = distributed.start(device.type)
         self.model = model.to(device)
         if device.type == "cuda" and self.world > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[assignment]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -20,7 +19,8 @@ from affuse.core.labels import SPACES, LabelSpace
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.features.store import FeatureStore
-from affuse.models.model import Model, describe, load_model
+from affuse.models.model import Model, describe, load_model, start_encoder
+from affuse.training import distributed
 from affuse.training.data import Dataset, open_stores
 from affuse.training.loop import Report, Trainer
 
@@ -112,12 +112,13 @@ def train(
     )
     info = _describe_run(recipe, name, corpus, splits, folds)
     info["typical_seconds"] = typical_seconds(corpus, recipe)
-    _claim(out, recipe, info)
+    if distributed.is_first():
+        _claim(out, recipe, info)
     for k, split in enumerate(splits):
         folder = out / f"fold{k}" if folds else out
         if not (folder / "model.safetensors").is_file():
             _train_fold(recipe, corpus, split, folder, {**info, "fold": k if folds else None}, torch.device(device), report)
-    if folds:
+    if folds and distributed.is_first():
         parts = [io.read_json(out / f"fold{k}" / "run.json") for k in range(folds)]
         seconds = sum(p["train_seconds"] for p in parts)
         _write_run(out, info | {"train_seconds": seconds, "parameters": parts[0]["parameters"], "complete": True})
@@ -138,6 +139,7 @@ def _describe_run(
         "task": {"name": task, "labels": list(spaces_of(recipe, corpus)[task].labels)},
         "streams": {s: store.spec.modality for s, store in stores.items()},
         "store_hashes": {s: store.hash for s, store in stores.items()},
+        "init_hashes": {s: io.file_sha256(open_run(Path(c.init))[2][0] / "model.safetensors") for s, c in recipe.streams.items() if c.init},
         "seed": recipe.train.seed,
         "folds": folds,
         "group_by": recipe.split.group_by,
@@ -153,11 +155,6 @@ def configurations_tried(corpus: Corpus, name: str, folds: int | None) -> int:
     """Distinct configurations of this recipe trained on this corpus so far (seeds do not count); at least 1."""
     rows = io.read_jsonl(corpus.path / "attempts.jsonl")
     return max(1, sum(row["recipe"] == name and row["folds"] == folds for row in rows))
-
-
-def is_first_process() -> bool:
-    """Whether this process writes (rank 0 under torchrun)."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def typical_seconds(corpus: Corpus, recipe: Recipe) -> float | None:
@@ -205,6 +202,11 @@ def _train_fold(
     train_set = dataset(corpus, recipe, spaces, split == "train")
     valid_set = dataset(corpus, recipe, spaces, split == "valid") if recipe.split.valid > 0 else None
     model = Model(_parts(recipe), train_set.specs, spaces)
+    for name, stream in recipe.streams.items():
+        if stream.init:
+            start_encoder(model, name, open_run(Path(stream.init))[2][0])
+        if stream.frozen:
+            model.freeze(name)
     trainer = Trainer(model, train_set, valid_set, recipe, folder, device, lambda row: report({**row, "fold": info["fold"]}))
     progress = trainer.run()
     if trainer.rank:
