@@ -73,6 +73,18 @@ def corpus_composite_av(path: Path) -> None:
     affuse("import", "table", csv, path, "--name", "composite-av", "--root", DATA / "composite_av")
 
 
+def faces_run(base: Path) -> list[str]:
+    """Overrides that start the face encoder from FER2013 without the composite clips' faces; trains that run once."""
+    run, corpus, without = base / "faces" / "run", base / "faces" / "corpus", base / "faces" / "without.txt"
+    if not (corpus / "corpus.json").is_file():
+        ids = pd.read_csv(DATA / "composite_av" / "labels.csv")["fer_image"].str.split(":").str[1]
+        io.write_text(without, "\n".join(ids))
+        affuse("import", "fer2013", DATA / "fer2013", corpus, f"without={without}", "--partial")
+    if not (run / "model.safetensors").is_file():
+        affuse("train", "fer2013-faces", "--corpus", corpus, "--out", run, "--threads", 1, "--quiet", "--no-score")
+    return [f"streams.face_crops.init={run}", "streams.face_crops.frozen=true"]
+
+
 PLANS = {
     "ravdess-audio": {
         "corpus": corpus_ravdess_audio,
@@ -89,7 +101,8 @@ PLANS = {
     "composite-av": {
         "corpus": corpus_composite_av,
         "folds": 5,
-        "streams": ["waveform", "face_crops"],
+        "streams": ["waveform", "face_crops fps=2.0 margin=0.0"],
+        "before": faces_run,
         "runs": {"fused": [], "audio": ["--only", "audio"], "vision": ["--only", "vision"]},
     },
 }
@@ -101,11 +114,13 @@ def train_all(name: str, out: Path, seeds: int) -> None:
     if not (corpus / "corpus.json").is_file():
         plan["corpus"](corpus)
     for stream in plan["streams"]:
-        affuse("extract", corpus, stream, "--quiet")
+        affuse("extract", corpus, *stream.split(), "--quiet")
+    shared = plan["before"](out / name) if "before" in plan else []
     jobs = []
     for variant, changes in plan["runs"].items():
         for seed in range(seeds):
-            overrides = [f"train.seed={seed}", *changes]
+            start = [s for s in shared if "audio" not in changes]
+            overrides = [f"train.seed={seed}", *start, *changes]
             folder = out / name / variant / f"seed{seed}"
             jobs.append(("train", name, *overrides, "--corpus", corpus, "--folds", plan["folds"], "--out", folder, "--threads", 1, "--quiet", "--no-score"))
     with ThreadPoolExecutor(2) as pool:

@@ -190,10 +190,27 @@ def test_a_frozen_encoder_starts_from_a_run_and_stays_as_it_is(tmp_path):
     encoder = "{name: mlp, hidden: 256, members: 8, dropout: 0.5, input_dropout: 0.2, noise: 0.5, normalise: rank, clip: 3.0}"
     streams = [f"streams.audio_vec.encoder={encoder}", f"streams.audio_vec.init={tmp_path / 'donor'}", "streams.audio_vec.frozen=true"]
     assert main(["train", "ravdess-av", "train.epochs=3", *streams, "--out", str(tmp_path / "run"), *common]) == 0
-    info, _, (folder,) = open_run(tmp_path / "run")
+    info, _, ((folder,),) = open_run(tmp_path / "run")
     assert set(info["init_hashes"]) == {"audio_vec"}
     donor, model = (run_model(f).encoders["audio_vec"].state_dict() for f in (tmp_path / "donor", folder))
     assert_same_weights(donor, model, 0.0)
     assert run_model(folder).encoders["text_vec"].net[1].weight.abs().sum() > 0
     wrong = ["streams.audio_vec.encoder={name: mlp, hidden: 8}", f"streams.audio_vec.init={tmp_path / 'donor'}"]
     assert main(["train", "ravdess-av", "train.epochs=1", *wrong, "--out", str(tmp_path / "wrong"), *common]) == 2
+
+
+def test_members_are_trained_apart_and_averaged(tmp_path):
+    from affuse.cli.app import main
+    from affuse.training.run import open_run, run_model
+    from tests.conftest import make_vector_corpus
+
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    common = ["--corpus", str(corpus.path), "--quiet", "train.epochs=2"]
+    assert main(["train", "ravdess-av", "train.members=2", "--out", str(tmp_path / "two"), *common]) == 0
+    for seed in (0, 1000):
+        assert main(["train", "ravdess-av", f"train.seed={seed}", "--out", str(tmp_path / str(seed)), *common]) == 0
+    _, _, ((a, b),) = open_run(tmp_path / "two")
+    assert_same_weights(run_model(a).state_dict(), run_model(tmp_path / "0").state_dict(), 0.0)
+    assert_same_weights(run_model(b).state_dict(), run_model(tmp_path / "1000").state_dict(), 0.0)
+    two, one, other = (io.read_table(tmp_path / d / "predictions.parquet") for d in ("two", "0", "1000"))
+    np.testing.assert_allclose(two["p:happy"], (one["p:happy"] + other["p:happy"]) / 2, atol=1e-6)

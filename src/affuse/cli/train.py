@@ -97,15 +97,16 @@ def train_with_progress(
         tasks: dict[Any, Any] = {}
 
         def show(row: dict[str, Any]) -> None:
-            fold = row.get("fold")
-            if fold not in tasks:
-                tasks[fold] = bar.add_task("training" if fold is None else f"fold {fold}", total=recipe.train.epochs)
+            name = "training" if row["fold"] is None else f"fold {row['fold']}"
+            if recipe.train.members > 1:
+                name += f" member {row['member']}"
+            if name not in tasks:
+                tasks[name] = bar.add_task(name, total=recipe.train.epochs)
             if "step" in row:
-                bar.update(tasks[fold], completed=row["epoch"] - 1 + row["step"] / row["steps"])
+                bar.update(tasks[name], completed=row["epoch"] - 1 + row["step"] / row["steps"])
             else:
                 scores = ", ".join(f"{k} {v:.3f}" for k, v in row["valid"].items())
-                prefix = "training" if fold is None else f"fold {fold}"
-                bar.update(tasks[fold], completed=row["epoch"], description=f"{prefix} ({scores or row['loss']})")
+                bar.update(tasks[name], completed=row["epoch"], description=f"{name} ({scores or row['loss']})")
 
         train(recipe, name, corpus, folder, folds, device, show)
 

@@ -82,7 +82,10 @@ class AugmentConfig:
 
 @dataclass
 class TrainConfig:
-    """The loop; `batch_size` is the whole effective batch: `accumulate` parts of it are run one after another."""
+    """The loop; `batch_size` is the whole effective batch: `accumulate` parts of it are run one after another.
+
+    `members` > 1 trains that many models with different seeds and averages their probabilities.
+    """
 
     epochs: int = 40
     batch_size: int = 32
@@ -93,6 +96,7 @@ class TrainConfig:
     ema: float = 0.0
     amp: typing.Literal["auto", "off"] = "auto"
     keep: typing.Literal["best", "last"] = "best"
+    members: int = 1
     seed: int = 0
 
 

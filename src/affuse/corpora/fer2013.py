@@ -90,4 +90,4 @@ def decode_jpeg(data: bytes) -> np.ndarray:
     context = av.CodecContext.create("mjpeg", "r")
     frame = context.decode(av.Packet(data))[0]
     plane = frame.planes[0]
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()
+    return np.frombuffer(bytes(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width].copy()

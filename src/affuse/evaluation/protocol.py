@@ -72,7 +72,7 @@ def evaluate(
 def collect(
     info: Mapping[str, Any],
     recipe: Recipe,
-    folders: Sequence[Path],
+    folders: Sequence[Sequence[Path]],
     corpus: Corpus,
     split: str,
     missing: str | None,
@@ -81,8 +81,9 @@ def collect(
     """Predictions of every fold's model on its part of the split, put together."""
     own = corpus.hash == info["corpus"]["hash"]
     parts = []
-    for k, folder in enumerate(folders):
-        model = run_model(folder).to(device)
+    for k, members in enumerate(folders):
+        models = [run_model(folder).to(device) for folder in members]
+        model, folder = models[0], members[0]
         chosen = _rows(folder, corpus, split, own)
         data = dataset(corpus, recipe, model.spaces if own else _foreign(recipe, corpus, model.spaces), chosen)
         if own:
@@ -90,7 +91,8 @@ def collect(
         full = tuple(m for m in MODALITIES if m in set(model.modality.values()))
         subsets = subsets_of(full, missing)
         task = next(iter(model.spaces))
-        predicted = [p[task] for p in predict_subsets(model, data, device, list(subsets))]
+        each = [[p[task] for p in predict_subsets(m, data, device, list(subsets))] for m in models]
+        predicted = np.mean(each, axis=0)
         majority = io.read_json(folder / "run.json")["majority"]
         parts.append(_label(data, task, model.spaces[task], corpus, own, dict(zip(subsets, predicted, strict=True)), full, k, majority))
     return merge(parts, own)

@@ -31,7 +31,7 @@ BLOCK_SECONDS = 60.0
 class Recognizer:
     """A trained run, ready for clips: `recognizer("talk.mp4")` gives a Timeline.
 
-    A run of several folds answers with the mean of its models' probabilities.
+    A run of several folds or members answers with the mean of its models' probabilities.
     """
 
     name: str
@@ -138,7 +138,8 @@ def load(run: str | Path, device: str = "cpu") -> Recognizer:
     path = Path(run)
     if not path.exists():
         raise MissingFile(f"no run {path}", "train one (affuse train ...) or give the path of a run folder")
-    info, _, folders = open_run(path)
+    info, _, folds = open_run(path)
+    folders = [folder for members in folds for folder in members]
     models = [run_model(folder).to(device) for folder in folders]
     parameters = io.read_json(folders[0] / "model.json")["extractors"]
     try:

@@ -115,14 +115,27 @@ def train(
     if distributed.is_first():
         _claim(out, recipe, info)
     for k, split in enumerate(splits):
-        folder = out / f"fold{k}" if folds else out
-        if not (folder / "model.safetensors").is_file():
-            _train_fold(recipe, corpus, split, folder, {**info, "fold": k if folds else None}, torch.device(device), report)
-    if folds and distributed.is_first():
-        parts = [io.read_json(out / f"fold{k}" / "run.json") for k in range(folds)]
-        seconds = sum(p["train_seconds"] for p in parts)
-        _write_run(out, info | {"train_seconds": seconds, "parameters": parts[0]["parameters"], "complete": True})
+        own = {**info, "fold": k if folds else None}
+        for member, folder in enumerate(model_folders(out, recipe, k if folds else None)):
+            if not (folder / "model.safetensors").is_file():
+                _train_model(recipe, corpus, split, folder, own, member, torch.device(device), report)
+    if distributed.is_first():
+        _sum_up(out, recipe, folds)
     return out
+
+
+def model_folders(out: Path, recipe: Recipe, fold: int | None) -> list[Path]:
+    """Where the models of a fold are: the fold's folder, or one folder per member in it."""
+    folder = out if fold is None else out / f"fold{fold}"
+    return [folder] if recipe.train.members == 1 else [folder / f"member{m}" for m in range(recipe.train.members)]
+
+
+def _sum_up(out: Path, recipe: Recipe, folds: int | None) -> None:
+    """What the run as a whole took, in its run.json."""
+    folders = [f for k in (range(folds) if folds else [None]) for f in model_folders(out, recipe, k)]
+    parts = [io.read_json(f / "run.json") for f in folders]
+    total = {"train_seconds": round(sum(p["train_seconds"] for p in parts), 1), "complete": True}
+    _write_run(out, total | {"parameters": parts[0]["parameters"] * recipe.train.members, "n": parts[0]["n"] if not folds else None})
 
 
 def _describe_run(
@@ -139,7 +152,7 @@ def _describe_run(
         "task": {"name": task, "labels": list(spaces_of(recipe, corpus)[task].labels)},
         "streams": {s: store.spec.modality for s, store in stores.items()},
         "store_hashes": {s: store.hash for s, store in stores.items()},
-        "init_hashes": {s: io.file_sha256(open_run(Path(c.init))[2][0] / "model.safetensors") for s, c in recipe.streams.items() if c.init},
+        "init_hashes": {s: io.file_sha256(open_run(Path(c.init))[2][0][0] / "model.safetensors") for s, c in recipe.streams.items() if c.init},
         "seed": recipe.train.seed,
         "folds": folds,
         "group_by": recipe.split.group_by,
@@ -187,16 +200,18 @@ def _write_run(out: Path, values: Mapping[str, Any]) -> None:
     io.write_json(path, (io.read_json(path) if path.is_file() else {}) | dict(values))
 
 
-def _train_fold(
+def _train_model(
     recipe: Recipe,
     corpus: Corpus,
     split: np.ndarray,
     folder: Path,
     info: dict[str, Any],
+    member: int,
     device: torch.device,
     report: Report,
 ) -> None:
     """Train, and write model.safetensors, model.json, split.parquet, run.json."""
+    recipe = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + 1000 * member))
     seed_all(recipe.train.seed)
     spaces = spaces_of(recipe, corpus)
     train_set = dataset(corpus, recipe, spaces, split == "train")
@@ -204,10 +219,11 @@ def _train_fold(
     model = Model(_parts(recipe), train_set.specs, spaces)
     for name, stream in recipe.streams.items():
         if stream.init:
-            start_encoder(model, name, open_run(Path(stream.init))[2][0])
+            start_encoder(model, name, open_run(Path(stream.init))[2][0][0])
         if stream.frozen:
             model.freeze(name)
-    trainer = Trainer(model, train_set, valid_set, recipe, folder, device, lambda row: report({**row, "fold": info["fold"]}))
+    seen = {"fold": info["fold"], "member": member}
+    trainer = Trainer(model, train_set, valid_set, recipe, folder, device, lambda row: report({**row, **seen}))
     progress = trainer.run()
     if trainer.rank:
         return
@@ -258,18 +274,19 @@ def _parts(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def open_run(path: Path) -> tuple[dict[str, Any], Recipe, list[Path]]:
-    """(run.json, recipe, model folders: one, or one per fold) of a complete run; BadRun otherwise."""
+def open_run(path: Path) -> tuple[dict[str, Any], Recipe, list[list[Path]]]:
+    """(run.json, recipe, per fold the folders of its models) of a complete run; BadRun otherwise."""
     if not (path / "run.json").is_file():
         raise BadRun(f"{path} is not a run folder (no run.json)", "train one: affuse train RECIPE --corpus DIR --out RUN")
     info = io.read_json(path / "run.json")
     if info.get("format") != FORMAT:
         raise BadRun(f"{path} has run format {info.get('format')}", f"this affuse reads format {FORMAT}")
-    folders = [path / f"fold{k}" for k in range(info["folds"])] if info["folds"] and info.get("fold") is None else [path]
-    absent = [f for f in folders if not (f / "model.safetensors").is_file()]
+    recipe = config.make_recipe(config.read_yaml(path / "config.yaml"))
+    folders = [model_folders(path, recipe, k) for k in (range(info["folds"]) if info["folds"] else [None])]
+    absent = [f for fold in folders for f in fold if not (f / "model.safetensors").is_file()]
     if absent:
         raise BadRun(f"{absent[0]} has no trained model yet", "run the same affuse train command again: it resumes")
-    return info, config.make_recipe(config.read_yaml(path / "config.yaml")), folders
+    return info, recipe, folders
 
 
 def run_model(folder: Path) -> Model:

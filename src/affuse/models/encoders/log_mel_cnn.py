@@ -33,7 +33,7 @@ class LogMelInput(nn.Module):
     """A waveform or stored log-mel frames -> normalised image [N, channels, T', F] and its mask [N, T'].
 
     Channels: the level against the training split (`fit`), and the level against the utterance's own mean.
-    Quiet ends are left out (`trim_db` under the loudest frame; 0 keeps them). In training, rows are stretched in
+    Levels are cut `range_db` under the utterance's loudest, quiet ends left out `trim_db` under it (0: neither). In training, rows are stretched in
     time, shifted in frequency, and stretches of both are blanked (SpecAugment).
     """
 
@@ -42,7 +42,7 @@ class LogMelInput(nn.Module):
     channels = 2
 
     def __init__(
-        self, spec: StreamSpec, n_mels: int, window: int, hop: int, trim_db: float, vary: Mapping[str, float]
+        self, spec: StreamSpec, n_mels: int, window: int, hop: int, trim_db: float, range_db: float, vary: Mapping[str, float]
     ) -> None:
         super().__init__()
         if len(spec.shape) > 1:
@@ -52,7 +52,7 @@ class LogMelInput(nn.Module):
             )
         self.log_mel = None if spec.shape else LogMel(int(spec.rate), n_mels, window, hop)
         self.bands = spec.shape[0] if spec.shape else n_mels
-        self.trim_db, self.vary = trim_db, dict(vary)
+        self.trim_db, self.range_db, self.vary = trim_db, range_db, dict(vary)
         self.register_buffer("mean", torch.full((self.bands,), -50.0))
         self.register_buffer("std", torch.full((self.bands,), 20.0))
 
@@ -60,6 +60,9 @@ class LogMelInput(nn.Module):
         """Log-mel dB [N, T', F] without quiet ends, and the frame mask."""
         if self.log_mel is not None:
             x, mask = self.log_mel(x * mask), self.log_mel.frame_mask(mask)
+        if self.range_db > 0:
+            loudest = x.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax((1, 2), keepdim=True)
+            x = torch.maximum(x, torch.where(loudest.isfinite(), loudest - self.range_db, 0.0))
         return trim_silence(x, mask, self.trim_db) if self.trim_db > 0 else (x, mask)
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -107,11 +110,13 @@ class ConvFrames(nn.Module):
     `channels`: one per block; every block halves the bands, all but the first and last halve the time.
     """
 
-    def __init__(self, bands: int, inputs: int, dim: int, channels: tuple[int, ...], dropout: float) -> None:
+    def __init__(
+        self, bands: int, inputs: int, dim: int, channels: tuple[int, ...], pool: bool, dropout: float
+    ) -> None:
         super().__init__()
         widths, last = (inputs, *channels), len(channels) - 1
         self.blocks = nn.ModuleList(
-            ConvBlock(widths[k], width, 3 if k else 5, (2 if 0 < k < last else 1, 2), k > 0, dropout)
+            ConvBlock(widths[k], width, 3 if k else 5, (2 if 0 < k < last else 1, 2), pool and k > 0, dropout)
             for k, width in enumerate(channels)
         )
         for _ in channels:
@@ -142,7 +147,8 @@ class TimePool(nn.Module):
 class LogMelCNN(nn.Module):
     """Encoder of a waveform [N, T] (or stored log-mel dB [N, T, n_mels]) by convolutions.
 
-    `trim_db`: quiet ends are left out; `stretch`, `shift` (bands), `time_mask`, `freq_mask` (shares): what training
+    `trim_db`: quiet ends are left out; `range_db`: what is further below the utterance's loudest band counts as that
+    (codecs cut it anyway); `stretch`, `shift` (bands), `time_mask`, `freq_mask` (shares): what training
     varies. Call `fit` on the training split first. In eval mode the result depends neither on padding nor on the
     other rows; a row without content gives zeros.
     """
@@ -156,7 +162,9 @@ class LogMelCNN(nn.Module):
         window: int = 640,
         hop: int = 320,
         trim_db: float = 35.0,
+        range_db: float = 60.0,
         channels: tuple[int, ...] = (16, 32, 64, 96),
+        pool: bool = True,
         dropout: float = 0.3,
         conv_dropout: float = 0.05,
         stretch: float = 0.15,
@@ -169,8 +177,8 @@ class LogMelCNN(nn.Module):
             raise BadConfig(f"dim = {dim}, {len(channels)} channel sizes", "give an even dim and at least two channel sizes")
         self.dim = dim
         vary = {"stretch": stretch, "shift": shift, "time_mask": time_mask, "freq_mask": freq_mask}
-        self.input = LogMelInput(spec, n_mels, window, hop, trim_db, vary)
-        self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, conv_dropout)
+        self.input = LogMelInput(spec, n_mels, window, hop, trim_db, range_db, vary)
+        self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, pool, conv_dropout)
         self.dropout, self.pool = nn.Dropout(dropout), TimePool(dim, dropout)
         self.recurrent = self._recurrent()
 
