@@ -101,7 +101,7 @@ PLANS = {
     "composite-av": {
         "corpus": corpus_composite_av,
         "folds": 5,
-        "streams": ["waveform", "face_crops fps=2.0 margin=0.0"],
+        "streams": ["waveform", "face_crops fps=1.0 margin=0.0"],
         "before": faces_run,
         "runs": {"fused": [], "audio": ["--only", "audio"], "vision": ["--only", "vision"]},
     },

@@ -77,7 +77,8 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(features))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """The normalised x, 0 where the mask is False."""
+        """The normalised x, 0 where the mask is False; statistics are at least float32 also under autocast."""
+        x = x if x.dtype == torch.float64 else x.float()
         keep, column = channel_mask(mask, x), (-1, *[1] * (x.dim() - 2))
         if self.training:
             centred, var = self._centre(x, keep, column)
