@@ -13,7 +13,6 @@ from torch import Tensor
 
 from affuse.core.config import AugmentConfig
 from affuse.core.types import Batch, Encoded
-from affuse.models.model import keep_streams
 from affuse.objectives.cross_entropy import soft_targets
 from affuse.training.augment_audio import add_noise, change_gain, change_speed
 
@@ -106,9 +105,9 @@ def _mix(x: Tensor, mask: Tensor, lam: Tensor, other: Tensor) -> tuple[Tensor, T
 
 
 def modality_dropout(encoded: Encoded, modalities: Sequence[str], p: float) -> Encoded:
-    """Each modality taken away with probability `p` per utterance; one that is present always stays.
+    """Each modality hidden from the fusion with probability `p` per utterance; one that is present always stays.
 
-    `modalities` names the modality of every stream, in the streams' order.
+    `modalities` names the modality of every stream, in the streams' order. The streams' own heads still see them.
     """
     if p <= 0 or len(set(modalities)) < 2:
         return encoded
@@ -120,4 +119,4 @@ def modality_dropout(encoded: Encoded, modalities: Sequence[str], p: float) -> E
     spared = (torch.rand(n, len(names), device=device) * has).argmax(1)
     lost = ~keep.any(1)
     keep[lost, spared[lost]] = True
-    return keep_streams(encoded, keep[:, column])
+    return replace(encoded, present=encoded.present & keep[:, column])
