@@ -58,7 +58,7 @@ def test_show(capsys):
     [
         ["nonsense"],
         ["train"],
-        ["train", "ravdess-av"],
+        ["train", "vectors"],
         ["list", "things"],
         ["analyze", "clip.mp4"],
         ["analyze", "--model", "none"],
@@ -67,7 +67,7 @@ def test_show(capsys):
         ["import", "iemocapp", ".", "dst"],
         ["import", "table", "none.csv", "dst"],
         ["extract", "none", "waveform"],
-        ["train", "ravdess-av", "--corpus", "none"],
+        ["train", "vectors", "--corpus", "none"],
     ],
 )
 def test_wrong_usage_exits_2_with_a_message_and_no_traceback(arguments, capsys, tmp_path, monkeypatch):
@@ -100,7 +100,7 @@ def test_own_table_and_features_to_scores(tmp_path, capsys):
         assert run("import", "features", corpus, name, tmp_path / f"{name}.npz") == 0
     out = tmp_path / "run"
     options = ["train.epochs=80", "train.batch_size=16", "streams.*.encoder.hidden=64"]
-    assert run("train", "ravdess-av", *options, "--corpus", corpus, "--folds", 5, "--out", out, "--quiet") == 0
+    assert run("train", "vectors", *options, "--corpus", corpus, "--folds", 5, "--out", out, "--quiet") == 0
     capsys.readouterr()
     assert run("evaluate", out, "--corpus", corpus, "--missing", "each", "--json", "--quiet") == 0
     result = json.loads(capsys.readouterr().out)
@@ -124,7 +124,7 @@ def test_runs_of_different_protocols_are_not_compared(tmp_path, capsys):
     corpus = make_vector_corpus(tmp_path / "corpus").path
     for folds in (2, 4):
         out = tmp_path / f"run{folds}"
-        assert run("train", "ravdess-av", "train.epochs=1", "--corpus", corpus, "--folds", folds, "--out", out, "--quiet") == 0
+        assert run("train", "vectors", "train.epochs=1", "--corpus", corpus, "--folds", folds, "--out", out, "--quiet") == 0
     assert run("compare", tmp_path / "run2", tmp_path / "run4") == 1
     assert "different protocols" in capsys.readouterr().err
 
@@ -132,16 +132,16 @@ def test_runs_of_different_protocols_are_not_compared(tmp_path, capsys):
 def test_a_run_folder_is_never_mixed_with_another_recipe(tmp_path, capsys):
     corpus = make_vector_corpus(tmp_path / "corpus").path
     common = ["--corpus", corpus, "--out", tmp_path / "run", "--quiet"]
-    assert run("train", "ravdess-av", "train.epochs=1", *common) == 0
-    assert run("train", "ravdess-av", "train.epochs=1", *common) == 0
-    assert run("train", "ravdess-av", "train.epochs=2", *common) == 1
+    assert run("train", "vectors", "train.epochs=1", *common) == 0
+    assert run("train", "vectors", "train.epochs=1", *common) == 0
+    assert run("train", "vectors", "train.epochs=2", *common) == 1
     assert "holds another run" in capsys.readouterr().err
 
 
 def test_another_corpus_is_scored_by_label_name(tmp_path, capsys):
     corpus = make_vector_corpus(tmp_path / "corpus").path
     out = tmp_path / "run"
-    assert run("train", "ravdess-av", "train.epochs=60", "train.batch_size=8", "--corpus", corpus, "--out", out, "--quiet") == 0
+    assert run("train", "vectors", "train.epochs=60", "train.batch_size=8", "--corpus", corpus, "--out", out, "--quiet") == 0
     other = make_vector_corpus(tmp_path / "other")
     table = other.table.copy()
     table["label"] = table["label"].replace({"angry": "disgust"})

@@ -150,7 +150,7 @@ def test_table_and_csv(demo_run, capsys):
 
 def test_runs_that_cannot_analyse_say_why(tmp_path, demo_run):
     corpus = make_vector_corpus(tmp_path / "corpus")
-    assert main(["train", "ravdess-av", "train.epochs=1", "--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert main(["train", "vectors", "train.epochs=1", "--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet"]) == 0
     with pytest.raises(BadRun, match="cannot analyse"):
         affuse.load(tmp_path / "run")
     with pytest.raises(MissingFile):

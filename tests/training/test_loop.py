@@ -74,7 +74,7 @@ def test_two_processes_equal_one(vector_corpus, tmp_path):
 
 def test_torchrun_trains_and_scores_once(vector_corpus, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "affuse", "train"]
-    options = ["ravdess-av", "train.epochs=2", "--corpus", vector_corpus.path, "--folds", 2, "--out", tmp_path / "run", "--quiet"]
+    options = ["vectors", "train.epochs=2", "--corpus", vector_corpus.path, "--folds", 2, "--out", tmp_path / "run", "--quiet"]
     done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [str(tmp_path / "run")]
@@ -186,17 +186,17 @@ def test_a_frozen_encoder_starts_from_a_run_and_stays_as_it_is(tmp_path):
 
     corpus = make_vector_corpus(tmp_path / "corpus")
     common = ["--corpus", str(corpus.path), "--quiet", "--no-score"]
-    assert main(["train", "ravdess-av", "train.epochs=2", "--only", "audio", "--out", str(tmp_path / "donor"), *common]) == 0
-    encoder = "{name: mlp, hidden: 256, members: 8, dropout: 0.5, input_dropout: 0.2, noise: 0.5, normalise: rank, clip: 3.0}"
+    assert main(["train", "vectors", "train.epochs=2", "--only", "audio", "--out", str(tmp_path / "donor"), *common]) == 0
+    encoder = "{name: mlp, hidden: 256, members: 8, dropout: 0.5, input_dropout: 0.2, noise: 0.5, clip: 3.0}"
     streams = [f"streams.audio_vec.encoder={encoder}", f"streams.audio_vec.init={tmp_path / 'donor'}", "streams.audio_vec.frozen=true"]
-    assert main(["train", "ravdess-av", "train.epochs=3", *streams, "--out", str(tmp_path / "run"), *common]) == 0
+    assert main(["train", "vectors", "train.epochs=3", *streams, "--out", str(tmp_path / "run"), *common]) == 0
     info, _, ((folder,),) = open_run(tmp_path / "run")
     assert set(info["init_hashes"]) == {"audio_vec"}
     donor, model = (run_model(f).encoders["audio_vec"].state_dict() for f in (tmp_path / "donor", folder))
     assert_same_weights(donor, model, 0.0)
     assert run_model(folder).encoders["text_vec"].net[1].weight.abs().sum() > 0
     wrong = ["streams.audio_vec.encoder={name: mlp, hidden: 8}", f"streams.audio_vec.init={tmp_path / 'donor'}"]
-    assert main(["train", "ravdess-av", "train.epochs=1", *wrong, "--out", str(tmp_path / "wrong"), *common]) == 2
+    assert main(["train", "vectors", "train.epochs=1", *wrong, "--out", str(tmp_path / "wrong"), *common]) == 2
 
 
 def test_members_are_trained_apart_and_averaged(tmp_path):
@@ -206,9 +206,9 @@ def test_members_are_trained_apart_and_averaged(tmp_path):
 
     corpus = make_vector_corpus(tmp_path / "corpus")
     common = ["--corpus", str(corpus.path), "--quiet", "train.epochs=2"]
-    assert main(["train", "ravdess-av", "train.members=2", "--out", str(tmp_path / "two"), *common]) == 0
+    assert main(["train", "vectors", "train.members=2", "--out", str(tmp_path / "two"), *common]) == 0
     for seed in (0, 1000):
-        assert main(["train", "ravdess-av", f"train.seed={seed}", "--out", str(tmp_path / str(seed)), *common]) == 0
+        assert main(["train", "vectors", f"train.seed={seed}", "--out", str(tmp_path / str(seed)), *common]) == 0
     _, _, ((a, b),) = open_run(tmp_path / "two")
     assert_same_weights(run_model(a).state_dict(), run_model(tmp_path / "0").state_dict(), 0.0)
     assert_same_weights(run_model(b).state_dict(), run_model(tmp_path / "1000").state_dict(), 0.0)
