@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from affuse.core.types import Output
+from affuse.objectives.cross_entropy import CrossEntropy, class_weights
+from affuse.objectives.focal import Focal
+from affuse.objectives.l1 import L1
+from tests.parts import CANDIDATES, random_batch
+
+STREAMS = (CANDIDATES[1], CANDIDATES[4])
+
+
+def setup(n=10, classes=4, seed=0):
+    torch.manual_seed(seed)
+    batch = random_batch(STREAMS, n, classes)
+    return batch, torch.randn(n, classes)
+
+
+def output(logits, unimodal=None):
+    return Output({"emotion": logits}, torch.zeros(len(logits), 1), unimodal or {})
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_equals_torch(smoothing):
+    batch, logits = setup()
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0])
+    objective = CrossEntropy(4, smoothing=smoothing)
+    wanted = nn.functional.cross_entropy(logits, batch.target["emotion"], label_smoothing=smoothing, reduction="none")
+    torch.testing.assert_close(objective(output(logits), batch), wanted)
+    objective.class_weight.copy_(weight)
+    ours = (objective(output(logits), batch) * objective.weights(batch)).sum() / objective.weights(batch).sum()
+    if smoothing == 0:
+        torch.testing.assert_close(ours, nn.functional.cross_entropy(logits, batch.target["emotion"], weight=weight))
+
+
+def test_soft_labels_are_expected_losses():
+    batch, logits = setup()
+    soft = torch.rand(10, 4).softmax(-1)
+    batch.target["emotion"] = soft
+    wanted = nn.functional.cross_entropy(logits, soft, reduction="none")
+    torch.testing.assert_close(CrossEntropy(4)(output(logits), batch), wanted)
+
+
+def test_focal_without_gamma_is_cross_entropy():
+    batch, logits = setup()
+    torch.testing.assert_close(Focal(4, gamma=0.0)(output(logits), batch), CrossEntropy(4)(output(logits), batch))
+
+
+def test_focal_factor_is_per_item_never_per_batch():
+    """Published defect: the factor was computed from the batch's mean loss."""
+    batch, logits = setup()
+    alone = [Focal(4)(output(logits[i : i + 1]), _row(batch, i)) for i in range(10)]
+    torch.testing.assert_close(Focal(4)(output(logits), batch), torch.cat(alone))
+    p = logits.softmax(-1).gather(1, batch.target["emotion"][:, None]).squeeze(1)
+    torch.testing.assert_close(Focal(4, gamma=2.0)(output(logits), batch), -((1 - p) ** 2) * p.log())
+
+
+def _row(batch, i):
+    from dataclasses import replace
+
+    rows = slice(i, i + 1)
+    target, known = ({"emotion": d["emotion"][rows]} for d in (batch.target, batch.target_mask))
+    return replace(batch, target=target, target_mask=known, present=batch.present[rows])
+
+
+def test_focal_gradient_is_finite_for_certain_items():
+    batch, _ = setup()
+    logits = (1000 * nn.functional.one_hot(batch.target["emotion"], 4).float()).requires_grad_()
+    Focal(4)(output(logits), batch).sum().backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("kind", ["balanced", "effective"])
+def test_class_weights_lift_rare_classes_and_keep_the_mean(kind):
+    count = torch.tensor([80.0, 15.0, 5.0, 0.0])
+    weights = class_weights(count, kind)
+    assert weights[0] < weights[1] < weights[2]
+    assert weights[3] == 0
+    assert (weights * count).sum() / count.sum() == pytest.approx(1)
+    if kind == "balanced":
+        torch.testing.assert_close(weights[:3] * count[:3], torch.full((3,), 100 / 3))
+
+
+def test_unimodal_terms_count_present_streams_only():
+    batch, logits = setup()
+    batch.present[3] = torch.tensor([True, False])
+    heads = {"vectors": {"emotion": torch.randn(10, 4)}, "words": {"emotion": torch.randn(10, 4)}}
+    plain, both = CrossEntropy(4), CrossEntropy(4, unimodal=0.5)
+    gap = both(output(logits, heads), batch) - plain(output(logits), batch)
+    one, two = (plain(output(h["emotion"]), batch) for h in heads.values())
+    torch.testing.assert_close(gap[3], 0.5 * one[3])
+    torch.testing.assert_close(gap[0], 0.25 * (one[0] + two[0]))
+
+
+def test_l1():
+    batch, _ = setup(3)
+    batch.target["emotion"] = torch.tensor([[1.0, 2.0], [0.0, 0.0], [float("nan"), 1.0]])
+    batch.target_mask["emotion"] = torch.tensor([True, True, False])
+    loss = L1(2)(output(torch.tensor([[2.0, 2.0], [1.0, 3.0], [0.0, 0.0]])), batch)
+    assert loss[:2].tolist() == [0.5, 2.0]
+    assert L1(2).weights(batch).tolist() == [1, 1, 0]
