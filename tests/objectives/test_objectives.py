@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.parts import CANDIDATES, random_batch
 from torch import nn
 
 from affuse.core.types import Output
 from affuse.objectives.cross_entropy import CrossEntropy, class_weights
 from affuse.objectives.focal import Focal
 from affuse.objectives.l1 import L1
-from tests.parts import CANDIDATES, random_batch
 
 STREAMS = (CANDIDATES[1], CANDIDATES[4])
 

@@ -14,6 +14,7 @@ import pytest
 
 from affuse.core.errors import BadRun, MissingFile
 from affuse.reporting import style
+from affuse.reporting.folder import read
 from affuse.reporting.plots import axis
 from affuse.reporting.report import write_report
 
@@ -384,7 +385,7 @@ def test_folds_are_all_drawn_with_their_mean(tmp_path: Path) -> None:
     assert styles.count("one") == 3 * 5
     assert styles.count("mean") == 3
     assert styles.count("chosen") == 3 * 5
-    assert "5 folds" in said(parsed)
+    assert "5 models" in said(parsed)
 
 
 def test_folds_in_one_file_are_the_same_picture(tmp_path: Path) -> None:
@@ -472,3 +473,12 @@ def test_an_axis_holds_its_values_and_has_distinct_round_ticks(values: list[floa
     assert 2 <= len(found.ticks) <= 9
     assert len({found.label(t) for t in found.ticks}) == len(found.ticks)
     assert all(0 <= found.share(v) <= 1 for v in values)
+
+
+def test_models_of_folds_and_members_are_all_found(tmp_path: Path) -> None:
+    for place in ("fold0/member0", "fold0/member1", "fold1/member0", "fold1/member1", "on-other", "fold0x"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / "metrics.jsonl").write_text('{"epoch": 1, "loss": 1.0}\n')
+    (tmp_path / "run.json").write_text('{"format": 1}')
+    assert [h.fold for h in read(tmp_path).histories] == [0, 0, 1, 1]
+    assert "4 models" in write_report(tmp_path).read_text()

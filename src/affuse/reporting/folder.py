@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from affuse.core.errors import BadRun, MissingFile
 from affuse.core.io import read_json
 
 FORMAT = 1
+
+
+_MODEL = re.compile(r"(?:fold(\d+))?/?(?:member\d+)?(?<=\d)")
 
 
 class History(NamedTuple):
@@ -67,20 +71,21 @@ def _object(path: Path) -> dict[str, Any] | None:
 
 
 def _histories(path: Path, run: dict[str, Any] | None, notes: list[str]) -> list[History]:
-    """The histories of the folder itself, by the fold its lines name, and of its sub folders fold0, fold1, ..."""
-    found: dict[int | None, History] = {}
+    """The histories of the folder itself, by the fold its lines name, and of its models: fold0, fold0/member1, ..."""
+    found: dict[str, History] = {}
     for line in _lines(path / "metrics.jsonl", notes):
         fold = integer(line.get("fold"))
         best = integer(mapping(run).get("best_epoch")) if fold is None else None
-        found.setdefault(fold, History(fold, {}, best)).epochs[line["epoch"]] = line
-    for sub in path.glob("fold*/metrics.jsonl"):
-        if not sub.parent.name[4:].isdigit():
+        found.setdefault(f"fold{fold}", History(fold, {}, best)).epochs[line["epoch"]] = line
+    for sub in path.glob("**/metrics.jsonl"):
+        match = _MODEL.fullmatch(sub.parent.relative_to(path).as_posix())
+        if match is None:
             continue
-        fold = int(sub.parent.name[4:])
         own = _object(sub.parent / "run.json")
         epochs = {line["epoch"]: line for line in _lines(sub, notes)}
-        found[fold] = History(fold, epochs, integer(mapping(own).get("best_epoch")))
-    return sorted((h for h in found.values() if h.epochs), key=lambda h: -1 if h.fold is None else h.fold)
+        fold = int(match[1]) if match[1] else None
+        found[match[0]] = History(fold, epochs, integer(mapping(own).get("best_epoch")))
+    return [history for _, history in sorted(found.items()) if history.epochs]
 
 
 def _lines(path: Path, notes: list[str]) -> list[dict[str, Any]]:

@@ -186,7 +186,8 @@ def protocol(folder: Folder) -> str:
     """How the score was made: everything that someone needs to repeat or to doubt it."""
     run, evaluation = mapping(folder.run), mapping(folder.evaluation)
     found, selection = mapping(evaluation.get("protocol")), mapping(run.get("selection"))
-    known = {"folds", "group_by", "groups", "selection", "interval", "seed", "mapping"}
+    known = {"folds", "group_by", "groups", "selection", "interval", "seed", "mapping", "n", "split", "split_hash"}
+    known |= {"configurations_tried"}
     n, whole = integer(evaluation.get("n")), integer(evaluation.get("n_split"))
     scored = "" if n is None else f"{n:,}" + ("" if whole is None else f" of {whole:,}")
     pairs = [

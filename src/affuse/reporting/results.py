@@ -205,7 +205,7 @@ def learning(folder: Folder) -> str | Absent:
     drawn = "".join(plots.curves(title, lines, chosen) for title, lines in panels if any(lines))
     absent = [title for title, lines in panels if not any(lines)]
     lines = (
-        f"{len(folder.histories)} folds, light, and their mean over the epochs that all reached, bold"
+        f"{len(folder.histories)} models (folds, members), light, and their mean over the epochs that all reached, bold"
         if len(folder.histories) > 1
         else f"{len(folder.histories[0].epochs)} epochs"
     )
