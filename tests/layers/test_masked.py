@@ -16,7 +16,6 @@ from affuse.layers.masked import (
     masked_max_pool,
     masked_mean,
     masked_softmax,
-    masked_std,
     pool_mask,
 )
 
@@ -97,13 +96,11 @@ def test_two_processes_equal_one_batch(tmp_path: Path) -> None:
         torch.testing.assert_close(p[3], norm.running_var)
 
 
-def test_moments_equal_each_row_alone() -> None:
+def test_mean_equals_each_row_alone() -> None:
     x = torch.randn(4, 9, 5)
     for i, n in enumerate(LENGTHS.tolist()):
         want = x[i, :n].mean(0) if n else torch.zeros(5)
         torch.testing.assert_close(masked_mean(x, MASK)[i], want)
-        want = x[i, :n].var(0, unbiased=False).add(1e-5).sqrt() if n else torch.zeros(5)
-        torch.testing.assert_close(masked_std(x, MASK)[i], want)
 
 
 def test_softmax_and_attention_ignore_padding_and_survive_empty_rows() -> None:

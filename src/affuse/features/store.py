@@ -7,8 +7,9 @@ written atomically and never changed; resuming adds shards.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,6 @@ class FeatureStore:
         """Id -> {type, message, remedy} of the utterances that could not be extracted."""
         path = self.path / "failures.json"
         return dict(io.read_json(path)) if path.exists() else {}
-
-    def size_bytes(self) -> int:
-        """Bytes on disk."""
-        return sum(p.stat().st_size for p in self.path.iterdir() if p.is_file())
 
     def get(self, name: str, start: float = 0.0, end: float | None = None) -> Feature:
         """The stored Feature of an id, or its steps with start <= time < end (seconds on the clip's clock).
@@ -228,7 +225,7 @@ def import_arrays(
     values[~np.isfinite(values)] = np.nan
     valid = ~np.isnan(values).reshape(len(values), -1).all(axis=1)
     spec = StreamSpec(path.name, modality or guess_modality(path.name), values.shape[1:], rate)
-    content = io.digest([ids, bounds.tolist(), values.tobytes().hex() if values.nbytes < 1 << 16 else _sum(values)])
+    content = io.digest([ids, bounds.tolist(), _sum(values)])
     with StoreWriter(path, store_card(spec, "imported", 1, {}, content_hash=content)) as writer:
         for i, name in enumerate(ids):
             part = slice(bounds[i], bounds[i + 1])
@@ -239,12 +236,4 @@ def import_arrays(
 
 
 def _sum(values: np.ndarray) -> str:
-    import hashlib
-
     return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
-
-
-def missing_ids(store: FeatureStore, ids: Iterable[str]) -> list[str]:
-    """Ids that the store lacks and did not fail on."""
-    failed = store.failures
-    return [i for i in ids if i not in store and i not in failed]

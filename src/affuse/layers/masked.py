@@ -26,12 +26,6 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * m).sum(1) / m.sum(1).clamp_min(1)
 
 
-def masked_std(x: Tensor, mask: Tensor, eps: float = 1e-5) -> Tensor:
-    """Standard deviation (biased) over the valid steps: [N, T, D] -> [N, D]; zeros for an empty row."""
-    variance = masked_mean((x - masked_mean(x, mask).unsqueeze(1)).square(), mask)
-    return (variance + eps).sqrt() * mask.any(1, keepdim=True)
-
-
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the True elements of `mask` (broadcastable to scores); all zeros where there is none."""
     weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim)
