@@ -168,7 +168,7 @@ class LogMelCNN(nn.Module):
         dropout: float = 0.3,
         conv_dropout: float = 0.05,
         stretch: float = 0.15,
-        shift: float = 3.0,
+        shift: float = 0.0,
         time_mask: float = 0.1,
         freq_mask: float = 0.12,
     ) -> None:
