@@ -110,13 +110,11 @@ class ConvFrames(nn.Module):
     `channels`: one per block; every block halves the bands, all but the first and last halve the time.
     """
 
-    def __init__(
-        self, bands: int, inputs: int, dim: int, channels: tuple[int, ...], pool: bool, dropout: float
-    ) -> None:
+    def __init__(self, bands: int, inputs: int, dim: int, channels: tuple[int, ...], dropout: float) -> None:
         super().__init__()
         widths, last = (inputs, *channels), len(channels) - 1
         self.blocks = nn.ModuleList(
-            ConvBlock(widths[k], width, 3 if k else 5, (2 if 0 < k < last else 1, 2), pool and k > 0, dropout)
+            ConvBlock(widths[k], width, 3 if k else 5, (2 if 0 < k < last else 1, 2), k > 0, dropout)
             for k, width in enumerate(channels)
         )
         for _ in channels:
@@ -164,7 +162,6 @@ class LogMelCNN(nn.Module):
         trim_db: float = 35.0,
         range_db: float = 60.0,
         channels: tuple[int, ...] = (16, 32, 64, 96),
-        pool: bool = True,
         dropout: float = 0.3,
         conv_dropout: float = 0.05,
         stretch: float = 0.15,
@@ -178,7 +175,7 @@ class LogMelCNN(nn.Module):
         self.dim = dim
         vary = {"stretch": stretch, "shift": shift, "time_mask": time_mask, "freq_mask": freq_mask}
         self.input = LogMelInput(spec, n_mels, window, hop, trim_db, range_db, vary)
-        self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, pool, conv_dropout)
+        self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, conv_dropout)
         self.dropout, self.pool = nn.Dropout(dropout), TimePool(dim, dropout)
         self.recurrent = self._recurrent()
 
