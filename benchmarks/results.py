@@ -47,7 +47,8 @@ def corpus_ravdess_av(path: Path) -> None:
     rest = {"file", "emotion", "intensity", "actor", "gender"}
     path.parent.mkdir(parents=True, exist_ok=True)
     csv = path.with_suffix(".csv")
-    pd.DataFrame({"id": ids, "label": table["emotion"], "speaker": table["actor"].astype(str)}).to_csv(csv, index=False)
+    rows = {"id": ids, "label": table["emotion"], "speaker": table["actor"].astype(str), "intensity": table["intensity"]}
+    pd.DataFrame(rows).to_csv(csv, index=False)
     affuse("import", "table", csv, path, "--name", "ravdess-av")
     columns = {"audio_features": list(table.columns[:middle]), "face_features": [c for c in table.columns[middle:] if c not in rest]}
     for name, chosen in columns.items():

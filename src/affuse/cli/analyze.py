@@ -74,7 +74,7 @@ def analyze_one(recognizer: Recognizer, clip: str, transcript: Path | None, wind
     try:
         return recognizer(clip, transcript, window)
     except AffuseError as error:
-        return Timeline(clip, 0.0, recognizer.name, recognizer.labels, [], error.to_dict())
+        return Timeline(clip, 0.0, recognizer.name, recognizer.labels, error=error.to_dict())
 
 
 def emit(timeline: Timeline, format: Format, first: bool) -> None:

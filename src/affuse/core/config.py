@@ -22,10 +22,15 @@ Part = dict[str, Any]
 
 @dataclass
 class TaskConfig:
-    """What is predicted: the manifest column and its label space (inferred from the corpus where empty)."""
+    """What is predicted: the manifest column and its label space (inferred from the corpus where empty).
+
+    `refine`: a column (intensity, say) whose values part every class into finer ones while training; answers add
+    their probabilities up again.
+    """
 
     column: str = "label"
     space: str = ""
+    refine: str = ""
 
 
 @dataclass

@@ -103,6 +103,18 @@ def infer_space(labels: Sequence[str]) -> LabelSpace:
     return LabelSpace("custom", tuple(sorted(names)))
 
 
+def refine_space(space: LabelSpace, labels: Sequence[str], values: Sequence[str]) -> tuple[LabelSpace, list[int]]:
+    """The finer classes "label value" that occur, and the index of each one's class in `space`."""
+    pairs = sorted({(space.index(label), value) for label, value in zip(labels, values, strict=True) if label})
+    names = tuple(finer(space.labels[i], value) for i, value in pairs)
+    return LabelSpace(f"{space.name}, refined", names), [i for i, _ in pairs]
+
+
+def finer(label: str, value: str) -> str:
+    """The name of the finer class of `label` (canonical or a known spelling); "" stays ""."""
+    return f"{canonical(label)} {value}".strip().lower() if label else ""
+
+
 def map_by_name(model: LabelSpace, corpus: LabelSpace) -> tuple[list[int], list[str], list[str]]:
     """How a model's classes meet another corpus, by name.
 

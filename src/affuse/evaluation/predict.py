@@ -61,4 +61,4 @@ def only(model: Model, encoded: Encoded, modalities: Collection[str] | None) -> 
 def to_prediction(model: Model, task: str, logits: torch.Tensor) -> np.ndarray:
     """Logits as probabilities (classes) or as values."""
     classes = model.spaces[task].kind == "classes"
-    return (logits.float().softmax(-1) if classes else logits.float()).cpu().numpy()
+    return (model.probabilities(task, logits) if classes else logits.float()).cpu().numpy()

@@ -37,14 +37,28 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class FaceTrack:
+    """One person's face: the stretches (s) in which it was seen, and those in which its mouth moved with the voice."""
+
+    id: int
+    seen: list[tuple[float, float]]
+    speaking: list[tuple[float, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Timeline:
-    """The analysis of one clip; iterates as (segment, label)."""
+    """The analysis of one clip; iterates as (segment, label).
+
+    `faces`: one track per person; `speech`: stretches (s) with a voice, None where nobody looked for one.
+    """
 
     clip: str
     duration: float
     model: str
     labels: tuple[str, ...]
     segments: list[Segment] = field(default_factory=list)
+    faces: list[FaceTrack] = field(default_factory=list)
+    speech: list[tuple[float, float]] | None = None
     error: dict[str, str] | None = None
 
     def __iter__(self) -> Iterator[tuple[Segment, str]]:
@@ -54,7 +68,7 @@ class Timeline:
         return len(self.segments)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fixed JSON layout: clip, duration, model, labels, segments, error."""
+        """The fixed JSON layout: clip, duration, model, labels, segments, faces, speech, error."""
         return asdict(self) | {"labels": list(self.labels)}
 
     def to_json(self) -> str:
@@ -80,4 +94,4 @@ def _rounded(value: Any) -> Any:
         return round(value, 4)
     if isinstance(value, dict):
         return {k: _rounded(v) for k, v in value.items()}
-    return [_rounded(v) for v in value] if isinstance(value, list) else value
+    return [_rounded(v) for v in value] if isinstance(value, list | tuple) else value

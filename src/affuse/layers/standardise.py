@@ -50,6 +50,22 @@ class Standardise(nn.Module):
         self.std.copy_(torch.where(std > 1e-6, std, 1.0))
 
 
+class RootStandardise(Standardise):
+    """Standardise after sign(x) sqrt|x|, which evens out shares, intensities and other skewed magnitudes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardised roots of x, always finite."""
+        return super().forward(_root(x))
+
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set the moments of the roots from (x [N, T, D], mask [N, T]) pairs of the training split."""
+        super().fit((_root(x), mask) for x, mask in batches)
+
+
+def _root(x: Tensor) -> Tensor:
+    return x.sign() * x.abs().sqrt()
+
+
 class RankGauss(nn.Module):
     """Every feature through its training distribution onto a standard normal; missing numbers (NaN) at 0.
 

@@ -19,7 +19,8 @@ from affuse.core.types import Batch, Encoded, Encoding, Output, StreamSpec
 class Model(nn.Module):
     """Encoders -> context -> fusion -> heads, for any subset of its streams.
 
-    `parts` holds {streams: {name: encoder part}, fusion: part, context: part}, each part {name, **options}.
+    `parts` holds {streams: {name: encoder part}, fusion: part, context: part}, each part {name, **options}, and
+    {refined: {task: [class of every finer class]}}: such a task's logits are those of the finer classes.
     """
 
     def __init__(
@@ -31,16 +32,17 @@ class Model(nn.Module):
         dims = {name: int(encoder.dim) for name, encoder in self.encoders.items()}  # type: ignore[arg-type]
         self.context = _part("contexts", parts["context"], dims)
         self.fusion = _part("fusions", parts["fusion"], dims)
+        refined = parts.get("refined", {})
+        widths = {t: len(refined.get(t, space)) for t, space in self.spaces.items()}
         self.late = getattr(self.fusion, "level", "features") == "decisions"
         self.heads = nn.ModuleDict(
-            {} if self.late else {t: nn.Linear(self.fusion.dim, len(space)) for t, space in self.spaces.items()}
+            {} if self.late else {t: nn.Linear(self.fusion.dim, width) for t, width in widths.items()}
         )
         self.stream_heads = nn.ModuleDict(
-            {n: nn.ModuleDict({t: nn.Linear(d, len(space)) for t, space in self.spaces.items()}) for n, d in dims.items()}
+            {n: nn.ModuleDict({t: nn.Linear(d, width) for t, width in widths.items()}) for n, d in dims.items()}
             if self.late or parts.get("unimodal")
             else {}
         )
-
         self.frozen: set[str] = set()
 
     def freeze(self, stream: str) -> None:
@@ -104,6 +106,14 @@ class Model(nn.Module):
             for t in self.spaces
         }
         return Output(logits, fused, unimodal)
+
+    def probabilities(self, task: str, logits: Tensor) -> Tensor:
+        """Probabilities [N, C] of the task's classes, those of finer classes added up."""
+        fine = logits.float().softmax(-1)
+        if task not in self.parts.get("refined", {}):
+            return fine
+        classes = torch.tensor(self.parts["refined"][task], device=fine.device)
+        return fine.new_zeros(len(fine), len(self.spaces[task])).index_add_(1, classes, fine)
 
     def _head_items(self) -> Iterable[tuple[str, Any]]:
         return self.stream_heads.items()

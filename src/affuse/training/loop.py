@@ -106,7 +106,7 @@ class Trainer:
 
     def _step(self, rows: np.ndarray) -> float:
         """One optimiser step on an effective batch, run in pieces whose loss is divided by the whole batch's weight."""
-        classes = {task: len(space) for task, space in self.model.spaces.items()}
+        classes = {task: len(space) for task, space in self.train.spaces.items()}
         pieces = [
             augment(self.train.batch(part).to(self.device), self.recipe.augment, classes)
             for part in share(rows, self.rank, self.world, self.config.accumulate)
@@ -202,7 +202,7 @@ def make_objectives(recipe: Recipe, train: Dataset, model: Model) -> nn.ModuleDi
         task = options.get("task", "emotion")
         if task not in model.spaces:
             raise BadConfig(f"objective '{name}' is for task '{task}'", f"the recipe's tasks are {', '.join(model.spaces)}")
-        space = model.spaces[task]
+        space = train.spaces[task]
         if space.kind not in registry.cards("objectives")[name]["tasks"]:
             fitting = [n for n, card in registry.cards("objectives").items() if space.kind in card["tasks"]]
             raise BadConfig(f"objective '{name}' is not for {space.kind}", f"choose one of {', '.join(fitting)}")

@@ -15,7 +15,7 @@ import torch
 from affuse.core import config, io, registry
 from affuse.core.config import Recipe, StreamConfig
 from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
-from affuse.core.labels import SPACES, LabelSpace
+from affuse.core.labels import SPACES, LabelSpace, finer, refine_space
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.features.store import FeatureStore
@@ -214,9 +214,9 @@ def _train_model(
     recipe = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + 1000 * member))
     seed_all(recipe.train.seed)
     spaces = spaces_of(recipe, corpus)
-    train_set = dataset(corpus, recipe, spaces, split == "train")
+    train_set, refined = training_set(corpus, recipe, spaces, split == "train")
     valid_set = dataset(corpus, recipe, spaces, split == "valid") if recipe.split.valid > 0 else None
-    model = Model(_parts(recipe), train_set.specs, spaces)
+    model = Model(_parts(recipe) | {"refined": refined}, train_set.specs, spaces)
     for name, stream in recipe.streams.items():
         if stream.init:
             start_encoder(model, name, open_run(Path(stream.init))[2][0][0])
@@ -240,7 +240,7 @@ def _train_model(
             "best_score": progress.best_score if valid_set is not None else None,
             "n": {s: int((split == s).sum()) for s in ("train", "valid", "test")},
             "groups": {s: sorted(set(corpus.table.loc[split == s, recipe.split.group_by])) for s in ("valid", "test")},
-            "majority": _majority(train_set, next(iter(spaces))),
+            "majority": _majority(dataset(corpus, recipe, spaces, split == "train"), next(iter(spaces))),
             "device": str(device),
             "complete": True,
         },
@@ -262,6 +262,24 @@ def dataset(corpus: Corpus, recipe: Recipe, spaces: Mapping[str, LabelSpace], ch
     columns = {name: task.column for name, task in recipe.tasks.items()}
     table = corpus.table[chosen].reset_index(drop=True)
     return Dataset(table, open_stores(corpus, list(recipe.streams)), columns, spaces)
+
+
+def training_set(
+    corpus: Corpus, recipe: Recipe, spaces: Mapping[str, LabelSpace], chosen: np.ndarray
+) -> tuple[Dataset, dict[str, list[int]]]:
+    """The chosen rows, labelled by the finer classes of every task with `refine`, and the class of each of those."""
+    data, refined = dataset(corpus, recipe, spaces, chosen), {}
+    for name, task in recipe.tasks.items():
+        if not task.refine:
+            continue
+        if task.refine not in data.table or spaces[name].kind != "classes":
+            raise BadConfig(f"tasks.{name}.refine = '{task.refine}' does not part classes", f"columns: {', '.join(data.table)}")
+        labels, values = data.table[task.column], data.table[task.refine].fillna("").astype(str)
+        fine, refined[name] = refine_space(spaces[name], labels.tolist(), values.tolist())
+        column = [finer(label, value) for label, value in zip(labels, values, strict=True)]
+        data.table, data.columns = data.table.assign(**{fine.name: column}), {**data.columns, name: fine.name}
+        data.spaces = {**data.spaces, name: fine}
+    return data, refined
 
 
 def _parts(recipe: Recipe) -> dict[str, Any]:

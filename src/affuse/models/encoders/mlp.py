@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
 from affuse.layers.masked import masked_mean
-from affuse.layers.standardise import RankGauss, Standardise
+from affuse.layers.standardise import RankGauss, RootStandardise, Standardise
 
 CARD = {
     "summary": "standardised vectors through a small MLP, then the mean over time",
@@ -22,11 +22,13 @@ CARD = {
     "licence": "Apache-2.0",
 }
 
+NORMS = {"zscore": Standardise, "root": RootStandardise, "rank": RankGauss}
+
 
 class MLP(nn.Module):
     """x [N, T, D] (NaN = missing number), mask [N, T] -> Encoding.
 
-    `hidden` and `layers`: width and depth; `normalise`: zscore, or rank (through the training distribution);
+    `hidden` and `layers`: width and depth; `normalise`: zscore, root (zscore of signed square roots), or rank (through the training distribution);
     `noise`: deviation of Gaussian noise on the normalised inputs, `input_dropout` falls on them too.
     `members` > 1: the last layer is that many groups of units, of which training keeps a random one per
     utterance and evaluation the mean: an ensemble inside one encoder.
@@ -42,7 +44,7 @@ class MLP(nn.Module):
         input_dropout: float = 0.0,
         noise: float = 0.0,
         members: int = 1,
-        normalise: Literal["zscore", "rank"] = "zscore",
+        normalise: Literal["zscore", "root", "rank"] = "zscore",
         clip: float = 5.0,
     ) -> None:
         super().__init__()
@@ -53,7 +55,7 @@ class MLP(nn.Module):
         if hidden % members:
             raise BadConfig(f"hidden = {hidden} does not part into {members} members", "make hidden a multiple of members")
         self.dim, self.members, self.noise = hidden, members, noise
-        self.norm = (Standardise if normalise == "zscore" else RankGauss)(spec.shape[0], clip)
+        self.norm = NORMS[normalise](spec.shape[0], clip)
         widths = [spec.shape[0], *[hidden] * layers]
         stack: list[nn.Module] = [nn.Dropout(input_dropout)]
         for a, b in zip(widths, widths[1:], strict=False):
