@@ -89,7 +89,8 @@ class AugmentConfig:
 class TrainConfig:
     """The loop; `batch_size` is the whole effective batch: `accumulate` parts of it are run one after another.
 
-    `members` > 1 trains that many models with different seeds and averages their probabilities.
+    `members` > 1 trains that many models with different seeds and averages their probabilities. `amp`: bfloat16
+    where it is safe; auto on a GPU only.
     """
 
     epochs: int = 40
@@ -99,7 +100,7 @@ class TrainConfig:
     selection: str = "uar"
     sampling: typing.Literal["natural", "balanced"] = "natural"
     ema: float = 0.0
-    amp: typing.Literal["auto", "off"] = "auto"
+    amp: typing.Literal["auto", "on", "off"] = "auto"
     keep: typing.Literal["best", "last"] = "best"
     members: int = 1
     seed: int = 0

@@ -102,7 +102,7 @@ class Model(nn.Module):
         if not self.late:
             return Output({t: head(fused) for t, head in self.heads.items()}, fused, unimodal)
         logits = {
-            t: self.fusion.combine(torch.stack([unimodal[s][t] for s in encoded.streams], 1), encoded.present)
+            t: self.fusion.combine(torch.stack([unimodal[s][t] for s in encoded.streams], 1), encoded)
             for t in self.spaces
         }
         return Output(logits, fused, unimodal)

@@ -68,7 +68,7 @@ class Trainer:
         self.optimizer = make_optimizer(nn.ModuleList([self.model, self.objectives]), recipe.optim)
         self.schedule = make_schedule(self.optimizer, recipe.optim, self.steps)
         self.average = Average(self.model, self.config.ema) if self.config.ema > 0 else None
-        self.amp = self.config.amp == "auto" and device.type == "cuda"
+        self.amp = self.config.amp == "on" or (self.config.amp == "auto" and device.type == "cuda")
         self.progress = Progress()
         self.best: dict[str, Tensor] | None = None
 

@@ -23,7 +23,7 @@ CARD = {
 class RepVGG(nn.Module):
     """x [N, T, H, W, 3] in 0..1, mask [N, T] -> Encoding; only frames under the mask are computed.
 
-    `channels` and `blocks` per stage, each stage halves the picture; `grey` averages the colours first;
+    `channels` and `blocks` per stage, each stage halves the picture (the first by `first_stride`); `grey` averages the colours first;
     every crop is standardised by its own mean and contrast, so lighting does not matter.
     """
 
@@ -36,6 +36,7 @@ class RepVGG(nn.Module):
         grey: bool = True,
         dropout: float = 0.3,
         pooling: str = "attention",
+        first_stride: int = 2,
     ) -> None:
         super().__init__()
         if len(spec.shape) != 3 or spec.shape[-1] != 3:
@@ -46,11 +47,12 @@ class RepVGG(nn.Module):
             raise BadConfig(f"pooling = {pooling!r}", "choose attention or mean")
         self.grey, self.dim = grey, channels[-1]
         layers: list[nn.Module] = []
-        width = 1 if grey else 3
+        width, stride = (1 if grey else 3), first_stride
         for out, count in zip(channels, blocks, strict=True):
             for i in range(count):
-                layers.append(RepVGGBlock(width, out, stride=2 if i == 0 else 1))
+                layers.append(RepVGGBlock(width, out, stride=stride if i == 0 else 1))
                 width = out
+            stride = 2
         self.trunk = nn.Sequential(*layers)
         self.dropout = nn.Dropout(dropout)
         self.pool = AttentionPool(self.dim) if pooling == "attention" else None

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from affuse.core.types import Encoded
+
 CARD = {
     "summary": "one head per stream; the logits of the streams present are added (or averaged)",
     "source": "common practice (decision-level fusion; a sum of logits is a product of experts)",
@@ -30,7 +32,8 @@ class Late(nn.Module):
         """The streams side by side, zeros where absent; [N, sum d_s]."""
         return torch.cat([h * present[:, i, None] for i, h in enumerate(pooled.values())], dim=1)
 
-    def combine(self, logits: Tensor, present: Tensor) -> Tensor:
-        """logits [N, S, C], present [N, S] -> [N, C]; zeros (no opinion) where nothing is present."""
+    def combine(self, logits: Tensor, encoded: Encoded) -> Tensor:
+        """logits [N, S, C] -> [N, C]; zeros (no opinion) where nothing is present."""
+        present = encoded.present
         total = (logits * present.unsqueeze(-1)).sum(1)
         return total if self.how == "sum" else total / present.sum(1, keepdim=True).clamp_min(1)

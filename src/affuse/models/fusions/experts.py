@@ -1,0 +1,58 @@
+"""Calibrated late fusion of experts that were trained apart."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from affuse.core.errors import BadConfig
+from affuse.core.types import Encoded
+from affuse.models.fusions.late import Late
+
+CARD = {
+    "summary": "calibrated experts: logits by temperature, reliability and amount of evidence, then added",
+    "source": "temperature: Guo et al., ICML 2017; weighted product of experts: Genest and Zidek 1986",
+    "entry": "Experts",
+    "needs": ["pooled"],
+    "level": "decisions",
+    "licence": "Apache-2.0",
+}
+
+
+class Experts(Late):
+    """logits = sum over present s of (r_s / max r) * n_s / (n_s + h_s) * z_s / T_s.
+
+    Per stream (1, 1 and 0 where not given): `temperature` T; `reliability` r, relative to the most reliable stream
+    present, so that an expert alone keeps its calibrated answer; `halfway` h, the number of usable steps n at which an
+    expert counts half. Raises BadConfig for a name that is no stream, or values outside T > 0, r > 0, h >= 0.
+    """
+
+    temperature: Tensor
+    reliability: Tensor
+    halfway: Tensor
+
+    def __init__(
+        self,
+        dims: dict[str, int],
+        *,
+        temperature: dict[str, float] | None = None,
+        reliability: dict[str, float] | None = None,
+        halfway: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__(dims)
+        for name, values, default in (("temperature", temperature, 1.0), ("reliability", reliability, 1.0), ("halfway", halfway, 0.0)):
+            given = dict(values or {})
+            if unknown := set(given) - set(dims):
+                raise BadConfig(f"{name} names {', '.join(sorted(unknown))}", f"the streams are {', '.join(dims)}")
+            if any(v < 0 or (v == 0 and name != "halfway") for v in given.values()):
+                raise BadConfig(f"{name} = {given}", "give numbers above 0" if name != "halfway" else "give numbers from 0 on")
+            self.register_buffer(name, torch.tensor([float(given.get(s, default)) for s in dims]), persistent=False)
+
+    def combine(self, logits: Tensor, encoded: Encoded) -> Tensor:
+        """logits [N, S, C] -> [N, C]; zeros (no opinion) where nothing is present."""
+        present = encoded.present.to(logits.dtype)
+        reliability = self.reliability * present
+        steps = torch.stack([encoded.mask[s].sum(1) for s in encoded.streams], 1).to(logits.dtype)
+        evidence = torch.where(self.halfway > 0, steps / (steps + self.halfway).clamp_min(1e-9), 1.0)
+        weight = reliability / reliability.amax(1, keepdim=True).clamp_min(1e-9) * evidence / self.temperature
+        return (logits * weight.unsqueeze(-1)).sum(1)
