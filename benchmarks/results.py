@@ -90,7 +90,7 @@ PLANS = {
     "ravdess-audio": {
         "corpus": corpus_ravdess_audio,
         "folds": 5,
-        "streams": ["waveform"],
+        "streams": ["waveform", "functionals"],
         "runs": {"audio": []},
     },
     "ravdess-av": {

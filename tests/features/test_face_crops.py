@@ -82,4 +82,43 @@ def test_constructing_is_cheap_and_the_card_is_honest(monkeypatch: pytest.Monkey
     assert extractor.spec.scale == pytest.approx(1 / 255)
     assert extractor.weights_hash == mtcnn.WEIGHTS_HASH
     assert CARD["entry"] == "FaceCrops"
-    assert CARD["version"] == 1
+    assert CARD["version"] == 2
+
+
+def test_crops_show_one_person_and_the_tracks_everybody(crops: FaceCrops, shared_data: Path) -> None:
+    clip = Clip(shared_data / "av_clips" / "openface__multi_face.avi", end=4.0)
+    tracks = crops.follow(clip)
+    assert len(tracks) == 3
+    assert all(track.views.shape == (len(track.steps), *crops.spec.shape) for track in tracks)
+    front = max(tracks, key=lambda track: track.prominence)
+    feature, again = crops(clip), crops.feature(clip, tracks)
+    np.testing.assert_array_equal(feature.values, again.values)
+    np.testing.assert_array_equal(feature.values[front.steps], front.views)
+    for track in tracks:
+        asked = crops.feature(clip, tracks, ids=[track.id])
+        assert asked.valid is not None
+        np.testing.assert_array_equal(np.flatnonzero(asked.valid), track.steps)
+        np.testing.assert_array_equal(asked.values[track.steps], track.views)
+
+
+def test_a_finer_grid_gives_the_same_steps(shared_data: Path) -> None:
+    clip = Clip(shared_data / "av_clips" / "grid__bbaf2n.mpg")
+    extractor = FaceCrops(fps=2.0)
+    tracker = extractor.tracker(finer=5)
+    tracks = extractor.follow(clip, tracker)
+    fine, coarse = extractor.feature(clip, tracks, finer=5), extractor(clip)
+    assert len(tracks[0].steps) == 30
+    assert fine.values.shape == coarse.values.shape == (6, 48, 48, 3)
+    assert fine.coverage == coarse.coverage == 1.0
+    assert np.abs(fine.values.astype(float) - coarse.values).mean((1, 2, 3)).max() < 12
+
+
+def test_blocks_of_a_recording_keep_the_ids(crops: FaceCrops, shared_data: Path) -> None:
+    path = shared_data / "av_clips" / "openface__multi_face.avi"
+    tracker = crops.tracker()
+    blocks = [crops.follow(Clip(path, start=start, end=start + 2.0), tracker) for start in (0.0, 2.0, 4.0)]
+    whole = crops.follow(Clip(path, end=6.0))
+    assert {track.id for block in blocks for track in block} == {track.id for track in whole}
+    for track in whole:
+        parts = [10 * i + part.steps for i, block in enumerate(blocks) for part in block if part.id == track.id]
+        np.testing.assert_array_equal(np.concatenate(parts), track.steps)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from tests.conftest import make_vector_corpus
 import affuse
 from affuse.cli.app import main
 from affuse.core.errors import BadConfig, BadMedia, BadRun, MissingFile
-from affuse.inference.recognizer import blocks, windows
-from affuse.inference.timeline import UNKNOWN
+from affuse.inference.recognizer import blocks, overlap_add, windows
+from affuse.inference.timeline import UNKNOWN, ModalityView, Segment
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip
 
@@ -40,7 +41,7 @@ def test_a_timeline_iterates_and_tabulates(recognizer, demo_run):
     assert len(frame) == len(timeline) == 1
     assert {"start", "end", "label", "coverage:audio", f"p:{label}"} <= set(frame.columns)
     row = json.loads(timeline.to_json())
-    assert set(row) == {"clip", "duration", "model", "labels", "segments", "error"}
+    assert set(row) == {"clip", "duration", "model", "labels", "segments", "faces", "speech", "notes", "error"}
     assert {"start", "end", "speaker", "label", "probabilities", "modalities", "text"} <= set(row["segments"][0])
 
 
@@ -144,8 +145,8 @@ def test_table_and_csv(demo_run, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("clip,start,end")
     assert len(lines) == 2
-    assert main(["analyze", clip, "--model", str(demo_run[0]), "--quiet", "--window", "0.5"]) == 0
-    assert capsys.readouterr().out.count("-") >= 3
+    assert main(["analyze", clip, "--model", str(demo_run[0]), "--quiet", "--every", "0.5"]) == 0
+    assert capsys.readouterr().out.count("0:0") >= 3
 
 
 def test_runs_that_cannot_analyse_say_why(tmp_path, demo_run):
@@ -161,14 +162,24 @@ def test_runs_that_cannot_analyse_say_why(tmp_path, demo_run):
         affuse.load(demo_run[0])(tmp_path / "corpus")
 
 
-@pytest.mark.parametrize(("duration", "seconds"), [(0.3, 4.0), (4.0, 4.0), (9.9, 4.0), (10.1, 4.0), (60.2, 2.0)])
-def test_windows_cover_the_clip_once(duration, seconds):
-    found = windows(duration, seconds)
+@pytest.mark.parametrize(("duration", "seconds", "step"), [(0.3, 4.0, 2.0), (4.0, 4.0, 2.0), (9.9, 4.0, 2.0), (10.1, 4.0, 1.0), (60.2, 2.0, 2.0)])
+def test_windows_cover_the_clip(duration, seconds, step):
+    found = windows(duration, seconds, step)
     assert found[0][0] == 0
     assert found[-1][1] == duration
-    assert all(a[1] == b[0] for a, b in zip(found, found[1:]))
-    assert all(b - a < 1.5 * seconds + 1e-9 for a, b in found)
-    assert len(found) == 1 or all(b - a >= seconds / 2 - 1e-9 for a, b in found)
+    assert all(b[0] - a[0] == pytest.approx(step) and b[0] <= a[1] for a, b in pairwise(found))
+
+
+def test_overlapping_windows_are_averaged_and_a_gap_stays_a_gap():
+    def window(start: float, happy: float | None) -> Segment:
+        p = {} if happy is None else {"happy": happy, "sad": 1 - happy}
+        return Segment(start, start + 4, None, None, p, {"audio": ModalityView(bool(p), 1.0 if p else 0.0, p)}, reason=None if p else "no sound")
+
+    found = overlap_add([window(0, 0.9), window(2, 0.5), window(4, None), window(6, None)], 2.0, 9.5)
+    assert [(s.start, s.end) for s in found] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9.5)]
+    assert [s.probabilities.get("happy") for s in found] == pytest.approx([0.9, 0.7, 0.5, None, None])
+    assert [s.modalities["audio"].coverage for s in found] == [1, 1, 0.5, 0, 0]
+    assert [s.reason for s in found] == [None, None, None, "no sound", "no sound"]
 
 
 def test_blocks_keep_order_and_bound_what_is_decoded():

@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
 import pytest
 
 from affuse.core.errors import BadMedia, MissingFile
-from affuse.media.subtitles import Caption, read_subtitles, sidecar
+from affuse.media.subtitles import Caption, find_captions, read_embedded, read_subtitles, sidecar
 
 SRT = """1
 00:00:01,000 --> 00:00:02,500
@@ -113,3 +119,121 @@ def test_sidecar(tmp_path):
     assert sidecar(clip) == tagged
     assert sidecar(clip) != (exact := written(tmp_path, "talk [1].vtt", VTT)) or exact
     assert sidecar(clip) == exact
+
+
+def test_turns_of_two_speakers_are_told_apart(tmp_path):
+    rows = [(1, 5, "ANN: one"), (2, 3, "BEN: two"), (4, 6, "ANN: three")]
+    captions = read_subtitles(written(tmp_path, "a.srt", cues(*rows)))
+    assert [(c.start, c.end, c.speaker) for c in captions] == [(1, 4, "ANN"), (2, 3, "BEN"), (4, 6, "ANN")]
+
+
+def test_cues_outside_the_clip_are_dropped_and_counted(tmp_path, caplog):
+    rows = cues((1, 3, "in"), (8, 12, "beyond the end"), (10, 11, "after"), (30, 40, "long after"), (9, 8, "back"))
+    early = "7\n-00:00:02,000 --> 00:00:00,500\nfrom the start\n\n8\n-00:00:02,000 --> -00:00:01,000\nbefore\n\n"
+    path = written(tmp_path, "a.srt", early + rows)
+    captions = read_subtitles(path, duration=10.0)
+    assert captions == [Caption(0, 0.5, "from the start"), Caption(1, 3, "in"), Caption(8, 10, "beyond the end")]
+    assert "1 cues without duration dropped, 0 overlapping ones cut or joined, 3 outside the clip" in caplog.text
+
+
+@pytest.mark.parametrize("rows", [[(9, 8, "back"), (7, 7, "nothing")], [(20, 21, "another film")]])
+def test_a_file_without_a_usable_cue_is_an_error_that_names_it(tmp_path, rows):
+    with pytest.raises(BadMedia, match=r"none of the \d cues of .*a\.srt"):
+        read_subtitles(written(tmp_path, "a.srt", cues(*rows)), duration=10.0)
+
+
+def text(words: str) -> bytes:
+    return words.encode()
+
+
+def counted(words: str) -> bytes:
+    return len(words.encode()).to_bytes(2) + words.encode()
+
+
+def event(words: str) -> bytes:
+    return f"0,0,Default,Ann Lee,0,0,0,,{words}".encode()
+
+
+Cue = tuple[float, float, bytes]
+
+
+def subtitled(path: Path, *tracks: tuple[str, list[Cue]], default: int | None = None, delay: float = 0.0) -> Path:
+    """Ten seconds of sound and subtitle streams of ready-made packets, everything `delay` s into the file's time."""
+    base = Fraction(1, 1000)
+    with av.open(str(path), "w") as file:
+        sound = file.add_stream("pcm_s16le" if path.suffix == ".mkv" else "aac", rate=16000, layout="mono")
+        streams = [file.add_mux_stream(codec) for codec, _ in tracks]
+        for i, stream in enumerate(streams):
+            stream.time_base = base
+            if default is not None:
+                stream.disposition = av.stream.Disposition.default if i == default else av.stream.Disposition(0)
+        silence = np.zeros((1, 160000), np.int16 if path.suffix == ".mkv" else np.float32)
+        frame = av.AudioFrame.from_ndarray(silence, "s16" if path.suffix == ".mkv" else "fltp", "mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, round(delay * 16000), Fraction(1, 16000)
+        for packet in (*sound.encode(frame), *sound.encode(None)):
+            file.mux(packet)
+        for stream, (_, rows) in zip(streams, tracks, strict=True):
+            for start, end, data in rows:
+                packet = av.Packet(data)
+                packet.pts = packet.dts = round((start + delay) * 1000)
+                packet.duration, packet.time_base, packet.stream = round((end - start) * 1000), base, stream
+                file.mux(packet)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "wrap", "first", "speaker"),
+    [
+        ("a.mkv", "subrip", text, "<i>Hello</i> {\\an8}there", None),
+        ("a.mkv", "webvtt", text, "<v Ann Lee>Hello <b>there</b></v>", "Ann Lee"),
+        ("a.mkv", "ass", event, "{\\i1}Hello{\\i0}\\N{a note}there", "Ann Lee"),
+        ("a.mp4", "mov_text", counted, "<i>Hello</i>\nthere", None),
+        ("a.mov", "mov_text", counted, "ANN LEE: Hello there", "ANN LEE"),
+    ],
+)
+def test_embedded(tmp_path, name: str, codec: str, wrap: Callable[[str], bytes], first: str, speaker: str | None):
+    rows = [(1.0, 2.5, wrap(first)), (4.0, 6.0, wrap("MAN 2: über & out"))]
+    captions = read_embedded(subtitled(tmp_path / name, (codec, rows)))
+    assert captions[0] == Caption(1.0, 2.5, "Hello there", speaker)
+    assert (captions[1].start, captions[1].end) == (4.0, 6.0)
+    assert captions[1].text.endswith("über & out")
+    assert len(captions) == 2
+
+
+def test_drawings_and_damaged_events_are_no_words(tmp_path):
+    rows = [(1, 2, event("{\\p1}m 0 0 l 10 10{\\p0}")), (3, 4, b"no fields"), (5, 6, event("words, with a comma"))]
+    captions = read_embedded(subtitled(tmp_path / "a.mkv", ("ass", rows)))
+    assert captions == [Caption(5, 6, "words, with a comma", "Ann Lee")]
+
+
+def test_the_default_text_stream_is_taken(tmp_path):
+    tracks = [("subrip", [(1.0, 2.0, text(words))]) for words in ("first", "second")]
+    assert read_embedded(subtitled(tmp_path / "a.mkv", *tracks))[0].text == "first"
+    assert read_embedded(subtitled(tmp_path / "b.mkv", *tracks, default=1))[0].text == "second"
+
+
+def test_embedded_times_are_on_the_clips_clock(tmp_path):
+    path = subtitled(tmp_path / "a.mkv", ("subrip", [(1.0, 2.0, text("hi"))]), delay=5.0)
+    assert read_embedded(path) == [Caption(1.0, 2.0, "hi")]
+
+
+def test_captions_come_from_the_given_file_then_the_sidecar_then_the_stream(tmp_path, talk):
+    rows = [(1.0, 2.0, text("inside")), (12.0, 13.0, text("after the end")), (14.0, 15.0, text("long after"))]
+    clip = subtitled(tmp_path / "a.mkv", ("subrip", rows))
+    inside = find_captions(clip)
+    assert [c.text for c in inside.captions] == ["inside"]
+    assert inside.dropped == 2
+    assert "subtitle stream 1" in inside.source
+    beside = written(tmp_path, "a.srt", cues((1, 2, "beside"), (1.5, 3, "next")))
+    assert [c.text for c in find_captions(clip).captions] == ["beside", "next"]
+    assert (find_captions(clip).changed, find_captions(clip).source) == (1, str(beside))
+    given = written(tmp_path, "other.vtt", VTT)
+    assert [c.text for c in find_captions(clip, given).captions] == ["Hi you"]
+    assert find_captions(clip, given).dropped == 1
+    assert find_captions(talk).captions == []
+
+
+def test_an_unusable_stream_is_counted_not_fatal(tmp_path):
+    clip = subtitled(tmp_path / "a.mkv", ("subrip", [(11.0, 12.0, text("late"))]))
+    assert (find_captions(clip).captions, find_captions(clip).dropped) == ([], 1)
+    assert read_embedded(clip) == []

@@ -44,5 +44,5 @@ def test_masking_a_modality_lowers_the_mean_confidence_of_experts_that_are_right
 
 @pytest.mark.parametrize("options", [{"temperature": {"smell": 1.0}}, {"reliability": {"face": 0.0}}, {"halfway": {"face": -1.0}}])
 def test_impossible_numbers_are_refused(options):
-    with pytest.raises(BadConfig, match="temperature|reliability|halfway"):
+    with pytest.raises(BadConfig, match=r"temperature|reliability|halfway"):
         Experts(DIMS, **options)

@@ -5,76 +5,86 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
-from affuse.cli.console import Device, Quiet, Threads, choose_device, output, print_error, progress
+from affuse.cli.console import Device, Quiet, Threads, choose_device, note, print_error, progress
+from affuse.cli.timeline_table import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from affuse.inference.recognizer import Recognizer
     from affuse.inference.timeline import Timeline
 
-Format = Literal["table", "json", "csv"]
+Format = Literal["table", "json", "csv", "html", "png", "elan", "textgrid", "webvtt"]
+SUFFIXES = {"json": ".json", "csv": ".csv", "html": ".html", "png": ".png", "elan": ".eaf", "textgrid": ".TextGrid", "webvtt": ".vtt"}
+FILES_ONLY = ("html", "png", "elan", "textgrid", "webvtt")
+SETTINGS, FAILURES = "analyze.json", "failures.json"
 
 
 def run(
     *clips: str,
-    model: Path,
+    model: str = "affuse-base",
     transcript: Path | None = None,
-    window: float | None = None,
-    format: Annotated[Format, Parameter(help="table, json (a line per clip) or csv")] = "table",
+    every: float | None = None,
+    format: Annotated[Format, Parameter(help=", ".join(get_args(Format)))] = "table",
+    out: Path | None = None,
+    workers: int = 1,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
-    """Analyse CLIPS with a trained run: segments with label, probabilities and coverage (exit 1 if one failed).
+    """Analyse CLIPS (files, folders, globs): who seems to feel what when, and how sure that is (exit 1 if one failed).
 
     Parameters
     ----------
     model
-        A run folder.
+        The shipped model, or a run folder.
     transcript
-        A .srt or .vtt file (default: the one beside the clip).
-    window
-        Length in seconds of the segments of clips without subtitles (default: as the model was trained).
+        A .srt or .vtt file (default: the one beside the clip, else the subtitles inside it).
+    every
+        A row every so many seconds (default: the subtitles, else the stretches of speech, else windows).
+    out
+        Folder for one file per clip; the same command again goes on where it stopped. html, png, elan, textgrid and
+        webvtt are files only (default: the working folder).
+    workers
+        Processes for several clips.
     """
     from affuse.core.errors import BadConfig
+    from affuse.inference.many import Job, analyze_many, find_clips
     from affuse.inference.recognizer import load
 
     if not clips:
-        raise BadConfig("no clip given", "affuse analyze CLIP... --model RUN")
-    if window is not None and not window > 0:
-        raise BadConfig(f"--window {window} is not a length in seconds", "give a number above 0")
-    recognizer = load(model, choose_device(device, threads))
-    return _answer(recognizer, clips, transcript, window, format, quiet)
-
-
-def _answer(
-    recognizer: Recognizer, clips: Sequence[str], transcript: Path | None, window: float | None, format: Format, quiet: bool
-) -> int:
-    failed = 0
-    with progress(quiet or len(clips) < 2) as bar:
-        task = bar.add_task("clips", total=len(clips))
-        for number, clip in enumerate(clips):
-            timeline = analyze_one(recognizer, clip, transcript, window)
-            failed += timeline.error is not None
-            emit(timeline, format, first=number == 0)
+        raise BadConfig("no clip given", "affuse analyze CLIP...")
+    if every is not None and not 0.1 <= every < float("inf"):
+        raise BadConfig(f"--every {every} is not a number of seconds", "give a number from 0.1 on")
+    if workers < 1:
+        raise BadConfig(f"--workers {workers}", "give at least 1")
+    if out is not None and format == "table":
+        raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(SUFFIXES)}")
+    found = find_clips(clips)
+    if transcript is not None and len(found) > 1:
+        raise BadConfig(f"--transcript for {len(found)} clips", "give one clip, or put a .srt or .vtt file beside each")
+    chosen = choose_device(device, threads)
+    recognizer = load(model, chosen)
+    job = Job(model, None if transcript is None else str(transcript), every, chosen)
+    folder = out if out is not None else Path() if format in FILES_ONLY else None
+    places = {} if folder is None else _places(found, folder, SUFFIXES[format])
+    if out is not None:
+        found = _left(out, places, {"model": model, "every": every, "format": format}, quiet)
+    failures: dict[str, dict[str, Any]] = {}
+    with progress(quiet or len(found) < 2) as bar:
+        task = bar.add_task("clips", total=len(found))
+        for number, timeline in enumerate(analyze_many(recognizer, job, found, workers)):
+            if timeline.error is not None:
+                failures[timeline.clip] = timeline.error
+            if folder is None:
+                emit(timeline, format, first=number == 0)
+            elif timeline.error is None:
+                write(timeline, format, places[timeline.clip])
+                note(f"{timeline.clip} -> {places[timeline.clip]}", quiet)
             bar.advance(task)
-    return 1 if failed else 0
-
-
-def analyze_one(recognizer: Recognizer, clip: str, transcript: Path | None, window: float | None) -> Timeline:
-    """The Timeline of a clip; a typed error becomes part of the answer, so that the other clips go on."""
-    from affuse.core.errors import AffuseError
-    from affuse.inference.timeline import Timeline
-
-    try:
-        return recognizer(clip, transcript, window)
-    except AffuseError as error:
-        return Timeline(clip, 0.0, recognizer.name, recognizer.labels, error=error.to_dict())
+    _list(failures, out, shown=folder is None)
+    return 1 if failures else 0
 
 
 def emit(timeline: Timeline, format: Format, first: bool) -> None:
@@ -90,19 +100,66 @@ def emit(timeline: Timeline, format: Format, first: bool) -> None:
         print_table(timeline)
 
 
-def print_table(timeline: Timeline) -> None:
-    """A readable table: one line per segment, a bar for the winning probability, coverage per modality."""
-    from rich.table import Table
+def write(timeline: Timeline, format: Format, path: Path) -> None:
+    """Write one answer to its file, aside and then renamed."""
+    from affuse.core import io
+    from affuse.inference import export
 
-    modalities = list(timeline.segments[0].modalities) if timeline.segments else []
-    title = f"{Path(timeline.clip).name}  {timeline.duration:.2f} s"
-    grid = Table(box=None, pad_edge=False, header_style="bold", title=title, title_justify="left")
-    for column in ("time", "label", "", *modalities, "text"):
-        grid.add_column(column)
-    for s, label in timeline:
-        p = s.probabilities.get(label, 0.0)
-        bar = f"{'█' * round(12 * p):<12} {p:.2f}" if s.label else f"({s.reason})"
-        coverage = [f"{s.modalities[m].coverage:.0%}" for m in modalities]
-        who = f"{s.speaker}: " if s.speaker else ""
-        grid.add_row(f"{s.start:.2f}-{s.end:.2f}", label, bar, *coverage, f"{who}{s.text or ''}")
-    output.print(grid)
+    if format == "html":
+        timeline.to_html(path)
+    elif format == "png":
+        timeline.plot(path)
+    else:
+        texts = {
+            "json": lambda: timeline.to_json() + "\n",
+            "csv": lambda: timeline.to_frame().to_csv(index=False),
+            "elan": lambda: export.to_elan(timeline),
+            "textgrid": lambda: export.to_textgrid(timeline),
+            "webvtt": lambda: export.to_webvtt(timeline),
+        }
+        io.write_text(path, texts[format]())
+
+
+def _places(clips: list[str], folder: Path, suffix: str) -> dict[str, Path]:
+    """The file of every clip: its path below the clips' common folder, named after the clip with `suffix` added.
+
+    A suffix of the clip's own is kept where two clips differ in nothing else.
+    """
+    paths = [Path(clip).absolute() for clip in clips]
+    root = Path(os.path.commonpath([p.parent for p in paths]))
+    bare = [p.relative_to(root).with_suffix("") for p in paths]
+    names = [b if bare.count(b) == 1 else p.relative_to(root) for b, p in zip(bare, paths, strict=True)]
+    return {clip: folder / f"{name}{suffix}" for clip, name in zip(clips, names, strict=True)}
+
+
+def _left(out: Path, places: dict[str, Path], settings: dict[str, Any], quiet: bool) -> list[str]:
+    """The clips whose file is not there yet, or older than the clip; BadRun if `out` holds other answers."""
+    from affuse.core import io
+    from affuse.core.errors import BadRun
+
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / SETTINGS).is_file() and (old := io.read_json(out / SETTINGS)) != settings:
+        raise BadRun(f"{out} holds answers for {old}", "choose another --out, or delete it")
+    io.write_json(out / SETTINGS, settings)
+
+    def done(clip: str) -> bool:
+        file, source = places[clip], Path(clip)
+        return file.is_file() and source.is_file() and file.stat().st_mtime >= source.stat().st_mtime
+
+    left = [clip for clip in places if not done(clip)]
+    for file in places.values():
+        file.parent.mkdir(parents=True, exist_ok=True)
+    if len(left) < len(places):
+        note(f"{len(places) - len(left)} of {len(places)} clips are there already", quiet)
+    return left
+
+
+def _list(failures: dict[str, dict[str, Any]], out: Path | None, shown: bool) -> None:
+    """Print the failed clips (unless already `shown` one by one) and record them beside the answers."""
+    from affuse.core import io
+
+    if not shown:
+        for clip, error in failures.items():
+            print_error(f"{clip}: {error['message']}", error["remedy"])
+    if out is not None:
+        io.write_json(out / FAILURES, failures)

@@ -12,15 +12,16 @@ SIZE = {"conversations": 24, "utterances": 4, "speakers": 24, "seconds": 1.6}
 
 def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = False) -> int:
     """Generate a synthetic corpus, extract, train, evaluate, report, and analyse one of its clips, all below OUT."""
-    from affuse.cli.analyze import analyze_one, print_table
     from affuse.cli.console import choose_device
     from affuse.cli.extract import extract_into
     from affuse.cli.import_ import summary
+    from affuse.cli.timeline_table import print_table
     from affuse.cli.train import print_scores, train_with_progress
     from affuse.core import registry
     from affuse.core.config import load_recipe
     from affuse.core.io import write_text
     from affuse.evaluation.protocol import evaluate
+    from affuse.inference.many import analyze_one
     from affuse.inference.recognizer import load
     from affuse.reporting.report import write_report
     from affuse.training.run import bind, missing_stores
@@ -45,7 +46,7 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
         print_scores(result)
     note("[bold]5/5[/] analyse a clip that the model has not seen", quiet)
     clip = corpus.path / corpus.table.loc[corpus.table["split"] == "test", "video"].iloc[0]
-    timeline = analyze_one(load(out / "run", device), str(clip), None, None)
+    timeline = analyze_one(load(out / "run", device), str(clip))
     print_table(timeline)
     write_text(out / "timeline.json", timeline.to_json() + "\n")
     output.print("\n[yellow]The corpus is synthetic: these numbers show that the way works, nothing about people.[/]")

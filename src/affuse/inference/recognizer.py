@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +12,44 @@ import numpy as np
 import torch
 
 from affuse.core import io
-from affuse.core.errors import AffuseError, BadMedia, BadRun, MissingFile
+from affuse.core.errors import AffuseError, BadMedia, BadRun, MissingDependency, MissingFile, UnknownName
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
 from affuse.evaluation.predict import predict_subsets
 from affuse.features.collate import collate
 from affuse.features.extract import checked, make_extractor
+from affuse.features.face_crops import FaceCrops
+from affuse.inference.people import Block, People
 from affuse.inference.timeline import ModalityView, Segment, Timeline
+from affuse.inference.words import is_english
 from affuse.media.clip import Clip
-from affuse.media.probe import probe
-from affuse.media.subtitles import Caption, read_subtitles, sidecar
-from affuse.models.model import Model
+from affuse.media.probe import ClipInfo, probe
+from affuse.media.speech import STEP, find_speech
+from affuse.media.subtitles import Caption, find_captions
+from affuse.models.model import Model, load_model
 from affuse.training.run import open_run, run_model
 
+PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 BLOCK_SECONDS = 60.0
+VOICE_SECONDS = 0.25  # of voice in a stretch, below which nobody speaks there
+LACKING = {"audio": "no sound", "vision": "no face", "text": "no words"}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a model may answer: `voice` says that sound counts only where somebody speaks, `language` ("en") which
+    words it knows, `least` how probable a label must be."""
+
+    voice: bool = False
+    language: str = ""
+    least: float = 0.0
 
 
 @dataclass
 class Recognizer:
-    """A trained run, ready for clips: `recognizer("talk.mp4")` gives a Timeline.
+    """A trained model, ready for clips: `recognizer("talk.mp4")` gives a Timeline.
 
-    A run of several folds or members answers with the mean of its models' probabilities.
+    A run of several folds or members answers with the mean of its models' probabilities. `unusable`: streams whose
+    extractor is not installed, and what to do about it; they count as absent.
     """
 
     name: str
@@ -39,85 +57,166 @@ class Recognizer:
     extractors: dict[str, Any]
     seconds: float
     device: torch.device
+    rules: Rules = Rules()
+    unusable: dict[str, MissingDependency] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The labels of the model's first task."""
         return next(iter(self.models[0].spaces.values())).labels
 
-    def __call__(self, clip: str | Path, transcript: str | Path | None = None, window: float | None = None) -> Timeline:
-        """Analyse a clip in the stretches of its subtitles, else in windows of `window` seconds.
+    @property
+    def modalities(self) -> list[str]:
+        """The modalities of the model, in affuse's order."""
+        return [m for m in MODALITIES if m in set(self.models[0].modality.values())]
 
-        Raises MissingFile or BadMedia for what cannot be read.
+    def __call__(self, clip: str | Path, transcript: str | Path | None = None, every: float | None = None) -> Timeline:
+        """Analyse a clip in the stretches of its subtitles, else of its speech, else in overlapping windows.
+
+        `every`: a row every so many seconds, from windows, whatever is said. Raises MissingFile or BadMedia for what
+        cannot be read.
         """
         path = Path(clip)
         info = probe(path)
-        captions = _captions(path, transcript)
         if info.duration <= 0 or not (info.audio or info.video):
             raise BadMedia(f"{path} has no sound and no picture", "give a clip with at least one of them")
-        if captions:
-            pieces = [c for c in captions if c.start < info.duration]
-        else:
-            pieces = [Caption(a, b, "") for a, b in windows(info.duration, window or self.seconds)]
-        segments = [s for block in blocks(pieces) for s in self._segments(path, block, info.duration)]
-        return Timeline(os.fspath(clip), info.duration, self.name, self.labels, segments)
+        words = find_captions(path, transcript)
+        voice, speech = find_speech(path)
+        notes = [f"{s}: {e.message}; {e.remedy}" for s, e in self.unusable.items()]
+        if words.dropped or words.changed:
+            notes.append(f"{words.source}: {words.dropped} captions dropped and {words.changed} changed for their times")
+        pieces, step = self._pieces(info.duration, words.captions, speech, every)
+        found = _Look(self, path, info, voice)
+        segments = [s for block in blocks(pieces) for s in found.segments(block)]
+        if step:
+            segments = [self.settled(s) for s in overlap_add(segments, step, info.duration)]
+        faces = found.people.faces() if found.people else []
+        return Timeline(
+            os.fspath(clip), info.duration, self.name, self.labels, segments, faces, speech if info.audio else None, notes
+        )
 
-    def _segments(self, path: Path, block: Sequence[Caption], duration: float) -> list[Segment]:
-        """The answers for one block of neighbouring stretches, its media decoded once."""
-        spans = [(c.start, min(c.end, duration)) for c in block]
-        features = self._features(path, block, spans)
-        batch = collate(self.models[0].streams, features)
-        modalities = [m for m in MODALITIES if m in set(self.models[0].modality.values())]
-        subsets = [tuple(modalities), *[(m,) for m in modalities]]
-        task = next(iter(self.models[0].spaces))
-        answers = [predict_subsets(model, _One(batch), self.device, list(subsets)) for model in self.models]
-        means = [np.mean([a[i][task] for a in answers], axis=0) for i in range(len(subsets))]
+    def _pieces(
+        self, duration: float, captions: list[Caption], speech: list[tuple[float, float]], every: float | None
+    ) -> tuple[list[Caption], float]:
+        """What is answered for, and the step of overlapping windows (0: stretches that stand for themselves)."""
+        if every is None and captions:
+            return captions, 0.0
+        if every is None and speech:
+            return [Caption(a, b, "") for a, b in speech], 0.0
+        step = every or self.seconds / 2
+        spans = windows(duration, max(self.seconds, step), step)
+        return [Caption(a, b, " ".join(c.text for c in captions if a <= (c.start + c.end) / 2 < b)) for a, b in spans], step
+
+    def settled(self, s: Segment) -> Segment:
+        """The segment with its label, or without one where none is probable enough."""
+        if not s.probabilities:
+            return s
+        label = max(s.probabilities, key=lambda k: s.probabilities[k])
+        if s.probabilities[label] < self.rules.least:
+            return replace(s, label=None, reason=f"no emotion stands out ({label} {s.probabilities[label]:.2f})")
+        return replace(s, label=label)
+
+    def named(self, values: np.ndarray) -> dict[str, float]:
+        """Probabilities [C] by label."""
+        return {label: float(v) for label, v in zip(self.labels, values, strict=True)}
+
+
+class _Look:
+    """One clip while it is analysed, block by block; its picture is decoded once, and whoever is in it is followed."""
+
+    def __init__(self, recognizer: Recognizer, path: Path, info: ClipInfo, voice: np.ndarray) -> None:
+        self.recognizer, self.path, self.info, self.voice = recognizer, path, info, voice
+        self.specs = recognizer.models[0].streams
+        crops = next((e for e in recognizer.extractors.values() if isinstance(e, FaceCrops)), None)
+        self.people = People(crops, voice) if crops is not None and info.video else None
+
+    def segments(self, block: Sequence[Caption]) -> list[Segment]:
+        """The answers for one block of neighbouring stretches."""
+        spans = [(c.start, min(c.end, self.info.duration)) for c in block]
+        seen = self.people.follow(self.path, max(b for _, b in spans)) if self.people else None
+        reasons: list[dict[str, str]] = [dict(LACKING) for _ in block]
+        features = {s.name: self._features(s, block, spans, seen, reasons) for s in self.specs}
+        batch = collate(self.specs, features)
+        means = self._answers(batch)
         return [
-            self._segment(i, caption, span, batch, features, means, modalities)
+            self._segment(i, caption, span, seen, batch, features, means, reasons[i])
             for i, (caption, span) in enumerate(zip(block, spans, strict=True))
         ]
 
+    def _answers(self, batch: Batch) -> list[np.ndarray]:
+        """Mean probabilities [N, C] over the models: of all modalities together, then of each alone."""
+        r = self.recognizer
+        subsets = [tuple(r.modalities), *[(m,) for m in r.modalities]]
+        task = next(iter(r.models[0].spaces))
+        answers = [predict_subsets(model, _One(batch), r.device, list(subsets)) for model in r.models]
+        return [np.mean([a[i][task] for a in answers], axis=0) for i in range(len(subsets))]
+
     def _features(
-        self, path: Path, block: Sequence[Caption], spans: Sequence[tuple[float, float]]
-    ) -> dict[str, list[Feature]]:
-        """Features per stream and stretch: timed streams are extracted once per block and cut, others per stretch."""
-        start, end = min(a for a, _ in spans), max(b for _, b in spans)
-        found: dict[str, list[Feature]] = {}
-        for spec in self.models[0].streams:
-            extractor = self.extractors[spec.name]
-            if spec.rate > 0:
-                whole = checked(extractor(Clip(video=path, start=start, end=end)), spec.name)
-                found[spec.name] = [whole.between(spec.rate, a - start, b - start) for a, b in spans]
-            else:
-                clips = [Clip(path, None, c.text or None, a, b) for c, (a, b) in zip(block, spans, strict=True)]
-                found[spec.name] = [checked(extractor(c), spec.name) for c in clips]
-        return found
+        self,
+        spec: StreamSpec,
+        block: Sequence[Caption],
+        spans: Sequence[tuple[float, float]],
+        seen: Block | None,
+        reasons: list[dict[str, str]],
+    ) -> list[Feature]:
+        """One stream's Feature per stretch, absent where the rules say so (`reasons` gets why)."""
+        extractor = self.recognizer.extractors.get(spec.name)
+        absent = Feature(np.zeros((0, *spec.shape), np.float32))
+        if extractor is None:
+            for reason in reasons:
+                reason[spec.modality] = f"{spec.name} cannot be used"
+            return [absent] * len(block)
+        if seen is not None and isinstance(extractor, FaceCrops):
+            return [checked(seen.crops(*span), spec.name) for span in spans]
+        use = [self._usable(spec, c, span, reason) for c, span, reason in zip(block, spans, reasons, strict=True)]
+        if spec.rate > 0 and any(use):
+            start, end = min(a for a, _ in spans), max(b for _, b in spans)
+            whole = checked(extractor(Clip(video=self.path, start=start, end=end)), spec.name)
+            found = [whole.between(spec.rate, a - start, b - start) for a, b in spans]
+        else:
+            clips = [Clip(self.path, None, c.text or None, a, b) for c, (a, b) in zip(block, spans, strict=True)]
+            found = [checked(extractor(c), spec.name) if u else absent for c, u in zip(clips, use, strict=True)]
+        return [f if u else absent for f, u in zip(found, use, strict=True)]
+
+    def _usable(self, spec: StreamSpec, caption: Caption, span: tuple[float, float], reason: dict[str, str]) -> bool:
+        """Whether the model's rules allow this stretch of a stream; `reason` gets why not."""
+        rules = self.recognizer.rules
+        if spec.modality == "audio" and rules.voice and self.info.audio:
+            first, last = (round(t / STEP) for t in span)
+            if (self.voice[first:last] >= 0.5).sum() * STEP < min(VOICE_SECONDS, (span[1] - span[0]) / 2):
+                reason["audio"] = "no speech"
+                return False
+        if spec.modality == "text" and rules.language == "en" and not is_english(caption.text):
+            reason["text"] = "words are not English"
+            return False
+        return True
 
     def _segment(
         self,
         i: int,
         caption: Caption,
         span: tuple[float, float],
+        seen: Block | None,
         batch: Batch,
         features: dict[str, list[Feature]],
         means: list[np.ndarray],
-        modalities: Sequence[str],
+        reason: dict[str, str],
     ) -> Segment:
-        specs = self.models[0].streams
-        present = {m: any(bool(batch.present[i, k]) for k, s in enumerate(specs) if s.modality == m) for m in modalities}
+        r = self.recognizer
+        present = {m: any(bool(batch.present[i, k]) for k, s in enumerate(self.specs) if s.modality == m) for m in r.modalities}
         views = {
-            m: ModalityView(present[m], _coverage(m, specs, features, i), self._named(mean[i]) if present[m] else {})
-            for m, mean in zip(modalities, means[1:], strict=True)
+            m: ModalityView(present[m], self._coverage(m, features, i), r.named(mean[i]) if present[m] else {})
+            for m, mean in zip(r.modalities, means[1:], strict=True)
         }
+        face = seen.speaker(*span) if seen else None
+        speaker = caption.speaker or (None if face is None else f"face {face + 1}")
         text = caption.text or None
         if not any(present.values()):
-            return Segment(*span, caption.speaker, None, {}, views, text, _reason(modalities))
-        probabilities = self._named(means[0][i])
-        label = max(probabilities, key=lambda k: probabilities[k])
-        return Segment(*span, caption.speaker, label, probabilities, views, text)
+            return Segment(*span, speaker, None, {}, views, text, ", ".join(reason[m] for m in r.modalities))
+        return r.settled(Segment(*span, speaker, None, r.named(means[0][i]), views, text))
 
-    def _named(self, values: np.ndarray) -> dict[str, float]:
-        return {label: float(v) for label, v in zip(self.labels, values, strict=True)}
+    def _coverage(self, modality: str, features: dict[str, list[Feature]], i: int) -> float:
+        return max(features[s.name][i].coverage for s in self.specs if s.modality == modality)
 
 
 @dataclass
@@ -130,30 +229,90 @@ class _One:
         yield self.batch
 
 
-def load(run: str | Path, device: str = "cpu") -> Recognizer:
-    """The Recognizer of a run folder. Raises MissingFile or BadRun.
+def load(run: str | Path = "affuse-base", device: str = "cpu") -> Recognizer:
+    """The Recognizer of a shipped model or a run folder. Raises UnknownName, MissingFile or BadRun.
 
-    A run on imported features cannot be used: nothing here can make those features from a clip.
+    A run on imported features cannot be used: nothing here can make those features from a clip. A stream whose
+    extractor lacks a package counts as absent (`unusable`), unless it is the only one.
     """
     path = Path(run)
     if not path.exists():
-        raise MissingFile(f"no run {path}", "train one (affuse train ...) or give the path of a run folder")
-    info, _, folds = open_run(path)
-    folders = [folder for members in folds for folder in members]
-    models = [run_model(folder).to(device) for folder in folders]
-    parameters = io.read_json(folders[0] / "model.json")["extractors"]
-    try:
-        extractors = {s.name: make_extractor(s.name, parameters[s.name]) for s in models[0].streams}
-    except AffuseError as error:
-        raise BadRun(f"{path} cannot analyse clips: {error.message}", "use a run whose streams are extractors") from error
-    return Recognizer(path.name, models, extractors, info.get("typical_seconds") or 4.0, torch.device(device))
+        shipped = {p.name: p for p in PRETRAINED.iterdir()} if PRETRAINED.is_dir() else {}
+        if len(path.parts) > 1:
+            raise MissingFile(f"no run {path}", "train one (affuse train ...) or give the path of a run folder")
+        if path.name not in shipped:
+            raise UnknownName.among("model or run folder", path.name, shipped)
+        path = shipped[path.name]
+    if (path / "card.json").is_file():
+        described = io.read_json(path / "model.json")
+        models, seconds = [load_model(described, path / "model.safetensors").to(device)], described["typical_seconds"]
+        rules = Rules(**described["rules"])
+    else:
+        info, _, folds = open_run(path)
+        folders = [folder for members in folds for folder in members]
+        described = io.read_json(folders[0] / "model.json")
+        models, seconds, rules = [run_model(f).to(device) for f in folders], info.get("typical_seconds") or 4.0, Rules()
+    extractors, unusable = _extractors(path, models[0].streams, described["extractors"])
+    return Recognizer(path.name, models, extractors, seconds, torch.device(device), rules, unusable)
 
 
-def windows(duration: float, seconds: float) -> list[tuple[float, float]]:
-    """Stretches of `seconds` that cover [0, duration]; a rest shorter than half a window joins the one before."""
-    count = max(1, int(duration / seconds + 0.5))
-    edges = [k * seconds for k in range(count)] + [duration]
-    return list(zip(edges, edges[1:], strict=False))
+def _extractors(
+    path: Path, streams: Sequence[StreamSpec], parameters: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, MissingDependency]]:
+    """The extractor of every stream, and the error of each one that lacks a package."""
+    found: dict[str, Any] = {}
+    lacking: dict[str, MissingDependency] = {}
+    for spec in streams:
+        try:
+            extractor = make_extractor(spec.name, parameters[spec.name])
+            if extractor.spec.shape != spec.shape:
+                raise BadRun(f"{spec.name} gives {extractor.spec.shape} here, not {spec.shape}", "check its options")
+            found[spec.name] = extractor
+        except MissingDependency as error:
+            lacking[spec.name] = error
+        except AffuseError as error:
+            raise BadRun(f"{path} cannot analyse clips: {error.message}", "use a run whose streams are extractors") from error
+    if not found:
+        raise next(iter(lacking.values()))
+    return found, lacking
+
+
+def windows(duration: float, seconds: float, step: float) -> list[tuple[float, float]]:
+    """Stretches of `seconds` every `step` seconds that cover [0, duration]; the last ends there."""
+    starts = np.arange(max(1, int(np.ceil((duration - seconds) / step - 1e-6)) + 1)) * step
+    return [(float(a), float(min(a + seconds, duration))) for a in starts]
+
+
+def overlap_add(segments: Sequence[Segment], step: float, duration: float) -> list[Segment]:
+    """One segment per `step` seconds: the mean answer of the windows over it, of each modality by its coverage too.
+
+    Labels are left open. A window without an answer counts for nothing; a rest shorter than half a step joins the
+    one before.
+    """
+    count = max(1, int(duration / step + 0.5))
+    edges = [k * step for k in range(count)] + [duration]
+    found = []
+    for a, b in zip(edges, edges[1:], strict=False):
+        over = [s for s in segments if s.start < b - 1e-6 and s.end > a + 1e-6]
+        near = min(over, key=lambda s: abs(s.start + s.end - a - b))
+        views = {m: _mean_view([s.modalities[m] for s in over]) for m in near.modalities}
+        answers = [s.probabilities for s in over if s.probabilities]
+        found.append(
+            replace(
+                near, start=a, end=b, label=None, probabilities=_mean(answers), modalities=views,
+                reason=near.reason if not answers else None,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _mean_view(views: Sequence[ModalityView]) -> ModalityView:
+    answers = [v.probabilities for v in views if v.present]
+    return ModalityView(bool(answers), float(np.mean([v.coverage for v in views])), _mean(answers))
+
+
+def _mean(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {k: float(np.mean([a[k] for a in answers])) for k in answers[0]} if answers else {}
 
 
 def blocks(pieces: Sequence[Caption], seconds: float = BLOCK_SECONDS) -> Iterator[list[Caption]]:
@@ -166,17 +325,3 @@ def blocks(pieces: Sequence[Caption], seconds: float = BLOCK_SECONDS) -> Iterato
         block.append(piece)
     if block:
         yield block
-
-
-def _captions(path: Path, transcript: str | Path | None) -> list[Caption]:
-    found = Path(transcript) if transcript is not None else sidecar(path)
-    return read_subtitles(found) if found is not None else []
-
-
-def _coverage(modality: str, specs: Sequence[StreamSpec], features: dict[str, list[Feature]], i: int) -> float:
-    return max(features[s.name][i].coverage for s in specs if s.modality == modality)
-
-
-def _reason(modalities: Sequence[str]) -> str:
-    lacking = {"audio": "no sound", "vision": "no face", "text": "no words"}
-    return ", ".join(lacking[m] for m in modalities)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ class FaceTrack:
 class Timeline:
     """The analysis of one clip; iterates as (segment, label).
 
-    `faces`: one track per person; `speech`: stretches (s) with a voice, None where nobody looked for one.
+    `faces`: one track per person; `speech`: stretches (s) with a voice, None where there is no sound;
+    `notes`: what the reader should know, such as a modality that could not be used.
     """
 
     clip: str
@@ -59,6 +61,7 @@ class Timeline:
     segments: list[Segment] = field(default_factory=list)
     faces: list[FaceTrack] = field(default_factory=list)
     speech: list[tuple[float, float]] | None = None
+    notes: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
 
     def __iter__(self) -> Iterator[tuple[Segment, str]]:
@@ -68,7 +71,7 @@ class Timeline:
         return len(self.segments)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fixed JSON layout: clip, duration, model, labels, segments, faces, speech, error."""
+        """The fixed JSON layout: clip, duration, model, labels, segments, faces, speech, notes, error."""
         return asdict(self) | {"labels": list(self.labels)}
 
     def to_json(self) -> str:
@@ -80,6 +83,27 @@ class Timeline:
         import pandas as pd
 
         return pd.DataFrame([self._row(s) for s in self.segments])
+
+    def to_html(self, path: Path | str | None = None) -> str:
+        """One self-contained page (returned, and written to `path`); with pictures and sound while the clip is there."""
+        from affuse.core.io import atomic
+        from affuse.reporting.timeline_page import timeline_page
+
+        page = timeline_page(self, self._file())
+        if path is not None:
+            with atomic(path) as aside:
+                aside.write_text(page, encoding="utf-8")
+        return page
+
+    def plot(self, path: Path | str) -> Path:
+        """A picture for a paper (.png at 300 dpi, .pdf or .svg); returns its path. MissingDependency without `plot`."""
+        from affuse.reporting.timeline_plot import timeline_png
+
+        return timeline_png(self, path, self._file())
+
+    def _file(self) -> Path | None:
+        path = Path(self.clip)
+        return path if path.is_file() else None
 
     def _row(self, s: Segment) -> dict[str, Any]:
         row: dict[str, Any] = {"clip": self.clip, "start": s.start, "end": s.end, "speaker": s.speaker}

@@ -15,6 +15,7 @@ from affuse.media import mtcnn
 
 STEP = 0.709  # pyramid factor: the area halves from scale to scale
 CELL, STRIDE = 12, 2  # P-net's field of view and step
+ASTRAY = 0.7  # score of a box that R-net has centred below which the box as it was may be the better one
 PROPOSALS = 256  # candidates kept per picture and scale, so that texture cannot blow up the memory
 # ArcFace's five points (eyes, nose, mouth corners) in a 112 x 112 crop (Deng et al., 2019)
 TEMPLATE = np.array(
@@ -79,19 +80,25 @@ class FaceDetector:
 
     @torch.no_grad()
     def refine(self, images: Sequence[np.ndarray] | np.ndarray, boxes: np.ndarray) -> list[Face | None]:
-        """The face near `boxes[i]` [N, 4] in picture i, or None: R- and O-net only, no pyramid.
+        """The face near each of `boxes` [N, 4], or None: R- and O-net only, no pyramid.
 
-        For pictures next to one whose face is known; a box that moved by more than about a third of its side is lost.
+        images: one picture per box, or one for all boxes. For pictures next to one whose face is known; a box that
+        moved by more than about a third of its side is lost.
         """
-        if len(images) == 0:
+        if len(boxes) == 0:
             return []
         mips, shrink = self._mips(images)
         near = torch.as_tensor(np.asarray(boxes), dtype=torch.float32, device=self.device) * shrink
-        frame = torch.arange(len(near), device=self.device)
-        near = _square(near)
+        near, frame = _square(near), _picture_of(near, len(images))
         offsets, _ = self.rnet(_crops(mips, near, frame, 24))
-        found = self._output(mips, _square(_shifted(near, offsets)), frame)
-        return [faces[0] if faces else None for faces in _faces(*found, shrink, len(images))]
+        tries = torch.cat([_square(_shifted(near, offsets)), near])  # R-net centres; a few faces it leads astray
+        found, scores, points = self._scored(mips, tries, frame.repeat(2))
+        centred, asis = scores.chunk(2)
+        astray = (centred < ASTRAY) & (asis > centred)
+        better = torch.arange(len(near), device=self.device) + len(near) * astray
+        good = better[scores[better] > self.thresholds[2]]
+        faces = _faces(found[good], scores[good], points[good], good % len(near), shrink, len(boxes))
+        return [face[0] if face else None for face in faces]
 
     def _mips(self, images: Sequence[np.ndarray] | np.ndarray) -> tuple[list[Tensor], float]:
         pictures = _stacked(images).to(self.device)
@@ -130,12 +137,16 @@ class FaceDetector:
         return _square(_shifted(boxes[keep], offsets[keep])), frame[keep]
 
     def _output(self, mips: list[Tensor], boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        offsets, points, scores = self.onet(_crops(mips, boxes, frame, 48))
-        points = boxes[:, None, :2] + points * (boxes[:, None, 2:] - boxes[:, None, :2])
+        boxes, scores, points = self._scored(mips, boxes, frame)
         passed = scores > self.thresholds[2]
-        boxes, scores, points, frame = _shifted(boxes, offsets)[passed], scores[passed], points[passed], frame[passed]
+        boxes, scores, points, frame = boxes[passed], scores[passed], points[passed], frame[passed]
         keep = nms(boxes, scores, frame, 0.7, by_smaller=True)
         return boxes[keep], scores[keep], points[keep], frame[keep]
+
+    def _scored(self, mips: list[Tensor], boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        offsets, points, scores = self.onet(_crops(mips, boxes, frame, 48))
+        points = boxes[:, None, :2] + points * (boxes[:, None, 2:] - boxes[:, None, :2])
+        return _shifted(boxes, offsets), scores, points
 
 
 def _faces(
@@ -146,6 +157,14 @@ def _faces(
     for i, (box, score, landmarks) in zip(frame.tolist(), rows, strict=True):
         found[i].append(Face(box, score, landmarks))
     return found
+
+
+def _picture_of(boxes: Tensor, pictures: int) -> Tensor:
+    """The picture of each box [N]: its own, or the only one."""
+    if pictures not in (1, len(boxes)):
+        raise BadMedia(f"{pictures} pictures for {len(boxes)} faces", "give one picture per face, or one for all")
+    which = torch.arange(len(boxes), device=boxes.device)
+    return which if pictures > 1 else torch.zeros_like(which)
 
 
 def _stacked(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
@@ -296,15 +315,14 @@ def align(image: np.ndarray, landmarks: np.ndarray, size: int = 112, margin: flo
 def align_batch(
     images: Sequence[np.ndarray] | np.ndarray, landmarks: np.ndarray, size: int = 112, margin: float = 0.0
 ) -> np.ndarray:
-    """One upright face of each of N pictures of one size: uint8 [N, size, size, 3].
+    """N upright faces: uint8 [N, size, size, 3], from one picture each (all of one size) or from one for all.
 
     landmarks [N, 5, 2]; a least-squares similarity transform takes them to `template(size, margin)`.
     """
-    if len(images) == 0:
+    if len(landmarks) == 0:
         return np.zeros((0, size, size, 3), np.uint8)
     forward = similarity(landmarks, template(size, margin))
     turn = np.linalg.inv(forward[:, :, :2])
-    back = np.concatenate([turn, -turn @ forward[:, :, 2:]], 2)
-    mips = pyramid(_stacked(images))
-    crops = sample(mips, torch.from_numpy(back).float(), torch.arange(len(back)), size)
+    back = torch.from_numpy(np.concatenate([turn, -turn @ forward[:, :, 2:]], 2)).float()
+    crops = sample(pyramid(_stacked(images)), back, _picture_of(back, len(images)), size)
     return crops.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()

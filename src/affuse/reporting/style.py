@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import cycle
+
+from affuse.core.labels import canonical
+
 LIGHT = {
     "page": "#f4f6f8",
     "surface": "#ffffff",
@@ -28,6 +33,27 @@ DARK = {
     "warn": "#3d2f0c",
     "warn-ink": "#ffe2a0",
 }
+# One colour per emotion on every page, picture and terminal. Searched in OKLab for the largest smallest distance of
+# the first eight under normal, protan, deutan and tritan vision, each at least 2.6:1 on the dark surface.
+EMOTIONS = {
+    "neutral": "#868686",
+    "calm": "#7cdae5",
+    "happy": "#ffbf3e",
+    "sad": "#0168c8",
+    "angry": "#ba3917",
+    "fear": "#784a8c",
+    "disgust": "#4db155",
+    "surprise": "#f36acb",
+    "contempt": "#8a6b2d",
+    "excited": "#f0832c",
+    "frustrated": "#8f2d56",
+    "boredom": "#8ea4bd",
+    "worried": "#a48ae0",
+    "anxious": "#5a55b8",
+    "positive": "#ffbf3e",
+    "negative": "#0168c8",
+}
+SPARE = ("#00897b", "#c98a6b", "#6f7fd0", "#a8b545", "#b05fd0", "#3f8fa8", "#d98cb3", "#7a6a52", "#e0603f", "#5a8a2a")
 HEAT = {"light": ("#f1f5f6", "#085a56"), "dark": ("#1e252c", "#7fe3d6")}
 HEAT_STEPS = 20
 
@@ -48,6 +74,23 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def emotion_colours(labels: Sequence[str]) -> dict[str, str]:
+    """#rrggbb per label: known emotions have their own, others take the spare ones in order, then again from the first."""
+    known = {label: EMOTIONS.get(canonical(label)) for label in labels}
+    taken: set[str] = set()
+    spare = cycle(SPARE)
+    found = {}
+    for label, own in known.items():
+        found[label] = own if own and own not in taken else next(spare)
+        taken.add(found[label])
+    return found
+
+
+def ink_on(colour: str) -> str:
+    """Black or white, whichever reads better on a fill of `colour`."""
+    return max("#000000", "#ffffff", key=lambda ink: contrast(colour, ink))
+
+
 def heat(mode: str) -> list[tuple[str, str]]:
     """(fill, ink) of the heat map's steps, 0 to `HEAT_STEPS`; the ink is black or white, whichever reads better."""
     low, high = (_channels(c) for c in HEAT[mode])
@@ -55,7 +98,7 @@ def heat(mode: str) -> list[tuple[str, str]]:
         "#" + "".join(f"{round(a + (b - a) * step / HEAT_STEPS):02x}" for a, b in zip(low, high, strict=True))
         for step in range(HEAT_STEPS + 1)
     ]
-    return [(fill, max("#000000", "#ffffff", key=lambda ink: contrast(fill, ink))) for fill in fills]
+    return [(fill, ink_on(fill)) for fill in fills]
 
 
 def _variables(mode: str, palette: dict[str, str]) -> str:

@@ -1,0 +1,99 @@
+"""A timeline in the terminal: the answer as a sentence, then a line per segment with bars in the emotions' colours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from affuse.cli.console import output
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from affuse.inference.timeline import ModalityView, Segment, Timeline
+
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+HEIGHTS = "▁▂▃▄▅▆▇█"
+WIDE, MIDDLE = 96, 68  # columns of a terminal beside the words
+WORDS = 34  # columns that the words need
+
+
+def print_table(timeline: Timeline) -> None:
+    """Print the headline and a line per segment; what does not fit a narrow terminal is left to the other formats."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from affuse.reporting.style import emotion_colours
+    from affuse.reporting.timeline_slots import clock, headline, printable
+
+    colours = emotion_colours(timeline.labels)
+    modalities = list(dict.fromkeys(m for s in timeline.segments for m in s.modalities))
+    spoken = any(s.text or s.speaker or s.reason for s in timeline.segments)
+    wide = output.width - (WORDS if spoken else 0)
+    name = printable(Path(timeline.clip).name)
+    output.print(Text.assemble((name, "bold"), f"  {timeline.duration:.2f} s  ", (printable(timeline.model), "dim")))
+    output.print(Text(printable(headline(timeline)), "bold"), "", sep="\n")
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2 if wide >= MIDDLE else 1, 0, 0))
+    grid.add_column("time", justify="right", no_wrap=True)
+    grid.add_column("emotion", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    for name in modalities:
+        grid.add_column(name if wide >= MIDDLE else name[:3], no_wrap=True)
+    grid.add_column("words" if any(s.text for s in timeline.segments) else "", ratio=1, overflow="fold")
+    for s in timeline.segments:
+        alone = [_alone(s.modalities.get(m), colours, wide) for m in modalities]
+        when = f"{clock(s.start, 1)}–{clock(s.end, 1)}" if wide >= MIDDLE else clock(s.start, 1)
+        grid.add_row(when, _label(s, wide), _won(s, colours, wide), *alone, _said(s, wide))
+    output.print(grid)
+
+
+def _label(s: Segment, wide: int) -> Text:
+    from rich.text import Text
+
+    from affuse.inference.timeline import UNKNOWN
+
+    unknown = Text(UNKNOWN if wide >= MIDDLE else "–", "dim italic")
+    return unknown if s.label is None else Text(s.label, "bold")
+
+
+def _won(s: Segment, colours: dict[str, str], wide: int) -> Text:
+    """The probability of the label as a number and as a bar, and the runner-up where there is room."""
+    from rich.text import Text
+
+    if s.label is None:
+        return Text()
+    length = 16 if wide >= WIDE else 10 if wide >= MIDDLE else 5
+    p = s.probabilities.get(s.label, 0.0)
+    eighths = round(8 * length * min(max(p, 0.0), 1.0))
+    bar = "█" * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")
+    found = Text.assemble(f"{p:.2f} ", (f"{bar:<{length}}", colours.get(s.label, "")))
+    second = max((k for k in s.probabilities if k != s.label), key=lambda k: s.probabilities[k], default=None)
+    if wide >= WIDE and second is not None:
+        found.append(f" {s.probabilities[second]:.2f} {second}", "dim")
+    return found
+
+
+def _alone(view: ModalityView | None, colours: dict[str, str], wide: int) -> Text:
+    """What a modality says by itself: its coverage as a column's height and as a number, coloured by its winner."""
+    from rich.text import Text
+
+    if view is None or not view.present or not view.probabilities:
+        return Text("–", "dim")
+    best = max(view.probabilities, key=lambda k: view.probabilities[k])
+    height = HEIGHTS[min(7, int(8 * view.coverage))]
+    if wide < MIDDLE:
+        return Text(height, colours.get(best, ""))
+    name = f" {best}" if wide >= WIDE else ""
+    return Text.assemble((height, colours.get(best, "")), f" {view.coverage:4.0%}{name}")
+
+
+def _said(s: Segment, wide: int) -> Text:
+    """Who said what; of a segment that tells nothing, why."""
+    from rich.text import Text
+
+    from affuse.inference.timeline import UNKNOWN
+    from affuse.reporting.timeline_slots import printable
+
+    why = "" if s.label is not None else s.reason or "" if wide >= MIDDLE else f"{UNKNOWN}: {s.reason}"
+    who = f"{s.speaker}: " if s.speaker and s.text else s.speaker or ""
+    return Text.assemble((f"({printable(why)}) " if why else "", "dim italic"), (printable(who), "bold"), printable(s.text or ""))

@@ -1,0 +1,93 @@
+"""Many clips: found in folders and globs, analysed in processes, each answer by itself."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from affuse.core.errors import AffuseError
+from affuse.inference.timeline import Timeline
+
+if TYPE_CHECKING:
+    from affuse.inference.recognizer import Recognizer
+
+MEDIA = frozenset(
+    (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp",
+     ".ogv", ".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus", ".wma")
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every clip is asked: the model, and the options of `Recognizer.__call__`."""
+
+    model: str
+    transcript: str | None = None
+    every: float | None = None
+    device: str = "cpu"
+
+
+def find_clips(patterns: Sequence[str]) -> list[str]:
+    """The clips that files, folders (searched through, by suffix) and globs name, in order and once each.
+
+    What names none stays as it is, for its own analysis to say so.
+    """
+    found: list[str] = []
+    for pattern in patterns:
+        if os.path.isdir(pattern):
+            files = sorted(str(p) for p in Path(pattern).rglob("*") if p.suffix.lower() in MEDIA and p.is_file())
+        elif glob.has_magic(pattern) and not os.path.exists(pattern):
+            files = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
+        else:
+            files = [pattern]
+        found += files or [pattern]
+    return list(dict.fromkeys(found))
+
+
+def analyze_one(recognizer: Recognizer, clip: str, transcript: str | None = None, every: float | None = None) -> Timeline:
+    """The Timeline of a clip; a typed error becomes part of the answer, so that other clips go on."""
+    try:
+        return recognizer(clip, transcript, every)
+    except AffuseError as error:
+        return Timeline(clip, 0.0, recognizer.name, recognizer.labels, error=error.to_dict())
+
+
+def analyze_many(recognizer: Recognizer, job: Job, clips: Sequence[str], workers: int = 1) -> Iterator[Timeline]:
+    """The Timelines of the clips: in order by one process, as they come by several (each loads the model anew)."""
+    if workers <= 1 or len(clips) < 2:
+        for clip in clips:
+            yield analyze_one(recognizer, clip, job.transcript, job.every)
+        return
+    context = get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(clips)), context, initializer=_start, initargs=(job,)) as pool:
+        futures = {pool.submit(_work, clip): clip for clip in clips}
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+_worker: tuple[Recognizer, Job] | None = None
+
+
+def _start(job: Job) -> None:
+    """Load the model once per process, on one thread."""
+    global _worker
+    from affuse.core.seed import set_threads
+    from affuse.inference.recognizer import load
+
+    set_threads(1)
+    _worker = load(job.model, job.device), job
+
+
+def _work(clip: str) -> Timeline:
+    assert _worker is not None
+    recognizer, job = _worker
+    return analyze_one(recognizer, clip, job.transcript, job.every)

@@ -1,0 +1,242 @@
+"""timeline.html: one clip's timeline as one page that asks for nothing from outside."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from hashlib import sha256
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from affuse.core.errors import AffuseError
+from affuse.inference.timeline import UNKNOWN, ModalityView, Segment, Timeline
+from affuse.reporting import timeline_media as media
+from affuse.reporting import timeline_tracks as tracks
+from affuse.reporting.style import emotion_colours, stylesheet
+from affuse.reporting.timeline_slots import (
+    clock,
+    confidence,
+    headline,
+    length,
+    percent,
+    shares,
+    slots,
+    unjudged,
+)
+from affuse.reporting.timeline_style import RULES, SCRIPT, colours
+from affuse.reporting.words import duration, section, text
+
+CHUNK = 50  # rows that a browser lays out together
+QUOTED = 240  # characters of a transcript that hovering shows; the table has them all
+
+
+def timeline_page(timeline: Timeline, clip: Path | None = None) -> str:
+    """The whole document; with `clip`, the file itself, also its pictures and its sound.
+
+    A clip that cannot be decoded is said on the page, not raised: the answers are worth having without pictures.
+    """
+    name = Path(timeline.clip).name
+    if timeline.error is not None:
+        body = _failed(timeline.error)
+    else:
+        body = _hero(timeline) + _times(timeline, clip) + _rows(timeline)
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_digest(SCRIPT)}'"
+    palette = colours(emotion_colours(timeline.labels))
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f"<title>{escape(name)} · affuse timeline</title><style>{stylesheet()}{RULES}{palette}</style></head>\n"
+        f'<body><main><header class="run-line"><h1 dir="auto">{escape(name)}</h1><span class="muted">{_about(timeline)}</span>'
+        f"</header>{body}{_footer()}</main></body></html>\n"
+    )
+    return page.encode("utf-8", "replace").decode()  # the halves of characters that undecodable file names are read as
+
+
+def _digest(script: str) -> str:
+    return b64encode(sha256(script.encode()).digest()).decode()
+
+
+def _about(timeline: Timeline) -> str:
+    long = f"{duration(timeline.duration)}, " if timeline.duration else ""
+    return f"{long}analysed with {text(timeline.model)}"
+
+
+def _footer() -> str:
+    return (
+        "<footer><p>Estimates of expressed emotion by a statistical model; they are no measurement of what a person "
+        "feels. Made by affuse.</p></footer>"
+    )
+
+
+# ---- the answer ------------------------------------------------------------------------------------------------
+
+
+def _failed(error: dict[str, str]) -> str:
+    remedy = f"<p>What to do: {escape(error['remedy'])}.</p>" if error.get("remedy") else ""
+    kind = f'<p class="muted">{escape(error["type"])}</p>' if error.get("type") else ""
+    return (
+        '<div class="box hero"><p class="said-first">This clip could not be analysed</p>'
+        f"<p>{escape(error.get('message', ''))}</p>{remedy}{kind}</div>"
+    )
+
+
+def _hero(timeline: Timeline) -> str:
+    """The sentence, how sure it is, and the share of time of each label."""
+    found, lost = shares(timeline), unjudged(timeline.segments)
+    key = {label: k for k, label in enumerate(timeline.labels)}
+    told = 1.0 - lost
+    bars = "".join(f'<i class="e{key.get(k, "")}" style="flex:{told * v:.4f}"></i>' for k, v in found.items())
+    bars += f'<i class="unknown" style="flex:{lost:.4f}"></i>' if lost else ""
+    items = "".join(
+        f'<li><i class="swatch e{key.get(k, "")}"></i>{escape(k)} <b>{percent(v)}</b></li>' for k, v in found.items()
+    )
+    items += f'<li><i class="swatch"></i>{UNKNOWN} <b>{percent(lost)}</b> of all time</li>' if lost and found else ""
+    strip = f'<div class="share" aria-hidden="true">{bars}</div><ul class="keys">{items}</ul>' if found else ""
+    sentence = f'<p class="said-first">{escape(headline(timeline))}</p>'
+    return f'<div class="box hero">{sentence}<p class="muted">{_sure(timeline)}</p>{strip}</div>'
+
+
+def _sure(timeline: Timeline) -> str:
+    """How probable the winners are on average, beside chance."""
+    mean, count = confidence(timeline), len(timeline.labels)
+    number = len(timeline.segments)
+    counted = f"{number:,} segment{'s' if number != 1 else ''}"
+    if mean is None:
+        return f"{counted}; no emotion is claimed where nothing was usable."
+    chance = 1 / max(count, 1)
+    doubt = " Read it with care: that is little above chance." if mean < 2 * chance else ""
+    return (
+        f"{counted}. The winning emotion has a probability of {percent(mean)} on average "
+        f"(chance among {count}: {percent(chance)}).{doubt}"
+    )
+
+
+# ---- over time -------------------------------------------------------------------------------------------------
+
+
+def _times(timeline: Timeline, clip: Path | None) -> str:
+    """All lanes on one time axis, the numbers under the pointer below them."""
+    if not timeline.segments:
+        return ""
+    found, wide, total = slots(timeline), tracks.width(timeline), length(timeline)
+    pictures, sound, problem = _clip(timeline, clip, wide)
+    groups = [
+        ("", tracks.axis(total, wide) + tracks.emotion(found, timeline.labels, wide)),
+        ("Probability of each emotion", tracks.probabilities(found, timeline.labels, shares(timeline))),
+        ("The clip", pictures + sound + tracks.speech(timeline)),
+        ("Each modality alone", tracks.alone(found)),
+        ("People", tracks.people(timeline)),
+    ]
+    lanes = "".join(f'{f"<h3 class=group>{title}</h3>" if title else ""}{body}' for title, body in groups if body)
+    fits = "long" if wide > tracks.FITS else "fits narrow" if wide > tracks.NARROW else "fits"
+    overview = tracks.emotion(found, timeline.labels, 0, "whole clip") + tracks.axis(total, 0)
+    plot = (
+        f'<div class="scroll {fits}"><div class="plot" tabindex="0" role="group" aria-label="timeline; arrow keys go from '
+        f'segment to segment" style="min-width:calc(var(--names) + {wide if wide > tracks.NARROW else 0}px)">{lanes}'
+        f'{tracks.axis(total, wide)}<div class="cursor" hidden></div></div></div>'
+    )
+    hint = '<p class="muted">Point at the timeline, tap it, or focus it and use the arrow keys, to read the numbers.</p>'
+    data = f'<script type="application/json" id="data">{_data(timeline, total)}</script><script>{SCRIPT}</script>'
+    note = f'<p class="warn">{escape(problem)}</p>' if problem else ""
+    top = f'<div class="overview {fits}">{overview}</div>' if fits != "fits" else ""
+    numbers = f'<div class="readout" aria-live="polite" hidden>{hint}</div>'
+    box = f'{note}<div class="box times">{top}{plot}{LEGEND}{numbers}</div>'
+    return section("Over time", "", f"{box}{data}")
+
+
+LEGEND = (
+    '<p class="legend"><span><i class="full"></i>a modality: the more probable, the more solid</span><span><i class="half"></i>its height: '
+    'share of the time it was usable</span><span><i class="none"></i>not enough to tell</span>'
+    "<span>empty: no segment there</span></p>"
+)
+
+
+def _clip(timeline: Timeline, clip: Path | None, wide: int) -> tuple[str, str, str]:
+    """Lanes of pictures and of sound, and what kept them away."""
+    if clip is None:
+        return "", "", ""
+    try:
+        many = 36 if wide > tracks.FITS else 12
+        found = [(t, media.jpeg(x) if x is not None else None) for t, x in media.thumbnails(clip, many)]
+        sound = media.envelope(clip, min(2 * wide, 1600) if wide > tracks.FITS else 700)
+    except AffuseError as error:
+        return "", "", f"No pictures and no sound of the clip here: {error.message}"
+    outline = tracks.waveform(*sound) if sound[1].any() else ""
+    return tracks.thumbnails(found, length(timeline)), outline, ""
+
+
+def _data(timeline: Timeline, total: float) -> str:
+    """What the script shows: per segment times (s), label index, shares in thousandths; safe inside <script>."""
+    labels = list(timeline.labels)
+
+    def view(v: ModalityView) -> list[int]:
+        best = max(v.probabilities, key=lambda k: v.probabilities[k], default=None) if v.present else None
+        share = round(1000 * v.probabilities[best]) if best is not None else 0
+        return [round(1000 * v.coverage), labels.index(best) if best in labels else -1, share]
+
+    def row(s: Segment) -> dict[str, Any]:
+        found: dict[str, Any] = {"a": round(s.start, 3), "b": round(s.end, 3)}
+        found["k"] = labels.index(s.label) if s.label in labels else -1
+        found["p"] = [round(1000 * s.probabilities.get(label, 0.0)) for label in labels]
+        found["m"] = {m: view(v) for m, v in s.modalities.items()}
+        quoted = None if s.text is None else s.text if len(s.text) <= QUOTED else s.text[: QUOTED - 1] + "…"
+        return found | {k: v for k, v in (("w", s.speaker), ("t", quoted), ("r", s.reason)) if v}
+
+    whole = {"total": round(total, 3), "labels": labels, "segments": [row(s) for s in timeline.segments]}
+    packed = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+    return packed.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# ---- every segment ---------------------------------------------------------------------------------------------
+
+
+def _rows(timeline: Timeline) -> str:
+    """Every segment with its numbers and words, in chunks that a browser lays out only when they are seen."""
+    if not timeline.segments:
+        return ""
+    spoken = any(s.text for s in timeline.segments)
+    words = "<th>words</th>" if spoken or any(s.speaker for s in timeline.segments) else ""
+    head = f'<thead><tr><th class="when">time</th><th class="what">emotion</th><th class="parts">alone</th>{words}</tr></thead>'
+    key = {label: k for k, label in enumerate(timeline.labels)}
+    parts = [timeline.segments[k : k + CHUNK] for k in range(0, len(timeline.segments), CHUNK)]
+    chunks = "".join(
+        f'<div class="chunk"><table>{head if number == 0 else ""}<tbody>'
+        + "".join(_row(s, key, bool(words)) for s in part)
+        + "</tbody></table></div>"
+        for number, part in enumerate(parts)
+    )
+    title = "Transcript" if spoken else "Segments"
+    return section(title, "", f'<div class="box rows">{chunks}</div>')
+
+
+def _row(s: Segment, key: dict[str, int], words: bool) -> str:
+    parts = "".join(f"<span>{_part(m, v, key)}</span>" for m, v in s.modalities.items())
+    who = f"<strong><bdi>{escape(s.speaker)}</bdi></strong> " if s.speaker else ""
+    said = f'<td class="text" dir="auto">{who}{escape(s.text or "")}</td>' if words else ""
+    when = f"{clock(s.start, 1)} – {clock(s.end, 1)}"
+    return f'<tr><td class="when">{when}</td><td class="what">{_won(s, key)}</td><td class="parts">{parts}</td>{said}</tr>'
+
+
+def _won(s: Segment, key: dict[str, int]) -> str:
+    if s.label is None:
+        return f'<i class="swatch"></i>{UNKNOWN}<small>{escape(s.reason or "")}</small>'
+    order = sorted(s.probabilities, key=lambda k: -s.probabilities[k])
+    second = next((k for k in order if k != s.label), None)
+    after = f" <span class=muted>{escape(second)} {percent(s.probabilities[second])}</span>" if second else ""
+    share = s.probabilities.get(s.label, 0.0)
+    style = f"e{key.get(s.label, '')}"
+    return (
+        f'<i class="swatch {style}"></i>{escape(s.label)} <b>{percent(share)}</b>{after}'
+        f'<span class="bar"><i class="{style}" style="width:{100 * share:.0f}%"></i></span>'
+    )
+
+
+def _part(name: str, view: ModalityView, key: dict[str, int]) -> str:
+    if not view.present or not view.probabilities:
+        return f'<i class="swatch"></i>{escape(name)} <span class="muted">absent</span>'
+    best = max(view.probabilities, key=lambda k: view.probabilities[k])
+    covered = "" if view.coverage > 0.995 else f' <span class="muted">covered {percent(view.coverage)}</span>'
+    return f'<i class="swatch e{key.get(best, "")}"></i>{escape(name)} {escape(best)} {percent(view.probabilities[best])}{covered}'
