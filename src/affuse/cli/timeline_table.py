@@ -45,6 +45,8 @@ def print_table(timeline: Timeline) -> None:
         when = f"{clock(s.start, 1)}–{clock(s.end, 1)}" if wide >= MIDDLE else clock(s.start, 1)
         grid.add_row(when, _label(s, wide), _won(s, colours, wide), *alone, _said(s, wide))
     output.print(grid)
+    for line in timeline.notes:
+        output.print(Text(printable(f"note: {line}"), "dim"))
 
 
 def _label(s: Segment, wide: int) -> Text:

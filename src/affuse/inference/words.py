@@ -10,13 +10,14 @@ FEW = 5  # words, below which one cannot tell
 # fmt: off
 COMMON = frozenset(
     [
-        "about", "all", "and", "are", "as", "at", "be", "because", "been", "but", "by", "can", "come",
-        "could", "did", "do", "don't", "for", "from", "get", "go", "good", "got", "had", "has", "have", "he",
-        "her", "here", "hey", "him", "his", "how", "i'll", "i'm", "if", "is", "it", "it's", "just", "know",
-        "let's", "like", "look", "me", "my", "never", "no", "not", "of", "oh", "okay", "on", "one", "or",
-        "our", "out", "really", "right", "see", "she", "so", "some", "that", "that's", "the", "their", "them",
-        "then", "there", "they", "think", "this", "time", "to", "up", "us", "want", "was", "we", "we're",
-        "well", "were", "what", "when", "which", "who", "why", "will", "with", "would", "yeah", "you",
+        "about", "all", "and", "any", "are", "at", "be", "because", "been", "but", "by", "can", "can't",
+        "could", "did", "doesn't", "don't", "down", "for", "from", "get", "go", "going", "good", "got", "had",
+        "has", "have", "he", "he's", "here", "him", "his", "how", "i", "i'll", "i'm", "if", "into", "is",
+        "it", "it's", "just", "know", "let's", "like", "look", "make", "more", "my", "never", "not", "of",
+        "oh", "okay", "one", "only", "or", "our", "out", "over", "really", "right", "see", "she", "she's",
+        "should", "take", "tell", "thank", "thanks", "that", "that's", "the", "their", "them", "then",
+        "there", "these", "they", "think", "this", "time", "to", "up", "very", "want", "we", "we're", "well",
+        "were", "what", "what's", "when", "which", "who", "why", "will", "with", "would", "yeah", "you",
         "you're", "your",
     ]
 )

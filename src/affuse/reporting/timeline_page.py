@@ -96,7 +96,8 @@ def _hero(timeline: Timeline) -> str:
     items += f'<li><i class="swatch"></i>{UNKNOWN} <b>{percent(lost)}</b> of all time</li>' if lost and found else ""
     strip = f'<div class="share" aria-hidden="true">{bars}</div><ul class="keys">{items}</ul>' if found else ""
     sentence = f'<p class="said-first">{escape(headline(timeline))}</p>'
-    return f'<div class="box hero">{sentence}<p class="muted">{_sure(timeline)}</p>{strip}</div>'
+    notes = "".join(f'<p class="muted">{escape(note)}</p>' for note in timeline.notes)
+    return f'<div class="box hero">{sentence}<p class="muted">{_sure(timeline)}</p>{strip}{notes}</div>'
 
 
 def _sure(timeline: Timeline) -> str:
