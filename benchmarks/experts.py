@@ -128,7 +128,7 @@ def train_all(out: Path) -> None:
             extract(Corpus.open(corpus), store, EXTRACTORS[store])
     train("audio-expert", out / "audio-corpus", out / "audio-cv", "--folds", "5")
     train("audio-expert", out / "audio-corpus", out / "audio-run", "split.test=0.0", "--no-score")
-    train("fer2013-faces", out / "vision-corpus", out / "vision-run", "--no-score")
+    train("vision-expert", out / "vision-corpus", out / "vision-run", "--no-score")
     train("text-expert", out / "text-corpus", out / "text-run", "--no-score")
 
 
