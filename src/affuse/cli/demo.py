@@ -44,12 +44,15 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     page = write_report(out / "run")
     if not quiet:
         print_scores(result)
-    note("[bold]5/5[/] analyse a clip that the model has not seen", quiet)
+    note("[bold]5/5[/] analyse a clip that the model has not seen, with that model and with affuse-base", quiet)
     clip = corpus.path / corpus.table.loc[corpus.table["split"] == "test", "video"].iloc[0]
     timeline = analyze_one(load(out / "run", device), str(clip))
+    shipped = analyze_one(load("affuse-base", device), str(clip))
     print_table(timeline)
+    print_table(shipped)
     write_text(out / "timeline.json", timeline.to_json() + "\n")
+    timeline.to_html(out / "timeline.html")
     output.print("\n[yellow]The corpus is synthetic: these numbers show that the way works, nothing about people.[/]")
-    for what, path in (("report", page), ("run", out / "run"), ("timeline", out / "timeline.json"), ("corpus", corpus.path)):
+    for what, path in (("report", page), ("run", out / "run"), ("timeline", out / "timeline.html"), ("corpus", corpus.path)):
         output.print(f"{what:>9}: {path}", soft_wrap=True)
     return 0
