@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm, rankdata
 
-from affuse.layers.standardise import RankGauss, Standardise
+from affuse.layers.standardise import RankGauss, RootStandardise, Standardise
 
 
 def batches(x, sizes=(7, 30, 63)):
@@ -63,3 +63,13 @@ def test_rank_gauss_handles_ties_missing_numbers_and_outliers():
     assert z[1, 1] == -z[2, 1] == layer.scores[-1]
     assert z[0, 0] == pytest.approx(norm.ppf(0.3), abs=0.05)
     assert z[1, 0] == pytest.approx(norm.ppf(0.8), abs=0.05)
+
+
+def test_root_standardise_evens_out_and_keeps_the_sign():
+    x = torch.randn(100, 2, generator=torch.Generator().manual_seed(1)) ** 3
+    layer = RootStandardise(2)
+    layer.fit(batches(x))
+    z = layer(x)
+    root = x.sign() * x.abs().sqrt()
+    torch.testing.assert_close(z, ((root - root.mean(0)) / root.std(0, correction=0)).clamp(-5, 5), rtol=1e-4, atol=1e-5)
+    assert layer(torch.tensor([[float("nan"), 0.0]])).isfinite().all()

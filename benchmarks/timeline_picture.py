@@ -1,0 +1,64 @@
+"""The README's picture: a conversation of the synthetic corpus, analysed by affuse-base.
+
+python benchmarks/timeline_picture.py     (writes docs/timeline.png and, beside it for a look, nothing else)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import affuse
+from affuse.corpora.synthetic import make_synthetic
+from affuse.media.clip import Clip
+from affuse.media.write import write_clip
+
+FPS, PAUSE = 25.0, 0.6
+PICTURE = Path(__file__).resolve().parents[1] / "docs" / "timeline.png"
+
+
+def conversation(folder: Path) -> Path:
+    """One clip of the utterances of one conversation with short pauses, and its captions beside it."""
+    corpus = make_synthetic(folder / "corpus", conversations=1, utterances=9, speakers=2, labels="ekman-7", seconds=2.6, seed=3)
+    clips = [Clip(corpus.path / v) for v in corpus.table["video"]]
+    rest = round(PAUSE * FPS)
+
+    def pictures() -> Iterator[np.ndarray]:
+        for clip in clips:
+            last = None
+            for frame in clip.frames(FPS):
+                last = frame.image
+                yield last
+            yield from [last] * rest if last is not None else []
+
+    sound, captions, at = [], [], 0.0
+    for clip, row in zip(clips, corpus.table.itertuples(), strict=True):
+        seconds = clip.steps(FPS) / FPS
+        samples = np.zeros(round((seconds + PAUSE) * 16000), np.float32)
+        heard = clip.read_audio()
+        if heard is not None:
+            samples[: len(heard.samples)] = heard.samples[: len(samples)]
+        sound.append(samples)
+        if row.text:
+            captions.append(f"{len(captions) + 1}\n{stamp(at)} --> {stamp(at + seconds)}\n<v {row.speaker}>{row.text}\n")
+        at += seconds + PAUSE
+    path = folder / "conversation.mp4"
+    write_clip(path, pictures(), FPS, np.concatenate(sound))
+    path.with_suffix(".vtt").write_text("WEBVTT\n\n" + "\n".join(captions))
+    return path
+
+
+def stamp(seconds: float) -> str:
+    """Seconds as hours:minutes:seconds.milliseconds."""
+    return f"00:{int(seconds // 60):02d}:{seconds % 60:06.3f}"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        timeline = affuse.load()(conversation(Path(folder)))
+        timeline.plot(PICTURE)
+        timeline.to_html(Path(folder) / "page.html")
+        print(PICTURE, [(s.speaker, label) for s, label in timeline])

@@ -1,0 +1,51 @@
+"""Finer classes while training: what is predicted, scored and stored stays the task's own classes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from affuse.core import io
+from affuse.core.config import load_recipe
+from affuse.core.errors import BadConfig
+from affuse.core.labels import LabelSpace, refine_space
+from affuse.corpora.manifest import Corpus
+from affuse.training import run as runs
+from tests.conftest import make_vector_corpus
+
+
+def test_finer_classes_are_those_that_occur():
+    space = LabelSpace("two", ("calm", "angry"))
+    fine, classes = refine_space(space, ["Calm", "angry", "angry", "", "calm"], ["normal", "strong", "normal", "normal", ""])
+    assert fine.labels == ("calm", "calm normal", "angry normal", "angry strong")
+    assert classes == [0, 0, 1, 1]
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Corpus:
+    made = make_vector_corpus(tmp_path / "corpus")
+    table = pd.read_parquet(made.path / "manifest.parquet")
+    table["intensity"] = np.where(np.arange(len(table)) % 2, "strong", "normal")
+    table.to_parquet(made.path / "manifest.parquet")
+    return Corpus.open(made.path)
+
+
+def test_a_run_answers_in_its_own_classes(corpus, tmp_path):
+    recipe = runs.bind(load_recipe("vectors", ["train.epochs=2", "tasks.emotion.refine=intensity"]), corpus)
+    runs.train(recipe, "vectors", corpus, tmp_path / "run")
+    described = io.read_json(tmp_path / "run" / "model.json")
+    classes = described["parts"]["refined"]["emotion"]
+    assert sorted(classes) == [k for c in range(len(corpus.space)) for k in (c, c)]
+    model = runs.run_model(tmp_path / "run")
+    logits = torch.randn(5, len(classes))
+    p = model.probabilities("emotion", logits)
+    for c in range(len(corpus.space)):
+        torch.testing.assert_close(p[:, c], logits.softmax(-1)[:, [k == c for k in classes]].sum(1))
+
+
+def test_a_column_that_is_not_there_is_named(corpus, tmp_path):
+    recipe = runs.bind(load_recipe("vectors", ["train.epochs=1", "tasks.emotion.refine=intensty"]), corpus)
+    with pytest.raises(BadConfig, match="intensty"):
+        runs.train(recipe, "vectors", corpus, tmp_path / "run")
