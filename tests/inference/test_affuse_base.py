@@ -10,8 +10,9 @@ import soundfile
 
 import affuse
 from affuse.core import io
+from affuse.core.config import PRETRAINED
 from affuse.core.errors import MissingDependency, UnknownName
-from affuse.inference.recognizer import PRETRAINED, Recognizer
+from affuse.inference.recognizer import Recognizer
 from affuse.media.write import write_clip
 
 BASE = PRETRAINED / "affuse-base"

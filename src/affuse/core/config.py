@@ -17,6 +17,7 @@ from affuse.core import registry
 from affuse.core.errors import BadConfig, MissingFile, UnknownName
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 Part = dict[str, Any]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from affuse.core import io
+from affuse.core.config import PRETRAINED
 from affuse.core.errors import AffuseError, BadMedia, BadRun, MissingDependency, MissingFile, UnknownName
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
 from affuse.evaluation.predict import predict_subsets
@@ -28,7 +29,6 @@ from affuse.media.subtitles import Caption, find_captions
 from affuse.models.model import Model, load_model
 from affuse.training.run import open_run, run_model
 
-PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 BLOCK_SECONDS = 60.0
 VOICE_SECONDS = 0.25  # of voice in a stretch, below which nobody speaks there
 LACKING = {"audio": "no sound", "vision": "no face", "text": "no words"}

@@ -1,0 +1,50 @@
+"""What affuse-base's audio expert makes of a voice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from affuse.core.types import Feature, StreamSpec
+
+if TYPE_CHECKING:
+    from affuse.media.clip import Clip
+
+CARD = {
+    "summary": "embedding and seven probabilities of affuse-base's audio expert, one vector per utterance",
+    "source": "affuse; docs/affuse-base.md",
+    "entry": "AudioExpert",
+    "modalities": ["audio"],
+    "licence": "weights for non-commercial use, see docs/affuse-base.md",
+    "version": 1,
+}
+STREAMS = ("waveform", "functionals")
+
+
+class AudioExpert:
+    """Clip -> [1, D]: embeddings of the waveform and of the functionals, then the probabilities. No sound: absent."""
+
+    @property
+    def spec(self) -> StreamSpec:
+        """One vector per utterance."""
+        from affuse.features import experts
+
+        return StreamSpec("audio_expert", "audio", (experts.width(STREAMS),))
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of affuse-base, for the store's card."""
+        from affuse.features import experts
+
+        return experts.weights_hash()
+
+    def __call__(self, clip: Clip) -> Feature:
+        """The expert's vector of the clip's sound."""
+        from affuse.features import experts
+        from affuse.features.extract import make_extractor
+
+        found = {s: make_extractor(s, experts.base()[1][s])(clip) for s in STREAMS}
+        if any(f.coverage == 0 for f in found.values()):
+            return Feature(np.zeros((0, *self.spec.shape), np.float32))
+        return Feature(experts.utterance(found))

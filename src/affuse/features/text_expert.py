@@ -1,0 +1,54 @@
+"""What affuse-base's text expert makes of words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from affuse.core.types import Feature, StreamSpec
+from affuse.features.text import TextEmbedding
+
+if TYPE_CHECKING:
+    from affuse.media.clip import Clip
+
+CARD = {
+    "summary": "embedding and seven probabilities of affuse-base's text expert, one vector per utterance",
+    "source": "affuse; docs/affuse-base.md",
+    "entry": "TextExpert",
+    "modalities": ["text"],
+    "licence": "weights for non-commercial use, see docs/affuse-base.md",
+    "version": 1,
+    "extra": "minilm",
+    "packages": ["transformers"],
+}
+
+
+class TextExpert:
+    """Clip -> [1, D]: the embedding of the words, then the probabilities. No words: absent."""
+
+    def __init__(self) -> None:
+        self._words = TextEmbedding()
+
+    @property
+    def spec(self) -> StreamSpec:
+        """One vector per utterance."""
+        from affuse.features import experts
+
+        return StreamSpec("text_expert", "text", (experts.width(("text",)),))
+
+    @property
+    def weights_hash(self) -> str:
+        """Hash of the sentence encoder and of affuse-base, for the store's card."""
+        from affuse.features import experts
+
+        return self._words.weights_hash + experts.weights_hash()
+
+    def __call__(self, clip: Clip) -> Feature:
+        """The expert's vector of the clip's words."""
+        from affuse.features import experts
+
+        found = self._words(clip)
+        if found.coverage == 0:
+            return Feature(np.zeros((0, *self.spec.shape), np.float32))
+        return Feature(experts.utterance({"text": found}))
