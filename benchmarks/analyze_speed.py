@@ -38,6 +38,7 @@ from tracking import SECONDS, pictures
 
 DATA = Path(os.environ.get("AFFUSE_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "data"
 MINUTE, TIMES, GROWTH = 60, 5.0, 1.10
+GAP = Fraction(1, 5)  # s between repetitions: the sound begins a little before its clip
 
 
 def make_clip(path: Path) -> None:
@@ -55,7 +56,7 @@ def repeat(source: Path, path: Path, times: int) -> None:
     with av.open(str(source)) as given, av.open(str(path), "w") as made:
         streams = {s.index: made.add_stream_from_template(s) for s in given.streams}
         packets = [(p.stream.index, p) for p in given.demux() if p.dts is not None]
-        length = {s.index: round(Fraction(MINUTE) / s.time_base) for s in given.streams}
+        length = {s.index: round((MINUTE + GAP) / s.time_base) for s in given.streams}
         for k in range(times):
             for index, packet in packets:
                 packet.stream = streams[index]

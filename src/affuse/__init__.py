@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from affuse.inference.recognizer import Recognizer
 
 
-def load(run: str | Path, device: str = "cpu") -> Recognizer:
-    """A trained run as a Recognizer: `affuse.load(RUN)("talk.mp4")` gives a Timeline."""
+def load(run: str | Path = "affuse-base", device: str = "cpu") -> Recognizer:
+    """The shipped model, or a trained run, as a Recognizer: `affuse.load()("talk.mp4")` gives a Timeline."""
     from affuse.inference.recognizer import load as load_run
 
     return load_run(run, device)

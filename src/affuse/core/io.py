@@ -39,8 +39,8 @@ def atomic(path: Path | str) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=".aside-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         tmp = Path(name)
-        tmp.chmod(0o666 & ~_umask())
         yield tmp
+        tmp.chmod(0o666 & ~_umask())  # afterwards: safetensors makes the file anew
         os.replace(tmp, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -204,9 +204,10 @@ def people(timeline: Timeline) -> str:
         for face in timeline.faces[:PEOPLE]
     ]
     rows += _more(len(timeline.faces) - PEOPLE, "faces")
+    shown = {f"face {face.id}" for face in timeline.faces}
     talk: dict[str, list[tuple[float, float]]] = {}
     for s in timeline.segments:
-        if s.speaker:
+        if s.speaker and s.speaker not in shown:
             talk.setdefault(s.speaker, []).append((s.start, s.end))
     for who in list(talk)[:PEOPLE]:
         share = sum(b - a for a, b in joined(talk[who], 0.0)) / total
