@@ -163,9 +163,10 @@ def held_out(out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 def join(experts: Mapping[str, Model], temperature: Mapping[str, float], reliable: Mapping[str, float]) -> Model:
-    """The experts as one model, by calibrated late fusion."""
+    """The experts given as one model, by calibrated late fusion."""
     specs, parts, state = [], {}, {}
-    for name, (kind, source, _) in STREAMS.items():
+    streams = {name: row for name, row in STREAMS.items() if row[0] in experts}
+    for name, (kind, source, _) in streams.items():
         donor = experts[kind]
         specs.append(make_extractor(name, EXTRACTORS[name]).spec)
         parts[name] = donor.parts["streams"][source]
@@ -177,9 +178,9 @@ def join(experts: Mapping[str, Model], temperature: Mapping[str, float], reliabl
             state[f"stream_heads.{name}.emotion.{key}"] = value[order]
     fusion = {
         "name": "experts",
-        "temperature": {s: temperature[kind] for s, (kind, _, _) in STREAMS.items()},
-        "reliability": {s: reliable[kind] for s, (kind, _, _) in STREAMS.items()},
-        "halfway": {s: half for s, (_, _, half) in STREAMS.items() if half},
+        "temperature": {s: temperature[kind] for s, (kind, _, _) in streams.items()},
+        "reliability": {s: reliable[kind] for s, (kind, _, _) in streams.items()},
+        "halfway": {s: half for s, (_, _, half) in streams.items() if half},
     }
     model = Model({"streams": parts, "fusion": fusion, "context": {"name": "none"}}, specs, {"emotion": SPACES[SPACE]})
     model.load_state_dict(state)
@@ -235,13 +236,11 @@ def build(out: Path) -> None:
     # The temperatures were fitted on whole answers: an expert's usual share of evidence is taken out of them.
     usual = {"audio": 25 / (25 + STREAMS["waveform"][2]), "vision": 1 / (1 + STREAMS["face_crops"][2]), "text": 1.0}
     temperature = {name: row["temperature"] * usual[name] for name, row in rows.items()}
-    vision, text = expert(out / "vision-run"), expert(out / "text-run")
-
-    def joined(audio: Model) -> Model:
-        return join({"audio": audio, "vision": vision, "text": text}, temperature, reliable)
-
-    model = joined(expert(out / "audio-run"))
-    folds = {k: joined(expert(out / "audio-cv", k)) for k in range(5)}
+    experts = {name: expert(out / f"{name}-run") for name in ("audio", "vision", "text")}
+    model = join(experts, temperature, reliable)
+    folds = {
+        k: join({"audio": expert(out / "audio-cv", k), "vision": experts["vision"]}, temperature, reliable) for k in range(5)
+    }
     card = {
         "name": "affuse-base",
         "labels": list(SPACES[SPACE].labels),

@@ -35,3 +35,20 @@ def test_emorynlp_gives_training_rows_of_other_episodes_only(experts, shared_dat
     assert set(other["split"]) == {"train"}
     assert corpus.space.name == "ekman-7"
     assert not set(other["episode"]) & set(corpus.table.loc[corpus.table["split"] == "test", "episode"])
+
+
+def test_voices_of_two_corpora_meet_in_seven_classes(experts, shared_data, tmp_path):
+    corpus = experts.audio_corpus(tmp_path / "c", data=shared_data)
+    assert corpus.space.name == "ekman-7"
+    assert set(corpus.table["label"]) == set(corpus.space.labels)
+    assert {name.split("_")[0] for name in corpus.table["speaker"]} == {"ravdess", "emodb"}
+    assert all(Path(path).is_file() for path in corpus.table["audio"][::100])
+
+
+def test_faces_of_the_composite_clips_are_not_trained_on(experts, shared_data, tmp_path):
+    import pandas as pd
+
+    corpus = experts.vision_corpus(tmp_path / "faces", data=shared_data)
+    used = set(pd.read_csv(shared_data / "composite_av" / "labels.csv")["fer_image"].str.split(":").str[1])
+    assert len(corpus.table) > 20000
+    assert not used & set(corpus.table["id"])

@@ -89,7 +89,7 @@ class FaceCrops:
         values = np.zeros((steps, self.size, self.size, 3), np.uint8)
         valid = np.zeros(steps, bool)
         for track in (track for track in ranked if track.id in asked):
-            here = track.steps % finer == 0
+            here = (track.steps % finer == 0) & (track.steps < steps * finer)
             at = track.steps[here] // finer
             values[at], valid[at] = track.views[here], True
         return Feature(values, valid)

@@ -29,7 +29,7 @@ from affuse.media.subtitles import Caption, find_captions
 from affuse.models.model import Model, load_model
 from affuse.training.run import open_run, run_model
 
-BLOCK_SECONDS = 60.0
+BLOCK_SECONDS = 20.0
 VOICE_SECONDS = 0.25  # of voice in a stretch, below which nobody speaks there
 LACKING = {"audio": "no sound", "vision": "no face", "text": "no words"}
 
