@@ -16,13 +16,14 @@ from affuse.corpora.synthetic import make_synthetic
 from affuse.media.clip import Clip
 from affuse.media.write import write_clip
 
-FPS, PAUSE = 25.0, 0.6
+FPS, PAUSE, SEED = 25.0, 0.6, 3
+CLEAR = {"strength_vision": 1.0, "strength_text": 1.0, "noise_vision": 0.0, "noise_text": 0.0, "inertia": 0.0, "contagion": 0.0}
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "timeline.png"
 
 
 def conversation(folder: Path) -> Path:
     """One clip of the utterances of one conversation with short pauses, and its captions beside it."""
-    corpus = make_synthetic(folder / "corpus", conversations=1, utterances=9, speakers=2, labels="ekman-7", seconds=2.6, seed=3)
+    corpus = make_synthetic(folder / "corpus", conversations=1, utterances=9, speakers=2, labels="ekman-7", seconds=2.6, seed=SEED, **CLEAR)
     clips = [Clip(corpus.path / v) for v in corpus.table["video"]]
     rest = round(PAUSE * FPS)
 
