@@ -56,7 +56,7 @@ def repeat(source: Path, path: Path, times: int) -> None:
     with av.open(str(source)) as given, av.open(str(path), "w") as made:
         streams = {s.index: made.add_stream_from_template(s) for s in given.streams}
         packets = [(p.stream.index, p) for p in given.demux() if p.dts is not None]
-        length = {s.index: round((MINUTE + GAP) / s.time_base) for s in given.streams}
+        length = {s.index: round((MINUTE + GAP) / Fraction(s.time_base or 1)) for s in given.streams}
         for k in range(times):
             for index, packet in packets:
                 packet.stream = streams[index]

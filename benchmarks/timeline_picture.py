@@ -1,6 +1,6 @@
 """The README's picture: a conversation of the synthetic corpus, analysed by affuse-base.
 
-python benchmarks/timeline_picture.py     (writes docs/timeline.png and, beside it for a look, nothing else)
+python benchmarks/timeline_picture.py     (needs the dev extra; writes docs/timeline.png)
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from affuse.corpora.synthetic import make_synthetic
 from affuse.media.clip import Clip
 from affuse.media.write import write_clip
 
-FPS, PAUSE, SEED = 25.0, 0.6, 3
-CLEAR = {"strength_vision": 1.0, "strength_text": 1.0, "noise_vision": 0.0, "noise_text": 0.0, "inertia": 0.0, "contagion": 0.0}
+FPS, PAUSE, SEED = 25.0, 0.6, 4
+CLEAR: dict[str, Any] = {"strength_vision": 1.0, "strength_text": 1.0, "noise_vision": 0.0, "noise_text": 0.0, "inertia": 0.0, "contagion": 0.0}
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "timeline.png"
 
 
@@ -35,7 +36,9 @@ def conversation(folder: Path) -> Path:
                 yield last
             yield from [last] * rest if last is not None else []
 
-    sound, captions, at = [], [], 0.0
+    sound: list[np.ndarray] = []
+    captions: list[str] = []
+    at = 0.0
     for clip, row in zip(clips, corpus.table.itertuples(), strict=True):
         seconds = clip.steps(FPS) / FPS
         samples = np.zeros(round((seconds + PAUSE) * 16000), np.float32)
@@ -61,5 +64,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         timeline = affuse.load()(conversation(Path(folder)))
         timeline.plot(PICTURE)
-        timeline.to_html(Path(folder) / "page.html")
         print(PICTURE, [(s.speaker, label) for s, label in timeline])
