@@ -243,6 +243,9 @@ def build(out: Path) -> None:
     }
     card = {
         "name": "affuse-base",
+        "summary": "seven emotions from voice, face and words, or any of them: three calibrated experts",
+        "source": "affuse; docs/affuse-base.md",
+        "licence": "weights for non-commercial use, see docs/affuse-base.md",
         "labels": list(SPACES[SPACE].labels),
         "experts": rows,
         "composite": composite(out, folds),

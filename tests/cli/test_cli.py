@@ -60,7 +60,7 @@ def test_show(capsys):
         ["train"],
         ["train", "vectors"],
         ["list", "things"],
-        ["analyze", "clip.mp4"],
+        ["analyze"],
         ["analyze", "--model", "none"],
         ["evaluate", "none", "--corpus", "none"],
         ["import", "ravdess", "/nonexistent", "dst"],

@@ -32,7 +32,7 @@ CONTEXT = 64  # samples of the step before that the network sees again
 CHUNK = 1024 * SAMPLES  # samples that are in memory at a time
 SHA256 = "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720"
 FIRST = 2  # storage of the archive at which the 16 kHz network begins, in the order of its layers
-INSTALL = 'pip install "affuse[vad]"'
+INSTALL = "pip install silero-vad==6.2.3"
 
 MARGIN, SLOPE = 12.0, 2.0  # dB over the noise at which the energy detector says 0.5, dB per unit of log odds
 QUIET = -60.0  # dB of full scale below which nothing is heard
