@@ -52,6 +52,7 @@ STREAMS = {
     "text": ("text", "text", 0.0),
 }
 EXTRACTORS: dict[str, dict[str, Any]] = {"waveform": {}, "functionals": {"relative": True}, "face_crops": {"margin": 0.0}, "text": {}}
+SHARED = 0.4  # how much the experts only repeat each other; of 0, 0.2, ... 1 the likeliest on the composite clips
 RULES = {"voice": True, "language": "en", "least": 0.25}
 
 
@@ -181,6 +182,8 @@ def join(experts: Mapping[str, Model], temperature: Mapping[str, float], reliabl
         "temperature": {s: temperature[kind] for s, (kind, _, _) in streams.items()},
         "reliability": {s: reliable[kind] for s, (kind, _, _) in streams.items()},
         "halfway": {s: half for s, (_, _, half) in streams.items() if half},
+        "groups": {s: kind for s, (kind, _, _) in streams.items()},
+        "shared": SHARED,
     }
     model = Model({"streams": parts, "fusion": fusion, "context": {"name": "none"}}, specs, {"emotion": SPACES[SPACE]})
     model.load_state_dict(state)

@@ -42,6 +42,16 @@ def test_masking_a_modality_lowers_the_mean_confidence_of_experts_that_are_right
     assert confidence(True, True) > max(confidence(True, False), confidence(False, True)) + 0.03
 
 
+def test_what_experts_share_counts_once():
+    logits = torch.randn(2, 2, 5)
+    apart, alike = Experts(DIMS), Experts(DIMS, shared=1.0)
+    given = encoded([[True, True], [True, False]], [9, 0])
+    torch.testing.assert_close(alike.combine(logits, given)[0], apart.combine(logits, given)[0] / 2)
+    torch.testing.assert_close(alike.combine(logits, given)[1], logits[1, 0])
+    one = Experts(DIMS, shared=1.0, groups={"sound": "a", "face": "a"})
+    torch.testing.assert_close(one.combine(logits, given), apart.combine(logits, given))
+
+
 @pytest.mark.parametrize("options", [{"temperature": {"smell": 1.0}}, {"reliability": {"face": 0.0}}, {"halfway": {"face": -1.0}}])
 def test_impossible_numbers_are_refused(options):
     with pytest.raises(BadConfig, match=r"temperature|reliability|halfway"):

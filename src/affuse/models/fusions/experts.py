@@ -20,16 +20,18 @@ CARD = {
 
 
 class Experts(Late):
-    """logits = sum over present s of (r_s / max r) * n_s / (n_s + h_s) * z_s / T_s.
+    """logits = sum over present s of w_s z_s / T_s, less what is shared; w_s = (r_s / max r) * n_s / (n_s + h_s).
 
     Per stream (1, 1 and 0 where not given): `temperature` T; `reliability` r, relative to the most reliable stream
     present, so that an expert alone keeps its calibrated answer; `halfway` h, the number of usable steps n at which an
-    expert counts half. Raises BadConfig for a name that is no stream, or values outside T > 0, r > 0, h >= 0.
+    expert counts half. `shared` (0..1) is how much experts only repeat each other: the sum is divided by
+    1 + shared * (W - 1), W the reliabilities present added up, each of `groups` (stream -> expert) once. Raises BadConfig for a name that is no stream, or values outside T > 0, r > 0, h >= 0.
     """
 
     temperature: Tensor
     reliability: Tensor
     halfway: Tensor
+    first: Tensor
 
     def __init__(
         self,
@@ -38,8 +40,14 @@ class Experts(Late):
         temperature: dict[str, float] | None = None,
         reliability: dict[str, float] | None = None,
         halfway: dict[str, float] | None = None,
+        shared: float = 0.0,
+        groups: dict[str, str] | None = None,
     ) -> None:
         super().__init__(dims)
+        self.shared = shared
+        named = [(groups or {}).get(s, s) for s in dims]
+        first = [named.index(name) == i for i, name in enumerate(named)]
+        self.register_buffer("first", torch.tensor(first), persistent=False)
         for name, values, default in (("temperature", temperature, 1.0), ("reliability", reliability, 1.0), ("halfway", halfway, 0.0)):
             given = dict(values or {})
             if unknown := set(given) - set(dims):
@@ -54,5 +62,7 @@ class Experts(Late):
         reliability = self.reliability * present
         steps = torch.stack([encoded.mask[s].sum(1) for s in encoded.streams], 1).to(logits.dtype)
         evidence = torch.where(self.halfway > 0, steps / (steps + self.halfway).clamp_min(1e-9), 1.0)
-        weight = reliability / reliability.amax(1, keepdim=True).clamp_min(1e-9) * evidence / self.temperature
+        relative = reliability / reliability.amax(1, keepdim=True).clamp_min(1e-9)
+        repeated = 1 + self.shared * ((relative * self.first).sum(1, keepdim=True) - 1).clamp_min(0)
+        weight = relative * evidence / self.temperature / repeated
         return (logits * weight.unsqueeze(-1)).sum(1)
