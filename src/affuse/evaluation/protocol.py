@@ -151,7 +151,7 @@ def _label(
         index = map_by_name(space, scored)[0]
         majority = max(index[majority], 0)
     baseline = np.tile(np.eye(len(scored))[majority] if space.kind == "classes" else np.array(majority), (len(known), 1))
-    table = data.table[["id", "speaker", "source"]].assign(fold=fold)
+    table = data.table[["id", "speaker", "source", "conversation"]].assign(fold=fold)
     return Predictions(
         table[known], target[known], {s: p[known] for s, p in predicted.items()}, baseline[known], scored, full
     )
