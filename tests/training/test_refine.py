@@ -49,16 +49,3 @@ def test_a_column_that_is_not_there_is_named(corpus, tmp_path):
     recipe = runs.bind(load_recipe("vectors", ["train.epochs=1", "tasks.emotion.refine=intensty"]), corpus)
     with pytest.raises(BadConfig, match="intensty"):
         runs.train(recipe, "vectors", corpus, tmp_path / "run")
-
-
-def test_conversations_can_be_the_groups(corpus, tmp_path):
-    from affuse.evaluation.protocol import evaluate
-
-    table = pd.read_parquet(corpus.path / "manifest.parquet")
-    table["conversation"] = [f"c{i // 3}" for i in range(len(table))]
-    table.to_parquet(corpus.path / "manifest.parquet")
-    parted = Corpus.open(corpus.path)
-    recipe = runs.bind(load_recipe("vectors", ["train.epochs=1", "split.group_by=conversation"]), parted)
-    runs.train(recipe, "vectors", parted, tmp_path / "grouped")
-    found = evaluate(tmp_path / "grouped", parted)
-    assert found["protocol"]["group_by"] == "conversation"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,12 +40,19 @@ class AudioExpert:
 
         return experts.weights_hash()
 
-    def __call__(self, clip: Clip) -> Feature:
-        """The expert's vector of the clip's sound."""
+    @cached_property
+    def _inputs(self) -> dict[str, Any]:
+        """The extractors of the expert's streams, as it was trained with."""
         from affuse.features import experts
         from affuse.features.extract import make_extractor
 
-        found = {s: make_extractor(s, experts.base()[1][s])(clip) for s in STREAMS}
+        return {name: make_extractor(name, experts.base()[1][name]) for name in STREAMS}
+
+    def __call__(self, clip: Clip) -> Feature:
+        """The expert's vector of the clip's sound."""
+        from affuse.features import experts
+
+        found = {name: extractor(clip) for name, extractor in self._inputs.items()}
         if any(f.coverage == 0 for f in found.values()):
             return Feature(np.zeros((0, *self.spec.shape), np.float32))
         return Feature(experts.utterance(found))

@@ -9,7 +9,7 @@ import numpy as np
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
-from affuse.features.prosody import REFERENCE, track_pitch
+from affuse.features.prosody import track_pitch
 
 if TYPE_CHECKING:
     from affuse.layers.log_mel import LogMel
@@ -85,8 +85,7 @@ class Functionals:
             level = self._log_mel(torch.as_tensor(samples).unsqueeze(0))[0].numpy()
             kept = self._log_mel.frame_mask(torch.as_tensor(valid).unsqueeze(0))[0].numpy()
         track = track_pitch(samples, RATE, HOP, self.floor, self.ceiling)
-        semitones = 12 * np.log2(np.where(track.f0 > 0, track.f0, REFERENCE) / REFERENCE)
-        level, semitones, strength = (x[: len(level)][kept] for x in (level, semitones, track.strength))
+        level, semitones, strength = (x[: len(level)][kept] for x in (level, track.semitones, track.strength))
         top = level.max()
         level = np.maximum(level, top - RANGE)
         loud = np.flatnonzero(level.max(1) > top - QUIET)
@@ -105,7 +104,7 @@ def contour(x: np.ndarray) -> np.ndarray:
 
 
 def rhythm(loudness: np.ndarray) -> np.ndarray:
-    """Strength of the loudness contour's modulations, [RHYTHM] bands of 0.8 Hz."""
+    """Strength of the loudness contour's modulations in its first 5.1 s, [RHYTHM] bands of 0.8 Hz."""
     spectrum = np.abs(np.fft.rfft(loudness - loudness.mean(), MODULATION)) / len(loudness)
     bands: np.ndarray = spectrum[1 : 1 + 4 * RHYTHM].reshape(RHYTHM, 4).mean(1)
     return bands

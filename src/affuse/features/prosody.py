@@ -41,6 +41,11 @@ class Pitch(NamedTuple):
     strength: np.ndarray
     power: np.ndarray
 
+    @property
+    def semitones(self) -> np.ndarray:
+        """Pitch in semitones above REFERENCE [T], 0 where unvoiced."""
+        return np.asarray(12 * np.log2(np.where(self.f0 > 0, self.f0, REFERENCE) / REFERENCE))
+
 
 class Prosody:
     """Clip -> [T, 3] at 100 Hz: pitch, energy, voicing.
@@ -69,9 +74,8 @@ class Prosody:
         if audio is None or not audio.valid.any():
             return Feature(np.zeros((0, 3), np.float32))
         track = track_pitch(audio.samples, self.rate, self.hop, self.floor, self.ceiling)
-        semitones = 12 * np.log2(np.where(track.f0 > 0, track.f0, REFERENCE) / REFERENCE)
         energy = 10 * np.log10(np.maximum(track.power.astype(np.float64), FLOOR))
-        values = np.stack([semitones, energy, track.strength], axis=1).astype(np.float32)
+        values = np.stack([track.semitones, energy, track.strength], axis=1).astype(np.float32)
         valid = audio.valid[np.maximum(np.arange(len(values)) * self.hop - 1, 0)]
         return Feature(values, None if valid.all() else valid)
 

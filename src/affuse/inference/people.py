@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +59,7 @@ class Block:
     start: float
     tracks: Sequence[Track]
     spoken: list[Spans]
+    _features: dict[int, Feature] = field(default_factory=dict)
 
     def speaker(self, start: float, end: float) -> int | None:
         """The track that speaks longest in [start, end) s; None if nobody's mouth moves with the voice."""
@@ -79,10 +79,6 @@ class Block:
         inside = (times >= start) & (times < end)
         sides = np.sqrt(np.prod(track.boxes[inside, 2:] - track.boxes[inside, :2], axis=1).clip(0))
         return float((sides * track.scores[inside]).sum())
-
-    @cached_property
-    def _features(self) -> dict[int, Feature]:
-        return {}
 
     def _whole(self, track: int) -> Feature:
         """One person's crops over the whole block."""
