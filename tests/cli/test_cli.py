@@ -229,3 +229,13 @@ def test_an_utterance_that_fails_is_listed_and_the_others_go_on(demo_run, tmp_pa
     assert len(store) == 17
     assert store.failures[broken.stem]["type"] == "BadMedia"
     assert run("train", "demo", "train.epochs=1", "--corpus", corpus, "--out", tmp_path / "run", "--quiet", "--workers", 2) == 0
+
+
+def test_a_dry_run_says_what_would_be_imported_and_leaves_nothing(tmp_path, capsys):
+    release = tmp_path / "r"
+    release.mkdir()
+    (release / "03-01-05-02-01-01-07.wav").touch()
+    assert main(["import", "ravdess", str(release), str(tmp_path / "c"), "--partial", "--dry-run"]) == 0
+    assert "angry 1" in (shown := capsys.readouterr().out)
+    assert "would go to" in shown
+    assert not (tmp_path / "c").exists()

@@ -86,7 +86,7 @@ def test_a_missing_split_needs_partial(tmp_path):
         (JSON["valid"], ("utterance_id", "utterance"), "incomplete|not a file"),
         (JSON["valid"], ("emotion", "feeling"), "emotion"),
         (JSON["valid"], ("s01_e15_c01_u001", "one"), "not a file of EmoryNLP"),
-        (JSON["valid"], ("{", ""), "not a file of EmoryNLP"),
+        (JSON["valid"], ("{", ""), "not readable JSON"),
         (CSV["valid"], ("['Rachel Green']", "Rachel Green"), "not a list"),
         (CSV["valid"], ("Scene_ID", "Scene"), "no column 'Scene_ID'"),
     ],

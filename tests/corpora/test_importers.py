@@ -187,3 +187,11 @@ def test_the_leak_check_names_shared_speakers(tmp_path):
     assert corpus.info["overlap"] == {"speaker": {"train/test": ["a"]}, "source": {"train/test": ["a"]}}
     assert overlap(corpus.table.assign(speaker=["a", "b", "c"]), "speaker") == {}
     assert Corpus.open(tmp_path / "c").hash == corpus.hash
+
+
+def test_published_folds_are_used_as_they_are_and_only_in_their_number():
+    data = speakers().assign(fold=lambda t: t["source"].str[1:].astype(int) % 3)
+    for k, split in enumerate(make_splits(data, "source", 0.0, 0.2, 3, 0)):
+        assert ((split == "test") == (data["fold"] == k)).all()
+    with pytest.raises(BadCorpus, match="3 published folds, not 5"):
+        make_splits(data, "source", 0.0, 0.2, 5, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
@@ -19,7 +20,12 @@ app = App(name="import", help="Import a corpus release, your own table, or your 
 
 @app.default
 def release(
-    name: str, src: Path, dst: Path, *options: str, partial: Annotated[bool, Parameter(negative="")] = False
+    name: str,
+    src: Path,
+    dst: Path,
+    *options: str,
+    partial: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Import the release NAME (see: affuse list corpora) from folder SRC into folder DST, with its key=value OPTIONS.
 
@@ -27,14 +33,20 @@ def release(
     ----------
     partial
         Accept a release of which parts are missing; what is missing is reported and recorded.
+    dry_run
+        Read and check everything and say what would be imported, but leave DST alone.
     """
     entry = registry.load("corpora", name)
     if name in ("table", "synthetic"):
         raise BadConfig(f"'{name}' is not a release", f"see: affuse import {name} --help")
     if not src.is_dir():
         raise MissingFile(f"no folder {src}", f"see: affuse show {name}")
-    given = {k: Path(v) if k == "without" else v for k, v in pairs(list(options), "option").items()}
-    return summary(entry(src, dst, **registry.resolve("corpora", name, {**given, "partial": partial}, name)))
+    chosen = registry.resolve("corpora", name, {**pairs(list(options), "option"), "partial": partial}, name)
+    if not dry_run:
+        return summary(entry(src, dst, **chosen))
+    with TemporaryDirectory(prefix="affuse-") as aside:
+        summary(entry(src, Path(aside) / "corpus", **chosen), f"would go to {dst}")
+    return 0
 
 
 @app.command
@@ -137,8 +149,8 @@ def pairs(items: list[str] | None, option: str) -> dict[str, str]:
     return {a: b for a, _, b in split}
 
 
-def summary(corpus: Corpus) -> int:
-    """Print what was imported: counts per split, label space, shortfalls, the leak check."""
+def summary(corpus: Corpus, where: str = "") -> int:
+    """Print what was imported: counts per split, label space, shortfalls, warnings, the leak check."""
     from rich.table import Table
 
     info: dict[str, Any] = corpus.info
@@ -153,8 +165,10 @@ def summary(corpus: Corpus) -> int:
         output.print("[yellow]synthetic corpus[/]: numbers on it say nothing about people")
     for line in info.get("partial") or []:
         note(f"[yellow]incomplete[/] {line}")
+    for line in info.get("warnings") or []:
+        note(f"[yellow]take care[/]: {line}")
     for column, shared in info["overlap"].items():
         for pair, values in shared.items():
             note(f"[yellow]leak check[/]: {len(values)} {column}s occur in both {pair}, e.g. {values[0]}")
-    output.print(f"{info['name']} ({info['label_space']}) -> {corpus.path}", soft_wrap=True)
+    output.print(f"{info['name']} ({info['label_space']}, {info['hash']}) {where or f'-> {corpus.path}'}", soft_wrap=True)
     return 0

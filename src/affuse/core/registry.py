@@ -116,6 +116,8 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
         return origin(convert(v, inner, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {k: convert(v, args[1] if args else Any, f"{where}.{k}") for k, v in value.items()}
+    if annotation is Path and isinstance(value, str):
+        return Path(value)
     if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(annotation, type) and isinstance(value, annotation) and (annotation is bool) == (type(value) is bool):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 from affuse.core.errors import BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.meld import check_labels, first, mend, read, seconds
+from affuse.corpora.release import check_labels, first, mend, read_csv, read_json, seconds
 
 CARD = {
     "summary": "EmoryNLP: 12,606 utterances of 897 scenes of Friends, 7 emotions (peaceful and powerful among them); words",
@@ -63,7 +62,7 @@ def import_emorynlp(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
 
 
 def _from_csv(split: str, path: Path) -> Iterator[Row]:
-    table = read(path, "Utterance", "Speaker", "Emotion", "Scene_ID", "Utterance_ID", "Season", "Episode")
+    table = read_csv(path, "Utterance", "Speaker", "Emotion", "Scene_ID", "Utterance_ID", "Season", "Episode")
     start, end = seconds(table, "Start_Time"), seconds(table, "End_Time")
     for row, begun, ended in zip(table.to_dict("records"), start, end, strict=True):
         numbers = [int(row[c]) for c in ("Season", "Episode", "Scene_ID", "Utterance_ID")]
@@ -76,7 +75,7 @@ def _from_csv(split: str, path: Path) -> Iterator[Row]:
 
 def _from_json(split: str, path: Path) -> Iterator[Row]:
     try:
-        found = list(_utterances(json.loads(path.read_text(encoding="utf-8"))))
+        found = list(_utterances(read_json(path)))
         for said in found:
             numbers = [int(n) for n in _ID.fullmatch(said["utterance_id"]).groups()]  # type: ignore[union-attr]
             yield _row(split, numbers, said["speakers"], said["transcript"], said["emotion"])

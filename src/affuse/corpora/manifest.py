@@ -38,7 +38,8 @@ SPLITS = ("train", "valid", "test")
 class Corpus:
     """An imported corpus: a folder with `manifest.parquet`, `corpus.json` and feature stores under `features/`.
 
-    `info` holds name, label_space, licence, source, note, synthetic, partial, counts, hash.
+    `info` holds name, label_space, licence, source, synthetic, partial (what a release lacks), warnings (what its
+    users must know), counts, hash. Label tracks (values per frame) are feature stores below `annotations/`.
     """
 
     path: Path
@@ -69,6 +70,10 @@ class Corpus:
     def store_path(self, stream: str) -> Path:
         """Where the features of `stream` are kept."""
         return self.path / "features" / stream
+
+    def annotation_path(self, name: str) -> Path:
+        """Where the label track `name` (a feature store: values per frame, with its rate) is kept."""
+        return self.path / "annotations" / name
 
     def stores(self) -> list[str]:
         """Names of the feature stores that the corpus has."""
@@ -212,11 +217,12 @@ def make_splits(
 ) -> list[np.ndarray]:
     """Split names [N] per fold (one array without folds): groups never cross, labels are kept in proportion.
 
-    Without `folds` a manifest's own splits are used; what it lacks (valid, test) is carved from train by group.
+    Without `folds` a manifest's own splits are used; what it lacks (valid, test) is carved from train by group. Folds
+    that an importer was told to keep (a `fold` column) are used instead of made.
     """
     groups, labels = table[group_column(table, group_by)].to_numpy(), table["label"].to_numpy()
     if folds:
-        parts = _group_folds(groups, labels, folds, seed)
+        parts = _published_folds(table, folds) if "fold" in table else _group_folds(groups, labels, folds, seed)
         return [_carve(np.where(parts == k, "test", "train"), groups, labels, "valid", valid, seed) for k in range(folds)]
     split = table["split"].to_numpy(dtype=object)
     split = np.where(split == "", "train", split)
@@ -225,6 +231,13 @@ def make_splits(
     if "valid" not in split:
         split = _carve(split, groups, labels, "valid", valid, seed)
     return [split]
+
+
+def _published_folds(table: pd.DataFrame, k: int) -> np.ndarray:
+    found = sorted(set(table["fold"]))
+    if found != list(range(k)):
+        raise BadCorpus(f"the corpus keeps {len(found)} published folds, not {k}", f"use --folds {len(found)}, or import it without them")
+    return table["fold"].to_numpy(dtype=int)
 
 
 def _group_folds(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> np.ndarray:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from affuse.core.errors import BadCorpus
-from affuse.core.labels import canonical
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-
-if TYPE_CHECKING:
-    import pandas as pd
+from affuse.corpora.release import check_labels, first, mend, read_csv, seconds
 
 CARD = {
     "summary": "MELD: 13,708 utterances of 1,432 dialogues of Friends, 7 emotions, 3 sentiments; words, sound, picture",
@@ -34,7 +29,6 @@ PUBLISHED = {
 }
 # The release lacks the one (declare-lab/MELD issue 27) and the other is damaged (issue 39): both keep their words only.
 WITHOUT_CLIP = ("dev_dia110_utt7", "train_dia125_utt3")
-_CP1252 = {c: bytes([c]).decode("cp1252", "replace") for c in range(0x80, 0xA0)}
 
 
 def import_meld(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
@@ -57,11 +51,6 @@ def import_meld(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
     return write_corpus(dst, rows, "meld", "meld-7", language="en", **extra)
 
 
-def first(src: Path, name: str) -> Path | None:
-    """The file or folder of that name below `src`; of several the one that sorts first."""
-    return next(iter(sorted(src.rglob(name))), None)
-
-
 def _clips(src: Path, split: str) -> dict[str, Path]:
     """Name -> clip of a split; clips without a label (the release has some) are never asked for."""
     folder = first(src, CLIPS[split])
@@ -69,7 +58,7 @@ def _clips(src: Path, split: str) -> dict[str, Path]:
 
 
 def _rows(split: str, path: Path, clips: dict[str, Path]) -> list[dict[str, object]]:
-    table = read(path, "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode")
+    table = read_csv(path, "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode")
     start, end = seconds(table, "StartTime"), seconds(table, "EndTime")
     rows = []
     for row, begun, ended in zip(table.to_dict("records"), start, end, strict=True):
@@ -101,46 +90,3 @@ def _check_clips(rows: list[dict[str, object]], partial: bool) -> list[str]:
     wanted = Counter(str(row["split"]) for row in rows if row["id"] not in WITHOUT_CLIP)
     found = Counter(str(row["split"]) for row in rows if row["video"])
     return [f"clips of {line}" for line in check_counts(found, wanted, "clips per split", partial)]
-
-
-def check_labels(split: str, rows: list[dict[str, object]], published: dict[str, int]) -> None:
-    """BadCorpus where a complete split has other labels than published (canonical name -> utterances)."""
-    found = Counter(canonical(str(row["label"])) for row in rows if row["split"] == split)
-    if found.total() == sum(published.values()) and found != published:
-        wrong = next(k for k in {**published, **found} if found[k] != published.get(k, 0))
-        raise BadCorpus(
-            f"{split}: {found[wrong]} of '{wrong}', the release has {published.get(wrong, 0)}",
-            "use the official file: its labels were changed",
-        )
-
-
-def read(path: Path, *columns: str) -> pd.DataFrame:
-    """A csv file whose cells all stay text ("None" is a word), UTF-8 or else cp1252; BadCorpus names a missing column."""
-    import pandas as pd
-
-    try:
-        try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="cp1252")
-    except (ValueError, OSError) as error:
-        raise BadCorpus(f"{path} is not a readable csv file: {error}", "download the official file again") from error
-    missing = [c for c in columns if c not in table]
-    if missing:
-        raise BadCorpus(f"{path} has no column '{missing[0]}'", "use the official file")
-    return table
-
-
-def mend(text: str) -> str:
-    """Words with cp1252 punctuation that was decoded as Latin-1 (U+0092 is a quote) mended, white space evened out."""
-    return re.sub(r"\s+", " ", text.translate(_CP1252)).strip()
-
-
-def seconds(table: pd.DataFrame, column: str) -> list[float]:
-    """Times like 0:16:16,059 in seconds; NaN where the release has none, or none that can be read."""
-    import pandas as pd
-
-    if column not in table:
-        return [float("nan")] * len(table)
-    times = pd.to_timedelta(table[column].str.replace(",", "."), errors="coerce")
-    return [float(t) for t in times.dt.total_seconds()]

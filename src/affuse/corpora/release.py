@@ -1,0 +1,83 @@
+"""What importers share: files found, tables and JSON read with typed errors, text mended, labels checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from affuse.core.errors import BadCorpus
+from affuse.core.labels import canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_CP1252 = {c: bytes([c]).decode("cp1252", "replace") for c in range(0x80, 0xA0)}
+SOUND = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
+PICTURE = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".mpg"}
+
+
+def first(src: Path, name: str) -> Path | None:
+    """The file or folder of that name below `src`; of several the one that sorts first."""
+    return next(iter(sorted(src.rglob(name))), None)
+
+
+def media(src: Path, suffixes: Iterable[str] = PICTURE | SOUND) -> dict[str, Path]:
+    """Stem -> file (absolute) of the media below `src`; hidden files are left out, of several the one that sorts first."""
+    wanted = set(suffixes)
+    found = sorted(p for p in src.rglob("*") if p.suffix.lower() in wanted and not p.name.startswith("."))
+    return {p.stem: p.resolve() for p in reversed(found)}
+
+
+def check_labels(split: str, rows: Iterable[Mapping[str, object]], published: Mapping[str, int]) -> None:
+    """BadCorpus where a complete split has other labels than published (canonical name -> utterances)."""
+    found = Counter(canonical(str(row["label"])) for row in rows if row["split"] == split)
+    if found.total() == sum(published.values()) and found != Counter(published):
+        wrong = next(k for k in {**published, **found} if found[k] != published.get(k, 0))
+        raise BadCorpus(
+            f"{split}: {found[wrong]} of '{wrong}', the release has {published.get(wrong, 0)}",
+            "use the official file: its labels were changed",
+        )
+
+
+def read_csv(path: Path, *columns: str) -> pd.DataFrame:
+    """A csv file whose cells all stay text ("None" is a word), UTF-8 or else cp1252; BadCorpus names a missing column."""
+    import pandas as pd
+
+    try:
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="cp1252")
+    except (ValueError, OSError) as error:
+        raise BadCorpus(f"{path} is not a readable csv file: {error}", "download the official file again") from error
+    missing = [c for c in columns if c not in table]
+    if missing:
+        raise BadCorpus(f"{path} has no column '{missing[0]}'", "use the official file")
+    return table
+
+
+def read_json(path: Path) -> Any:
+    """Parsed JSON; BadCorpus names a file that is not."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, OSError, RecursionError) as error:
+        raise BadCorpus(f"{path} is not readable JSON: {error}", "download the official file again") from error
+
+
+def mend(text: str) -> str:
+    """Words with cp1252 punctuation that was decoded as Latin-1 (U+0092 is a quote) mended, white space evened out."""
+    return re.sub(r"\s+", " ", text.translate(_CP1252)).strip()
+
+
+def seconds(table: pd.DataFrame, column: str) -> list[float]:
+    """Times like 0:16:16,059 in seconds; NaN where the release has none, or none that can be read."""
+    import pandas as pd
+
+    if column not in table:
+        return [float("nan")] * len(table)
+    times = pd.to_timedelta(table[column].str.replace(",", "."), errors="coerce")
+    return [float(t) for t in times.dt.total_seconds()]
