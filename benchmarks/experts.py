@@ -51,7 +51,7 @@ STREAMS = {
     "face_crops": ("vision", "faces", 0.5),
     "text": ("text", "text", 0.0),
 }
-EXTRACTORS: dict[str, dict[str, Any]] = {"waveform": {}, "functionals": {"relative": True}, "face_crops": {"margin": 0.0}, "text": {}}
+EXTRACTORS: dict[str, dict[str, Any]] = {"waveform": {}, "functionals": {"relative": True}, "face_crops": {"margin": 0.0}, "text": {"layers": (2, 4, 6)}}
 SHARED = 0.4  # how much the experts only repeat each other; of 0, 0.2, ... 1 the likeliest on the composite clips
 RULES = {"voice": True, "language": "en", "least": 0.25}
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress, Task
 
 console = Console(stderr=True, highlight=False)
 output = Console(highlight=False)
@@ -53,9 +53,14 @@ def choose_device(name: str, threads: int | None) -> str:
 @contextmanager
 def progress(quiet: bool) -> Iterator[Progress]:
     """A rich progress display on stderr; silent where --quiet or stderr is no terminal."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty(), transient=True) as bar:
         yield bar
 

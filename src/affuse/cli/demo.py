@@ -36,7 +36,7 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     note("[bold]2/5[/] extract features", quiet)
     recipe = bind(load_recipe("demo"), corpus)
     for name, parameters in missing_stores(recipe, corpus).items():
-        extract_into(corpus, name, parameters, 1, quiet)
+        extract_into(corpus, name, parameters, 0, quiet)
     note("[bold]3/5[/] train", quiet)
     train_with_progress(recipe, "demo", corpus, out / "run", None, device, quiet)
     note("[bold]4/5[/] evaluate with every subset of modalities", quiet)

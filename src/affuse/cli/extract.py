@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from affuse.cli.console import Quiet, Threads, note, output, progress
 from affuse.core.config import parse_value
@@ -13,14 +13,22 @@ if TYPE_CHECKING:
 
 
 def run(
-    corpus: Path, extractor: str, *options: str, workers: int = 1, threads: Threads = None, quiet: Quiet = False
+    corpus: Path,
+    extractor: str,
+    *options: str,
+    workers: int = 1,
+    on: Literal["processes", "ray"] = "processes",
+    threads: Threads = None,
+    quiet: Quiet = False,
 ) -> int:
     """Run EXTRACTOR over CORPUS with key=value OPTIONS; goes on where it stopped, lists what failed (exit 1).
 
     Parameters
     ----------
     workers
-        Processes that extract side by side.
+        Processes (or Ray actors) that extract side by side; 0 extracts in this one.
+    on
+        ray: on the cluster of $RAY_ADDRESS (or one started here), whose nodes all see CORPUS and its media.
     """
     from affuse.cli.import_ import pairs
     from affuse.core.seed import set_threads
@@ -28,10 +36,12 @@ def run(
 
     set_threads(threads)
     parameters = {k: parse_value(v) for k, v in pairs(list(options), "option").items()}
-    return extract_into(Corpus.open(corpus), extractor, parameters, workers, quiet)
+    return extract_into(Corpus.open(corpus), extractor, parameters, workers, quiet, on)
 
 
-def extract_into(corpus: Corpus, extractor: str, parameters: dict[str, Any], workers: int, quiet: bool) -> int:
+def extract_into(
+    corpus: Corpus, extractor: str, parameters: dict[str, Any], workers: int, quiet: bool, on: Literal["processes", "ray"] = "processes"
+) -> int:
     """Extract with a progress bar; prints the store and the failures, returns the exit code."""
     from affuse.features.extract import extract
 
@@ -40,6 +50,7 @@ def extract_into(corpus: Corpus, extractor: str, parameters: dict[str, Any], wor
         done = extract(
             corpus, extractor, parameters, workers,
             lambda n, total, failed: bar.update(task, completed=n, total=total, description=f"{extractor} ({failed} failed)" if failed else extractor),
+            on,
         )  # fmt: skip
     note(f"{extractor}: {done.added} new, {len(done.store)} in all -> {done.store.path}", quiet)
     for name, error in list(done.failures.items())[:10]:

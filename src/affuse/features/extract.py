@@ -1,28 +1,30 @@
-"""Running extractors over a corpus: resumable, in several processes, failures listed."""
+"""Running extractors over a corpus: shard by shard, resumable, in processes or on a Ray cluster, failures listed.
+
+The manifest's order and its media decide which utterances share a shard, so a store is the same, bit by bit, whether it
+was made in one go or after interruptions, by one process or by many. A shard is one task, written whole.
+"""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from affuse.core import io, registry
-from affuse.core.errors import AffuseError, BadFeatures
+from affuse.core.errors import AffuseError, BadFeatures, BadMedia
+from affuse.core.processes import CRASH, spread
 from affuse.core.types import Feature
-from affuse.features.store import FeatureStore, StoreWriter, store_card
+from affuse.features.store import FORMAT, FeatureStore, shard_path, store_card, write_shard
 from affuse.media.clip import Clip
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
 
 Progress = Callable[[int, int, int], None]  # done, total, failed
-Outcome = tuple[str, Feature | dict[str, str]]
-CHUNK = 16
+Failures = dict[str, dict[str, str]]
+MOST, HEAVIEST = 64, 32 << 20  # utterances, and bytes of their media, that one shard takes at most
+RATE = 64 << 10  # bytes that a second of an utterance with a start and an end stands for
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,16 @@ class Extraction:
 
     store: FeatureStore
     added: int
-    failures: dict[str, dict[str, str]]
+    failures: Failures
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One task: the utterances of a shard in their order, and the files that hold features of some of them already."""
+
+    number: int
+    clips: tuple[tuple[str, Clip], ...]
+    kept: tuple[Path, ...] = ()
 
 
 def clips_of(corpus: Corpus, ids: Sequence[str] | None = None) -> list[tuple[str, Clip]]:
@@ -56,76 +67,136 @@ def extract(
     corpus: Corpus,
     name: str,
     parameters: Mapping[str, Any] | None = None,
-    workers: int = 1,
+    workers: int = 0,
     progress: Progress | None = None,
+    on: Literal["processes", "ray"] = "processes",
 ) -> Extraction:
     """Fill the corpus' store `name`; what is there stays, what failed before is tried again.
 
-    Raises BadFeatures when the existing store was made differently; per-utterance errors are listed, not raised.
+    `workers`: processes, in which a crash of a decoder is one failed utterance; 0: in this process. Raises BadFeatures when
+    the existing store was made differently; per-utterance errors are listed, not raised.
     """
     full = registry.resolve("extractors", name, parameters or {}, name)
     extractor = registry.build("extractors", name, **full)
     path, card = corpus.store_path(name), registry.cards("extractors")[name]
     made = store_card(extractor.spec, name, card["version"], full, weights_hash=getattr(extractor, "weights_hash", ""))
-    have = set(FeatureStore(path).ids) if (path / "card.json").is_file() else set()
-    clips = [(i, clip) for i, clip in clips_of(corpus) if i not in have]
-    failures: dict[str, dict[str, str]] = {}
-    with StoreWriter(path, made) as writer:
-        for done, (i, outcome) in enumerate(_outcomes(extractor, name, full, clips, workers), start=1):
-            if isinstance(outcome, Feature):
-                writer.add(i, outcome)
-            else:
-                failures[i] = outcome
+    clips = clips_of(corpus)
+    failures: Failures = {}
+    with io.exclusive(path, "another affuse extract fills it"):
+        shards = _open(path, made, clips)
+        before = len(FeatureStore(path))
+        done, total = len(clips) - sum(len(s.clips) for s in shards), len(clips)
+        if progress is not None:
+            progress(done, total, 0)
+        for shard, failed in _run(extractor, name, full, path, shards, workers, on):
+            failures |= failed
+            done += len(shard.clips)
             if progress is not None:
-                progress(done, len(clips), len(failures))
-    io.write_json(path / "failures.json", failures)
-    return Extraction(FeatureStore(path), len(clips) - len(failures), failures)
+                progress(done, total, len(failures))
+        for old in path.glob("before-*.safetensors"):
+            old.unlink()
+        failures = {i: failures[i] for i, _ in clips if i in failures}
+        io.write_json(path / "failures.json", failures)
+        store = FeatureStore(path)
+        io.write_json(path / "manifest.json", {"utterances": len(store), "failed": len(failures), "shards": store.shards})
+    return Extraction(store, len(store) - before, failures)
 
 
-def _outcomes(
-    extractor: Any, name: str, parameters: Mapping[str, Any], clips: list[tuple[str, Clip]], workers: int
-) -> Iterator[Outcome]:
-    """(id, Feature or error) as they come, in this process or in several."""
-    chunks = [clips[i : i + CHUNK] for i in range(0, len(clips), CHUNK)]
-    if workers <= 1 or len(chunks) == 1:
-        for chunk in chunks:
-            yield from _run_chunk(extractor, chunk)
+def _open(path: Path, card: Mapping[str, Any], clips: Sequence[tuple[str, Clip]]) -> list[Shard]:
+    """The shards that lack something, after making sure that the store is this extractor's and parted in this way."""
+    plan = _plan(clips)
+    made = {**card, "plan": io.digest([[i for i, _ in part] for part in plan])}
+    old = FeatureStore(path) if (path / "card.json").is_file() else None
+    if old is not None:
+        old.check(made)
+        if old.card.get("plan") != made["plan"]:  # the corpus changed: what is there moves to where it belongs now
+            for shard in sorted(path.glob("shard-*.safetensors"), reverse=True):
+                shard.rename(path / f"before-{io.digest([shard.name, shard.stat().st_mtime_ns])}.safetensors")
+            old = FeatureStore(path)
+    for left in path.glob(".aside-*"):
+        left.unlink()
+    if old is None or old.card != {"format": FORMAT, **made}:
+        io.write_json(path / "card.json", {"format": FORMAT, **made})
+    shards = []
+    for number, part in enumerate(plan):
+        files = {old.file(i) for i, _ in part if i in old} if old is not None else set()
+        if files != {shard_path(path, number)} or any(old is None or i not in old for i, _ in part):
+            shards.append(Shard(number, tuple(part), tuple(sorted(files))))
+    return shards
+
+
+def _plan(clips: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:
+    """Neighbours in the manifest share a shard until it holds MOST utterances or its media weigh HEAVIEST."""
+    parts: list[list[tuple[str, Clip]]] = []
+    weight = HEAVIEST
+    for name, clip in clips:
+        if weight >= HEAVIEST or len(parts[-1]) >= MOST:
+            parts.append([])
+            weight = 0
+        parts[-1].append((name, clip))
+        weight += _weight(clip)
+    return parts
+
+
+def _weight(clip: Clip) -> int:
+    if clip.end is not None:
+        return int((clip.end - clip.start) * RATE)
+    return sum(p.stat().st_size for p in (clip.video, clip.audio) if p is not None and p.is_file())
+
+
+def _run(
+    extractor: Any, name: str, parameters: Mapping[str, Any], path: Path, shards: list[Shard], workers: int, on: str
+) -> Iterator[tuple[Shard, Failures]]:
+    """(shard, failures) as they come: in this process, in several, or on a cluster."""
+    if on == "ray" and shards:
+        from affuse.features.on_ray import run_on_ray
+
+        yield from run_on_ray(name, dict(parameters), path, shards, max(1, workers))
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (name, dict(parameters)))
-    try:
-        waiting = iter(chunks)
-        running: set[Future[list[Outcome]]] = {pool.submit(_work, c) for c in islice(waiting, 2 * workers)}
-        while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            running |= {pool.submit(_work, c) for c in islice(waiting, len(finished))}
-            for future in finished:
-                yield from future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_worker: Any = None
-
-
-def _start_worker(name: str, parameters: dict[str, Any]) -> None:
-    global _worker
-    from affuse.core.seed import set_threads
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and keeps what is complete
-    set_threads(1)
-    _worker = make_extractor(name, parameters)
-
-
-def _work(chunk: list[tuple[str, Clip]]) -> list[Outcome]:
-    return list(_run_chunk(_worker, chunk))
-
-
-def _run_chunk(extractor: Any, chunk: list[tuple[str, Clip]]) -> Iterator[Outcome]:
-    """One chunk of clips; an extractor with `many` takes them together (text models gain from it)."""
-    if hasattr(extractor, "many"):
-        yield from zip([i for i, _ in chunk], extractor.many([clip for _, clip in chunk]), strict=True)
+    if workers < 1 or not shards:
+        for shard in shards:
+            yield shard, fill(extractor, path, shard)
         return
-    for i, clip in chunk:
+    for shard, failed in spread(_work, shards, workers, _start_worker, (name, dict(parameters), path)):
+        yield shard, _one_by_one(shard, name, parameters, path) if failed is None else failed
+
+
+def _one_by_one(shard: Shard, name: str, parameters: Mapping[str, Any], path: Path) -> Failures:
+    """A shard in which a process died: found is which utterance it was, and the others are written."""
+    single = [Shard(shard.number, (pair,), shard.kept) for pair in shard.clips]
+    arguments = (name, dict(parameters), path)
+    dead = {s.clips[0][0] for s, ok in spread(_try, single, 1, _start_worker, arguments) if ok is None}
+    rest = Shard(shard.number, tuple(c for c in shard.clips if c[0] not in dead), shard.kept)
+    failed = next(spread(_work, [rest], 1, _start_worker, arguments))[1] if rest.clips else {}
+    crash = BadMedia(CRASH, "try the clip by itself; convert it, e.g. with ffmpeg").to_dict()
+    return (failed or {}) | dict.fromkeys(dead, crash)
+
+
+def fill(extractor: Any, path: Path, shard: Shard) -> Failures:
+    """Extract what the shard lacks, write it whole, and say what failed."""
+    kept = FeatureStore(path, shard.kept) if shard.kept else {}
+    outcomes = dict(_outcomes(extractor, [(i, clip) for i, clip in shard.clips if i not in kept]))
+    features: dict[str, Feature] = {}
+    for i, _ in shard.clips:
+        found = kept[i] if i in kept else outcomes[i]
+        if isinstance(found, Feature):
+            features[i] = found
+    if features:
+        write_shard(shard_path(path, shard.number), features)
+    return {i: found for i, found in outcomes.items() if not isinstance(found, Feature)}
+
+
+def _outcomes(extractor: Any, clips: Sequence[tuple[str, Clip]]) -> Iterator[tuple[str, Feature | dict[str, str]]]:
+    """(id, Feature or error); an extractor with `many` takes the clips together (text models gain from it)."""
+    if hasattr(extractor, "many") and len(clips) > 1:
+        try:
+            found = extractor.many([clip for _, clip in clips])
+        except AffuseError:
+            pass  # one of them: the loop below finds out which
+        else:
+            yield from zip([i for i, _ in clips], found, strict=True)
+            return
+    for i, clip in clips:
         try:
             yield i, checked(extractor(clip), extractor.spec.name)
         except AffuseError as error:
@@ -139,3 +210,25 @@ def checked(feature: Feature, name: str) -> Feature:
     if feature.values.dtype.kind == "f" and not np.isfinite(feature.values).all():
         raise BadFeatures(f"extractor '{name}' returned numbers that are not finite", "report the clip as a defect")
     return feature
+
+
+_worker: tuple[Any, Path] | None = None
+
+
+def _start_worker(name: str, parameters: dict[str, Any], path: Path) -> None:
+    global _worker
+    from affuse.core.seed import set_threads
+
+    set_threads(1)
+    _worker = make_extractor(name, parameters), path
+
+
+def _work(shard: Shard) -> Failures:
+    assert _worker is not None
+    return fill(*_worker, shard)
+
+
+def _try(shard: Shard) -> bool:
+    """Whether the process survives this utterance; nothing is kept."""
+    assert _worker is not None
+    return bool(dict(_outcomes(_worker[0], shard.clips)))

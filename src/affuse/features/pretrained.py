@@ -82,13 +82,13 @@ def _missing(model: str, known: Mapping[str, Known], what: str) -> MissingDepend
     )
 
 
-def file(path: Path | None, sha256: str, what: str) -> Path:
+def file(path: Path | None, sha256: str, what: str, option: str = "weights") -> Path:
     """A weights file that the user brings: there, and with the checksum that was given ("" = not checked).
 
-    `what` names the file, its size, licence and place for the message. Raises MissingDependency or BadFeatures.
+    `what` names the file, its size, licence and place for the message, `option` what it is given as. Raises MissingDependency or BadFeatures.
     """
     if path is None or not path.expanduser().is_file():
-        raise MissingDependency(f"{what} is needed{f' and {path} is no file' if path else ''}", "give its path as weights=FILE")
+        raise MissingDependency(f"{what} is needed{f' and {path} is no file' if path else ''}", f"give its path as {option}=FILE")
     path = path.expanduser()
     if sha256 and (found := io.file_sha256(path)) != sha256.lower():
         raise BadFeatures(f"{path}: sha256 is {found}, expected {sha256}", "download the file again, or correct sha256=")
@@ -117,20 +117,21 @@ def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
 
 
 def mix(states: Sequence[Tensor], layers: Sequence[int], weights: Sequence[float] = ()) -> Tensor:
-    """The hidden states [..., D] of the chosen layers, added up by `weights` (equal where not given, scaled to sum 1).
+    """The hidden states [..., D] of the chosen layers side by side [..., L * D], or added up by `weights` (scaled to sum 1).
 
     Layer 0 is the input of the first block, -1 the last block's output. Raises BadConfig for a layer that is not there.
     """
-    if weights and (len(weights) != len(layers) or sum(weights) <= 0):
-        raise BadConfig(f"{len(layers)} layers have weights {list(weights)}", "give one positive weight per layer")
+    import torch
+
     for layer in layers:
         if not -len(states) <= layer < len(states):
             raise BadConfig(f"the model has no layer {layer}", f"layers are 0 to {len(states) - 1}, or -1 for the last")
-    shares = [w / sum(weights) for w in weights] if weights else [1 / len(layers)] * len(layers)
-    mixed = states[layers[0]] * shares[0]
-    for layer, share in zip(layers[1:], shares[1:], strict=True):
-        mixed = mixed + states[layer] * share
-    return mixed
+    if not weights:
+        return torch.cat([states[layer] for layer in layers], -1)
+    if len(weights) != len(layers) or min(weights) < 0 or sum(weights) <= 0:
+        raise BadConfig(f"{len(layers)} layers have weights {list(weights)}", "give one positive weight per layer")
+    shares = torch.tensor(weights) / sum(weights)
+    return torch.stack([states[layer] * share for layer, share in zip(layers, shares, strict=True)]).sum(0)
 
 
 @contextmanager

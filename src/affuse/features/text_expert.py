@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,8 +28,12 @@ CARD = {
 class TextExpert:
     """Clip -> [1, D]: the embedding of the words, then the probabilities. No words: absent."""
 
-    def __init__(self) -> None:
-        self._words = TextEmbedding()
+    @cached_property
+    def _words(self) -> TextEmbedding:
+        """The extractor that the expert was trained with."""
+        from affuse.features import experts
+
+        return TextEmbedding(**experts.base()[1]["text"])
 
     @property
     def spec(self) -> StreamSpec:

@@ -1,0 +1,19 @@
+"""A process that dies costs its item only."""
+
+from __future__ import annotations
+
+import pytest
+
+from affuse.core.processes import spread
+from tests.core import dying
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_item_comes_back_once_and_the_deadly_ones_as_none(workers):
+    items = [1, 2, -3, 4, 5, 6, -7, 8]
+    found = dict(spread(dying.double, items, workers, dying.begin, ()))
+    assert found == {n: 2 * n if n > 0 else None for n in items}
+
+
+def test_no_items_start_no_process():
+    assert list(spread(dying.double, [], 2, dying.begin, ())) == []

@@ -1,0 +1,133 @@
+"""Extraction: the same store however it was made, and what goes wrong stays with its utterance."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from affuse.core.errors import BadFeatures, StorageError
+from affuse.corpora.manifest import Corpus, write_corpus
+from affuse.features import extract as module
+from affuse.features.extract import extract
+from affuse.features.store import FeatureStore
+from tests.core import dying
+
+N = 3 * module.MOST + 8
+
+
+def make_corpus(path: Path, n: int = N, ids: list[int] | None = None) -> Corpus:
+    """Utterances of 0.3 s of noise; number 5 is no sound file."""
+    sounds = path.parent / "sounds"
+    sounds.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        if (sounds / f"{i}.wav").exists():
+            continue
+        with wave.open(str(sounds / f"{i}.wav"), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes((rng.normal(size=4800 + 16 * i) * 3000).astype("<i2").tobytes())
+    (sounds / "5.wav").write_bytes(b"not a sound")
+    rows = [{"id": f"u{i:03d}", "audio": str(sounds / f"{i}.wav"), "label": "sad"} for i in ids or range(n)]
+    return write_corpus(path, rows, "noise", "ekman-7")
+
+
+def content(store: FeatureStore) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(store.path.iterdir())}
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> tuple[Corpus, dict[str, bytes]]:
+    corpus = make_corpus(tmp_path_factory.mktemp("reference") / "corpus")
+    done = extract(corpus, "log_mel")
+    assert list(done.failures) == ["u005"]
+    assert done.added == len(done.store) == N - 1
+    return corpus, content(done.store)
+
+
+def fresh(reference, tmp_path) -> Corpus:
+    """The reference's corpus in another folder, its media where they were."""
+    return write_corpus(tmp_path / "corpus", reference[0].table, "noise", "ekman-7")
+
+
+def command(corpus: Corpus, *more: str) -> list[str]:
+    return [sys.executable, "-m", "affuse", "extract", str(corpus.path), "log_mel", "--quiet", *more]
+
+
+@pytest.mark.parametrize(("workers", "shards"), [("0", 1), ("1", 2), ("2", 1)])
+def test_killed_and_restarted_it_is_bit_identical(reference, tmp_path, workers, shards):
+    corpus = fresh(reference, tmp_path)
+    path = corpus.store_path("log_mel")
+    first = subprocess.Popen(command(corpus, "--workers", workers), start_new_session=True)
+    while len(list(path.glob("shard-*"))) < shards and first.poll() is None:
+        time.sleep(0.002)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    (path / ".aside-left.safetensors").write_bytes(b"half a shard")
+    assert not (path / "manifest.json").exists(), "it was over before it could be killed"
+    again = subprocess.run(command(corpus, "--workers", workers), check=False, capture_output=True)
+    assert again.returncode == 1, again.stderr
+    assert content(FeatureStore(path)) == reference[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_processes_make_the_same_store(reference, tmp_path, workers):
+    assert content(extract(fresh(reference, tmp_path), "log_mel", workers=workers).store) == reference[1]
+
+
+def test_a_ray_cluster_makes_the_same_store(reference, tmp_path):
+    pytest.importorskip("ray")
+    corpus = fresh(reference, tmp_path)
+    subprocess.run(command(corpus, "--on", "ray", "--workers", "2"), check=False, timeout=300)
+    assert content(FeatureStore(corpus.store_path("log_mel"))) == reference[1]
+
+
+def test_a_complete_store_is_left_alone_and_failures_are_tried_again(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    store = extract(corpus, "log_mel").store
+    stamp = (store.path / "card.json").stat().st_mtime_ns
+    assert list(extract(corpus, "log_mel").failures) == ["u005"]
+    assert (store.path / "card.json").stat().st_mtime_ns == stamp
+    (tmp_path / "sounds" / "5.wav").write_bytes((tmp_path / "sounds" / "6.wav").read_bytes())
+    done = extract(corpus, "log_mel")
+    assert (done.added, done.failures, done.store.ids) == (1, {}, [f"u{i:03d}" for i in range(8)])
+
+
+def test_a_changed_corpus_keeps_what_it_has(reference, tmp_path, monkeypatch):
+    before = fresh(reference, tmp_path)
+    extract(before, "log_mel")
+    rows = before.table[before.table["id"] != "u001"].iloc[::-1]
+    changed = write_corpus(before.path, rows, "noise", "ekman-7")
+    asked: list[str] = []
+    outcomes = module._outcomes
+    monkeypatch.setattr(module, "_outcomes", lambda e, clips: (asked.extend(i for i, _ in clips), outcomes(e, clips))[1])
+    done = extract(changed, "log_mel")
+    assert asked == ["u005"]
+    assert sorted(done.store.ids) == sorted(i for i in rows["id"] if i != "u005")
+    again = write_corpus(tmp_path / "other", rows, "noise", "ekman-7")
+    assert content(extract(again, "log_mel").store) == content(done.store)
+
+
+def test_a_crash_is_one_failed_utterance(tmp_path, monkeypatch):
+    for name, stand_in in (("_work", dying.work), ("_try", dying.attempt), ("_start_worker", dying.begin_extractor)):
+        monkeypatch.setattr(module, name, stand_in)
+    done = extract(make_corpus(tmp_path / "corpus", 8), "log_mel", workers=1)
+    assert set(done.failures) == {"u003", "u005"}
+    assert "died" in done.failures["u003"]["message"]
+    assert len(done.store) == 6
+
+
+def test_two_at_once_and_other_parameters_are_refused(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    extract(corpus, "log_mel")
+    with module.io.exclusive(corpus.store_path("log_mel"), "test"), pytest.raises(StorageError, match="in use"):
+        extract(corpus, "log_mel")
+    with pytest.raises(BadFeatures, match="anew"):
+        extract(corpus, "log_mel", {"n_mels": 40})
