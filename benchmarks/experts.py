@@ -156,7 +156,7 @@ def held_out(out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     for name, stream, split, group in (("vision", "faces", "valid", "id"), ("text", "text", "test", "source")):
         corpus, model = Corpus.open(out / f"{name}-corpus"), expert(out / f"{name}-run")
         table = corpus.table[corpus.table["split"] == split].reset_index(drop=True)
-        data = Dataset(table, open_stores(corpus, [stream]), {"emotion": "label"}, {"emotion": SPACES[SPACE]})
+        data = Dataset(table, open_stores(corpus, {stream: (0.0, "mean")}), {"emotion": "label"}, {"emotion": SPACES[SPACE]})
         order = [model.spaces["emotion"].labels.index(label) for label in labels]
         p = predict(model, data, torch.device("cpu"))["emotion"][:, order]
         found[name] = (np.log(p + 1e-9), data.labels("emotion")[0].numpy(), table[group].to_numpy())
@@ -215,7 +215,7 @@ def composite(out: Path, joined: Mapping[int, Model]) -> dict[str, Any]:
     truth, groups = [], []
     for k, model in joined.items():
         table = corpus.table[corpus.table["source"].map(fold) == k].reset_index(drop=True)
-        stores = open_stores(corpus, ["waveform", "functionals", "face_crops"])
+        stores = open_stores(corpus, dict.fromkeys(("waveform", "functionals", "face_crops"), (0.0, "mean")))
         data = Dataset(table, stores, {"emotion": "label"}, {"emotion": SPACES[SPACE]})
         for subset in (("audio", "vision"), ("audio",), ("vision",)):
             found.setdefault("+".join(subset), []).append(predict(model, data, torch.device("cpu"), subset)["emotion"])

@@ -170,19 +170,19 @@ def test_a_full_disk_in_the_middle_of_extraction(demo_run, tmp_path, monkeypatch
         real(a, b)
 
     monkeypatch.setattr(os, "replace", full)
-    assert run("extract", corpus, "waveform", "--quiet") == 1
+    assert run("extract", corpus, "waveform", "--quiet", "--workers", "0") == 1
     assert "no space left" in capsys.readouterr().err
     assert not list((corpus / "features" / "waveform").glob("shard-*"))
     assert not list((corpus / "features" / "waveform").glob(".aside-*"))
     monkeypatch.setattr(os, "replace", real)
-    assert run("extract", corpus, "waveform", "--quiet") == 0
+    assert run("extract", corpus, "waveform", "--quiet", "--workers", "0") == 0
 
 
 def test_ctrl_c_in_extract_and_in_train_keeps_what_is_complete(demo_run, tmp_path, monkeypatch, capsys):
     corpus = tmp_path / "corpus"
     shutil.copytree(demo_run[1], corpus)
     shutil.rmtree(corpus / "features" / "waveform")
-    from affuse.features import extract, waveform
+    from affuse.features import waveform
     from affuse.features.store import FeatureStore
     from affuse.training.loop import Trainer
 
@@ -196,12 +196,11 @@ def test_ctrl_c_in_extract_and_in_train_keeps_what_is_complete(demo_run, tmp_pat
         return real(self, clip)
 
     monkeypatch.setattr(waveform.Waveform, "__call__", interrupted)
-    assert run("extract", corpus, "waveform", "--quiet") == 130
+    assert run("extract", corpus, "waveform", "--quiet", "--workers", "0") == 130
     assert len(FeatureStore(corpus / "features" / "waveform")) == 4
     monkeypatch.setattr(waveform.Waveform, "__call__", real)
-    assert run("extract", corpus, "waveform", "--quiet") == 0
+    assert run("extract", corpus, "waveform", "--quiet", "--workers", "0") == 0
     assert len(FeatureStore(corpus / "features" / "waveform")) == 18
-    assert extract.CHUNK > 0
 
     step = Trainer._step
     monkeypatch.setattr(Trainer, "_step", lambda self, rows: (_ for _ in ()).throw(KeyboardInterrupt) if self.progress.epoch == 1 else step(self, rows))
@@ -239,3 +238,15 @@ def test_a_dry_run_says_what_would_be_imported_and_leaves_nothing(tmp_path, caps
     assert "angry 1" in (shown := capsys.readouterr().out)
     assert "would go to" in shown
     assert not (tmp_path / "c").exists()
+
+
+def test_a_folder_of_tables_becomes_a_store(vector_corpus, tmp_path, capsys):
+    rows = "frame, timestamp, confidence, success, AU01_r\n" + "".join(f"{k + 1},{k / 25:.2f},0.9,1,{k}.5\n" for k in range(50))
+    for i in (0, 1):
+        (tmp_path / f"u00{i}.csv").write_text(rows)
+    (tmp_path / "u002.csv").write_text("nothing")
+    arguments = ["import", "features", vector_corpus.path, "face_au", tmp_path, "--tables", "openface", "--columns", "AU*_r"]
+    assert run(*arguments) == 1
+    shown = capsys.readouterr()
+    assert "2 utterances, [1] per step, 25 per second" in shown.out
+    assert "u002" in shown.err

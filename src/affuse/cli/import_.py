@@ -27,7 +27,7 @@ def release(
     partial: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Import the release NAME (see: affuse list corpora) from folder SRC into folder DST, with its key=value OPTIONS.
+    """Import the release NAME (see: affuse list corpora) from SRC (a folder, or a file of features) into folder DST, with its key=value OPTIONS.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ def release(
     entry = registry.load("corpora", name)
     if name in ("table", "synthetic"):
         raise BadConfig(f"'{name}' is not a release", f"see: affuse import {name} --help")
-    if not src.is_dir():
-        raise MissingFile(f"no folder {src}", f"see: affuse show {name}")
+    if not src.exists():
+        raise MissingFile(f"no file or folder {src}", f"see: affuse show {name}")
     chosen = registry.resolve("corpora", name, {**pairs(list(options), "option"), "partial": partial}, name)
     if not dry_run:
         return summary(entry(src, dst, **chosen))
@@ -89,8 +89,10 @@ def features(
     *,
     modality: Literal["audio", "vision", "text"] | None = None,
     rate: float = 0.0,
+    tables: Literal["openface", "opensmile"] | None = None,
+    columns: str = "*",
 ) -> int:
-    """Import FILE.npz (ids, values, optional offsets) as the feature store NAME of the imported CORPUS.
+    """Import FILE.npz (ids, values, optional offsets), or a folder of tables, as the feature store NAME of the imported CORPUS.
 
     Parameters
     ----------
@@ -98,6 +100,10 @@ def features(
         audio, vision or text (default: read from NAME).
     rate
         Steps per second of sequences.
+    tables
+        FILE is a folder of ID.csv written by OpenFace or openSMILE.
+    columns
+        Which of their columns, for example AU*_r.
     """
     import numpy as np
 
@@ -105,16 +111,20 @@ def features(
     from affuse.features.store import import_arrays
 
     opened = Corpus.open(corpus)
+    if tables is not None:
+        return _tables(opened, name, file, tables, modality, columns, rate)
     if not file.is_file():
         raise MissingFile(f"no file {file}", "give an .npz with keys ids, values and, for sequences, offsets")
     try:
         with np.load(file) as arrays:
             content = {key: arrays[key] for key in arrays.files}
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # a damaged archive can raise anything
         raise BadFeatures(f"{file} is not an .npz of plain arrays: {error}", "save it with numpy.savez") from error
     for key in ("ids", "values"):
-        if key not in content:
+        if not isinstance(content.get(key), np.ndarray):  # members that are no arrays come as bytes
             raise BadFeatures(f"{file} has no key '{key}'", "keys: ids, values and, for sequences, offsets")
+    if content["ids"].ndim != 1 or not len(content["ids"]):
+        raise BadFeatures(f"{file}: ids have shape {list(content['ids'].shape)}", "give one id per utterance")
     ids = [str(i) for i in content["ids"]]
     known = set(opened.table["id"])
     foreign = [i for i in ids if i not in known]
@@ -128,6 +138,22 @@ def features(
     if holes:
         note(f"[yellow]{holes:.1%} of the numbers are missing[/]: encoders put the training mean there; empty rows count as absent")
     return 0
+
+
+def _tables(
+    corpus: Corpus, name: str, folder: Path, kind: Literal["openface", "opensmile"], modality: Any, columns: str, rate: float
+) -> int:
+    from affuse.features.tables import import_tables
+
+    ids = set(corpus.table["id"])
+    files = {p.stem: p for p in sorted(folder.rglob("*.csv")) if p.stem in ids}
+    if not files:
+        raise BadFeatures(f"no ID.csv of an utterance of {corpus.path} below {folder}", f"name the tables by id, e.g. {min(ids)}.csv")
+    store = import_tables(corpus.store_path(name), files, kind, modality=modality, columns=columns, rate=rate)
+    output.print(f"{len(store)} utterances, {list(store.spec.shape)} per step, {store.spec.rate:g} per second -> {store.path}", soft_wrap=True)
+    for i, error in store.failures.items():
+        note(f"  [red]failed[/] {i}: {error['message']}")
+    return 1 if store.failures else 0
 
 
 @app.command

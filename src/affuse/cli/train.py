@@ -113,10 +113,15 @@ def train_with_progress(
 
 def report(folder: Path, corpus: Corpus, device: str, quiet: bool) -> None:
     """Score the test split once, write report.html, print the table."""
+    from affuse.core.errors import ProtocolError
     from affuse.evaluation.protocol import evaluate
     from affuse.reporting.report import write_report
 
-    result = evaluate(folder, corpus, device=device)
+    try:
+        result = evaluate(folder, corpus, device=device)
+    except ProtocolError as error:  # a withheld test set
+        note(f"[yellow]not scored[/]: {error.message}; {error.remedy}")
+        return
     page = write_report(folder)
     if not quiet:
         print_scores(result)

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig, MissingFile, UnknownName
@@ -36,15 +36,18 @@ class TaskConfig:
 
 @dataclass
 class StreamConfig:
-    """One input: the encoder, and the extractor's options (the stream's name is the extractor's or a store's).
+    """One input: the encoder, and the extractor's options (the stream's name is the extractor's, unless they name one).
 
-    `init`: a run whose encoder of the same modality this one starts from; `frozen`: it then stays as it is.
+    `rate`: steps per second at which the store is read, by `how` (0: as it was made). `init`: a run whose encoder of the same
+    modality this one starts from; `frozen`: it then stays as it is.
     """
 
     encoder: Part
     extractor: Part = field(default_factory=dict)
     init: str = ""
     frozen: bool = False
+    rate: float = 0.0
+    how: Literal["mean", "nearest"] = "mean"
 
 
 @dataclass
@@ -125,7 +128,8 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain YAML values."""
-        return dataclasses.asdict(self)
+        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
+        return plain
 
 
 def recipe_names() -> dict[str, Path]:
@@ -194,7 +198,9 @@ def _is_exponent(text: str) -> bool:
 
 
 def _plain(values: Any) -> Any:
-    """A deep copy of YAML values in which exponent strings ('1e-4', a YAML 1.1 trap) are floats."""
+    """A deep copy of YAML values in which exponent strings ('1e-4', a YAML 1.1 trap) are floats, and paths strings."""
+    if isinstance(values, Path):
+        return str(values)
     if isinstance(values, Mapping):
         return {str(k): _plain(v) for k, v in values.items()}
     if isinstance(values, list | tuple):
@@ -262,14 +268,21 @@ def _resolve_parts(recipe: Recipe) -> None:
         raise BadConfig("the recipe has no streams", "add streams: {NAME: {encoder: NAME}}")
     for name, stream in recipe.streams.items():
         stream.encoder = _resolved("encoders", stream.encoder, f"streams.{name}.encoder")
-        if name in registry.cards("extractors"):
-            stream.extractor = registry.resolve("extractors", name, stream.extractor, f"streams.{name}.extractor")
+        kind, options = extractor_of(name, stream.extractor)
+        if kind in registry.cards("extractors") or kind != name:
+            resolved = registry.resolve("extractors", kind, options, f"streams.{name}.extractor")
+            stream.extractor = ({"name": kind} if kind != name else {}) | resolved
     recipe.fusion = _resolved("fusions", recipe.fusion, "fusion")
     recipe.context = _resolved("contexts", recipe.context, "context")
     for name, options in recipe.objectives.items():
         weight = {"weight": registry.convert(options.get("weight", 1.0), float, f"objectives.{name}.weight")}
         rest = {k: v for k, v in options.items() if k not in ("weight", "name")}
         recipe.objectives[name] = weight | registry.resolve("objectives", name, rest, f"objectives.{name}")
+
+
+def extractor_of(stream: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """(extractor, its parameters) of a stream: the extractor that the options name, else the one of the stream's name."""
+    return options.get("name", stream), {k: v for k, v in options.items() if k != "name"}
 
 
 def _resolved(kind: str, part: Part, where: str) -> Part:

@@ -43,6 +43,8 @@ _COMPOUND = (
     "sadly angry",
 )
 
+_MUSTARD = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise", "excited", "frustrated", "ridicule")
+
 SPACES: dict[str, LabelSpace] = {
     space.name: space
     for space in (
@@ -55,11 +57,18 @@ SPACES: dict[str, LabelSpace] = {
         LabelSpace("meld-7", ("neutral", "surprise", "fear", "sad", "happy", "disgust", "angry")),
         LabelSpace("emodb-7", ("neutral", "happy", "sad", "angry", "fear", "disgust", "boredom")),
         LabelSpace("cheavd-8", ("neutral", "angry", "happy", "sad", "worried", "anxious", "surprise", "disgust")),
+        LabelSpace("mer2023-6", ("neutral", "angry", "happy", "sad", "worried", "surprise")),
+        LabelSpace("sarcasm-2", ("sincere", "sarcastic")),
+        LabelSpace("mustard-10", _MUSTARD),
         LabelSpace("compound-7", _COMPOUND),
+        LabelSpace("abaw-8", ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "other")),
+        LabelSpace("sentiment-2", ("negative", "positive")),
         LabelSpace("sentiment-3", ("negative", "neutral", "positive")),
         LabelSpace("vad", ("valence", "arousal", "dominance"), "values", -1.0, 1.0),
         LabelSpace("muse-mimic-3", ("approval", "disappointment", "uncertainty"), "values", 0.0, 1.0),
         LabelSpace("sentiment", ("sentiment",), "values", -3.0, 3.0),
+        LabelSpace("sentiment-sims", ("sentiment",), "values", -1.0, 1.0),
+        LabelSpace("mosei-6", ("happy", "sad", "angry", "surprise", "disgust", "fear"), "values", 0.0, 3.0),
     )
 }
 

@@ -217,6 +217,8 @@ def _set_array(target: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fort
     else:
         data = _raw(data)
         fits = len(data) == count * dtype.itemsize
+    if fits and dtype.kind == "U" and (np.frombuffer(data, f"{dtype.byteorder}u4") > 0x10FFFF).any():
+        _refuse("an array of text", "it holds code points that do not exist")
     if not fits:
         raise BadFeatures(f"an array of shape {shape} and type {dtype} has not its data", "the file is cut off or forged")
     target.__setstate__((1, tuple(shape), dtype, bool(fortran), data))  # type: ignore[arg-type]

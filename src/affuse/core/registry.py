@@ -116,14 +116,30 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
         return origin(convert(v, inner, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {k: convert(v, args[1] if args else Any, f"{where}.{k}") for k, v in value.items()}
-    if annotation is Path and isinstance(value, str):
-        return Path(value)
+    if isinstance(value, str) and annotation in _WRITTEN:
+        return _from_text(value, annotation, where)
     if annotation is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(annotation, type) and isinstance(value, annotation) and (annotation is bool) == (type(value) is bool):
         return value
     wanted = getattr(annotation, "__name__", str(annotation))
     raise BadConfig(f"{where} = {value!r} is not a {wanted}", f"give {where} a {wanted}")
+
+
+_WRITTEN: dict[Any, Callable[[str], Any]] = {
+    Path: Path,
+    int: int,
+    float: float,
+    bool: lambda text: {"true": True, "yes": True, "false": False, "no": False}[text.lower()],
+}
+
+
+def _from_text(value: str, annotation: Any, where: str) -> Any:
+    """A value as it was typed."""
+    try:
+        return _WRITTEN[annotation](value)
+    except (ValueError, KeyError) as error:
+        raise BadConfig(f"{where} = {value!r} is not a {annotation.__name__}", f"give {where} a {annotation.__name__}") from error
 
 
 def _convert_union(value: Any, args: tuple[Any, ...], where: str) -> Any:

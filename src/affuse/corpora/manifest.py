@@ -13,6 +13,7 @@ import numpy as np
 from affuse.core import io
 from affuse.core.errors import BadCorpus, MissingFile
 from affuse.core.labels import SPACES, LabelSpace, infer_space
+from affuse.core.labels import space as label_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,7 @@ def write_corpus(
     path = Path(path)
     table = check_rows(rows)
     labels = sorted({str(v) for v in table["label"] if v})
-    found = SPACES[space] if space else infer_space(labels)
+    found = label_space(space) if space else infer_space(labels)
     if found.kind == "classes":
         table["label"] = [found.labels[found.index(v)] if v else "" for v in table["label"]]
     info = {
@@ -153,10 +154,10 @@ def _typed(given: pd.Series[Any], column: str, default: Any) -> pd.Series[Any]:
     if isinstance(default, str):
         return given.astype("object").where(given.notna(), "").astype(str).str.strip()
     try:
-        numbers = pd.to_numeric(given).astype(float)
+        numbers = pd.to_numeric(given).astype(float).fillna(default)
+        return numbers.astype(int) if isinstance(default, int) else numbers
     except (ValueError, TypeError) as error:
         raise BadCorpus(f"column '{column}' is not numeric: {error}", "seconds or whole numbers are needed") from error
-    return numbers.fillna(default).astype(int) if isinstance(default, int) else numbers.fillna(default)
 
 
 def table_hash(table: pd.DataFrame) -> str:
@@ -171,7 +172,7 @@ def counts(table: pd.DataFrame) -> dict[str, Any]:
     def count(part: pd.DataFrame) -> dict[str, Any]:
         return {
             "utterances": len(part),
-            "speakers": part["speaker"].nunique(),
+            "speakers": part.loc[part["speaker"] != "", "speaker"].nunique(),
             "sources": part["source"].nunique(),
             "labels": {str(k): int(v) for k, v in part["label"].value_counts().sort_index().items()},
         }

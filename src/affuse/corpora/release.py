@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import canonical
+from affuse.corpora.manifest import check_counts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +31,19 @@ def media(src: Path, suffixes: Iterable[str] = PICTURE | SOUND) -> dict[str, Pat
     wanted = set(suffixes)
     found = sorted(p for p in src.rglob("*") if p.suffix.lower() in wanted and not p.name.startswith("."))
     return {p.stem: p.resolve() for p in reversed(found)}
+
+
+def add_clips(src: Path, rows: Iterable[dict[str, Any]], part: str, partial: bool) -> list[str]:
+    """Set video and audio of the rows by their ids; what is missing per `part` (a column), nothing where no clip is there."""
+    pictures, sounds = media(src, PICTURE), media(src, SOUND)
+    rows = list(rows)
+    for row in rows:
+        row["video"], row["audio"] = (str(found.get(row["id"], "")) for found in (pictures, sounds))
+    with_clip = Counter(row[part] for row in rows if row["video"] or row["audio"])
+    if not with_clip:
+        return []
+    wanted = Counter(row[part] for row in rows)
+    return [f"clips of {line}" for line in check_counts(with_clip, wanted, f"clips per {part}", partial)]
 
 
 def check_labels(split: str, rows: Iterable[Mapping[str, object]], published: Mapping[str, int]) -> None:

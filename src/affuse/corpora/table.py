@@ -68,6 +68,8 @@ def read(src: Path) -> Any:
     try:
         if src.suffix == ".parquet":
             return pd.read_parquet(src)
+        if b"\0" in src.read_bytes():
+            raise ValueError("it holds zero bytes, as UTF-16 and binary files do")
         try:
             return pd.read_csv(src, sep="\t" if src.suffix == ".tsv" else ",", dtype=text, encoding="utf-8-sig")
         except UnicodeDecodeError:
@@ -81,7 +83,11 @@ def _media(value: object, base: Path, column: str, src: Path) -> str:
     if value is None or value != value or not str(value).strip():
         return ""
     path = base / str(value).strip()
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        there = False
+    if not there:
         raise MissingFile(f"{src.name} names {column} file {value}, which is not below {base}", "check --root DIR")
     return str(path)
 

@@ -145,6 +145,8 @@ def _label(
 ) -> Predictions:
     """One fold's predictions in the space they are scored in, unlabelled rows left out."""
     target, known = (v.numpy() for v in data.labels(task))
+    if not known.any():
+        raise ProtocolError(f"no utterance of the split is labelled for '{task}'", "score another: affuse evaluate RUN --split valid")
     scored = space if own else data.spaces[task]
     if not own and space.kind == "classes":
         predicted = {s: rename(p, space, scored) for s, p in predicted.items()}

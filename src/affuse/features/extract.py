@@ -7,11 +7,12 @@ was made in one go or after interruptions, by one process or by many. A shard is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from affuse.core import io, registry
+from affuse.core.config import extractor_of
 from affuse.core.errors import AffuseError, BadFeatures, BadMedia
 from affuse.core.processes import CRASH, spread
 from affuse.core.types import Feature
@@ -52,15 +53,17 @@ def clips_of(corpus: Corpus, ids: Sequence[str] | None = None) -> list[tuple[str
     def path(value: str) -> Path | None:
         return corpus.path / value if value else None
 
+    crops = table["crop"] if "crop" in table else [""] * len(table)
     return [
-        (row.id, Clip(path(row.video), path(row.audio), row.text or None, row.start, None if row.end != row.end else row.end))
-        for row in table.itertuples()
+        (row.id, Clip(path(row.video), path(row.audio), row.text or None, row.start, None if row.end != row.end else row.end, crop))
+        for row, crop in zip(table.itertuples(), crops, strict=True)
     ]
 
 
 def make_extractor(name: str, parameters: Mapping[str, Any] | None = None) -> Any:
-    """The extractor `name` with its parameters checked."""
-    return registry.build("extractors", name, **registry.resolve("extractors", name, parameters or {}, name))
+    """The extractor `name` (or the one that the parameters name) with its parameters checked."""
+    kind, options = extractor_of(name, parameters or {})
+    return registry.build("extractors", kind, **registry.resolve("extractors", kind, options, name))
 
 
 def extract(
@@ -71,15 +74,17 @@ def extract(
     progress: Progress | None = None,
     on: Literal["processes", "ray"] = "processes",
 ) -> Extraction:
-    """Fill the corpus' store `name`; what is there stays, what failed before is tried again.
+    """Fill the corpus' store `name` by the extractor of that name, or the one that the parameters' `name` says.
 
-    `workers`: processes, in which a crash of a decoder is one failed utterance; 0: in this process. Raises BadFeatures when
+    What is there stays, what failed before is tried again. `workers`: processes, in which a crash of a decoder is one failed utterance; 0: in this process. Raises BadFeatures when
     the existing store was made differently; per-utterance errors are listed, not raised.
     """
-    full = registry.resolve("extractors", name, parameters or {}, name)
-    extractor = registry.build("extractors", name, **full)
-    path, card = corpus.store_path(name), registry.cards("extractors")[name]
-    made = store_card(extractor.spec, name, card["version"], full, weights_hash=getattr(extractor, "weights_hash", ""))
+    kind, options = extractor_of(name, parameters or {})
+    full = registry.resolve("extractors", kind, options, name)
+    extractor = registry.build("extractors", kind, **full)
+    path, version = corpus.store_path(name), registry.cards("extractors")[kind]["version"]
+    spec = replace(extractor.spec, name=name)
+    made = store_card(spec, kind, version, full, weights_hash=getattr(extractor, "weights_hash", ""))
     clips = clips_of(corpus)
     failures: Failures = {}
     with io.exclusive(path, "another affuse extract fills it"):
@@ -88,7 +93,7 @@ def extract(
         done, total = len(clips) - sum(len(s.clips) for s in shards), len(clips)
         if progress is not None:
             progress(done, total, 0)
-        for shard, failed in _run(extractor, name, full, path, shards, workers, on):
+        for shard, failed in _run(extractor, kind, full, path, shards, workers, on):
             failures |= failed
             done += len(shard.clips)
             if progress is not None:
@@ -173,17 +178,20 @@ def _one_by_one(shard: Shard, name: str, parameters: Mapping[str, Any], path: Pa
 
 
 def fill(extractor: Any, path: Path, shard: Shard) -> Failures:
-    """Extract what the shard lacks, write it whole, and say what failed."""
-    kept = FeatureStore(path, shard.kept) if shard.kept else {}
-    outcomes = dict(_outcomes(extractor, [(i, clip) for i, clip in shard.clips if i not in kept]))
-    features: dict[str, Feature] = {}
-    for i, _ in shard.clips:
-        found = kept[i] if i in kept else outcomes[i]
-        if isinstance(found, Feature):
-            features[i] = found
-    if features:
-        write_shard(shard_path(path, shard.number), features)
-    return {i: found for i, found in outcomes.items() if not isinstance(found, Feature)}
+    """Extract what the shard lacks, write it whole, and say what failed; Ctrl-C keeps what is complete."""
+    kept: FeatureStore | dict[str, Feature] = FeatureStore(path, shard.kept) if shard.kept else {}
+    found = {i: kept[i] for i, _ in shard.clips if i in kept}
+    failures: Failures = {}
+    try:
+        for i, outcome in _outcomes(extractor, [(i, clip) for i, clip in shard.clips if i not in found]):
+            if isinstance(outcome, Feature):
+                found[i] = outcome
+            else:
+                failures[i] = outcome
+    finally:
+        if found:
+            write_shard(shard_path(path, shard.number), {i: found[i] for i, _ in shard.clips if i in found})
+    return failures
 
 
 def _outcomes(extractor: Any, clips: Sequence[tuple[str, Clip]]) -> Iterator[tuple[str, Feature | dict[str, str]]]:

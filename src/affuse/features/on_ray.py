@@ -46,13 +46,14 @@ def run_on_ray(
         raise MissingDependency("extraction on a cluster needs ray", "pip install 'affuse[ray]'") from error
     if not ray.is_initialized():
         # one more than the actors, so that reading the rows never waits for them; a cluster that is there has its own
-        own = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers + 1, "include_dashboard": False}
-        ray.init(log_to_driver=False, logging_level="warning", **own)
+        own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers + 1, "include_dashboard": False}
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **own)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False
     waiting = {shard.number: shard for shard in shards}
     rows = ray.data.from_items([{"number": n} for n in waiting], override_num_blocks=len(waiting))
     arguments = (name, parameters, path.resolve(), waiting)
-    filled = rows.map(_Filler, fn_constructor_args=arguments, concurrency=min(workers, len(waiting)), num_cpus=1)
+    actor: Any = _Filler  # Ray takes a class and makes actors of it; its annotation wants a function
+    filled = rows.map(actor, fn_constructor_args=arguments, concurrency=min(workers, len(waiting)), num_cpus=1)
     for row in filled.iter_rows():
         yield waiting[int(row["number"])], json.loads(row["failed"])

