@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from tests.core import dying
 
 from affuse.core.processes import spread
-from tests.core import dying
 
 
 @pytest.mark.parametrize("workers", [1, 2])

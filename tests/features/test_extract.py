@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.core import dying
 
 from affuse.core.errors import BadFeatures, StorageError
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.features import extract as module
 from affuse.features.extract import extract
 from affuse.features.store import FeatureStore
-from tests.core import dying
 
 N = 3 * module.MOST + 8
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from affuse.core import io, registry
+from affuse.core.config import make_recipe, to_yaml
+from affuse.core.errors import BadFeatures, MissingDependency
 from affuse.core.types import Feature
 from affuse.features.face_crops import CARD, FaceCrops
+from affuse.features.store import stated, store_card
 from affuse.media.clip import Clip
 
 
@@ -122,3 +128,44 @@ def test_blocks_of_a_recording_keep_the_ids(crops: FaceCrops, shared_data: Path)
     for track in whole:
         parts = [10 * i + part.steps for i, block in enumerate(blocks) for part in block if part.id == track.id]
         np.testing.assert_array_equal(np.concatenate(parts), track.steps)
+
+
+def test_blocks_are_the_same_crops(crops: FaceCrops, shared_data: Path) -> None:
+    clip = Clip(shared_data / "av_clips" / "openface__multi_face.avi", start=1.0, end=4.0)
+    whole, parts = crops(clip), list(crops.blocks(clip, 4))
+    assert [len(steps) for steps, _ in parts] == [4, 4, 4, 3]
+    steps, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+    np.testing.assert_array_equal(steps, np.flatnonzero(whole.valid))
+    np.testing.assert_array_equal(values, whole.values[steps])
+    assert list(crops.blocks(Clip(shared_data / "av_clips" / "pyfeat__no_face.mp4", end=1.0), 4)) == []
+    assert list(crops.blocks(Clip(text="words"), 4)) == []
+
+
+def test_another_detector_sees_the_same_faces(crops: FaceCrops, shared_data: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    file = shared_data / "weights" / "yunet_n_dynamic.onnx"
+    yunet = FaceCrops(detector=file, min_score=0.7, detector_sha256=io.file_sha256(file))
+    assert yunet.weights_hash == io.file_sha256(file) != crops.weights_hash
+    for name in ("grid__bbaf2n.mpg", "pyfeat__face_noface.mov"):
+        mine, other = of(yunet, shared_data, name), of(crops, shared_data, name)
+        np.testing.assert_allclose(mine.valid, other.valid, atol=0)
+        both = np.flatnonzero(mine.valid)
+        assert np.abs(mine.values[both].astype(float) - other.values[both]).mean() < 25
+    with pytest.raises(BadFeatures, match="sha256 is"):
+        _ = FaceCrops(detector=file, detector_sha256="0" * 64).weights_hash
+    with pytest.raises(MissingDependency, match=r"YuNet(.|\n)*detector=FILE"):
+        _ = FaceCrops(detector=Path("nowhere.onnx")).weights_hash
+
+
+def test_the_detectors_file_is_no_parameter_of_the_store() -> None:
+    """Stores from before there was a choice of detectors stay what they are; another file is another hash."""
+    old = {"fps": 5.0, "size": 48, "min_face": 40, "min_score": 0.9, "margin": 0.2}
+    for options in ({}, {"detector": "yunet.onnx", "detector_sha256": "00"}):
+        full = registry.resolve("extractors", "face_crops", options, "face_crops")
+        card = store_card(FaceCrops().spec, "face_crops", 2, full, weights_hash="abc")
+        assert card["parameters"] == old
+        recipe = make_recipe({"streams": {"face_crops": {"encoder": "repvgg", "extractor": options}}})
+        assert stated("face_crops", recipe.streams["face_crops"].extractor) == old
+        again = make_recipe(yaml.safe_load(to_yaml(recipe)))
+        assert again.to_dict() == recipe.to_dict()
+        json.dumps(recipe.to_dict())

@@ -183,7 +183,7 @@ def test_few_examples_at_a_time_change_nothing(weights: Path, tmp_path: Path, mo
     whole = clip(tmp_path, SOUND)
     expected = VGGish(weights=weights, hop=0.25)(whole).values
     monkeypatch.setattr(vggish, "BATCH", 3)
-    np.testing.assert_allclose(VGGish(weights=weights, hop=0.25)(whole).values, expected, atol=1e-5)
+    np.testing.assert_allclose(VGGish(weights=weights, hop=0.25)(whole).values, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_absence_and_gaps(weights: Path, tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_wrong_files_are_refused(weights: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.pth", "a.npz", "a.safetensors"])
 def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"no weights at all" * 9)
-    with pytest.raises(BadFeatures, match="no readable weights"):
+    with pytest.raises(BadFeatures, match="no readable"):
         convert(tmp_path / name, tmp_path / "out.safetensors")
 
 
@@ -267,7 +267,7 @@ def test_a_program_in_a_torch_file_is_not_run(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "harm",)
 
     torch.save({"features.0.weight": Harm()}, tmp_path / "a.pth")
-    with pytest.raises(BadFeatures, match="no readable weights"):
+    with pytest.raises(BadFeatures, match="could run code"):
         convert(tmp_path / "a.pth", tmp_path / "out.safetensors")
     assert not (tmp_path / "harm").exists()
 

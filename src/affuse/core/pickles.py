@@ -43,7 +43,7 @@ def load(path: str | Path, sha256: str | None = None) -> Any:
         if sha256 is not None:
             _check_hash(file, path, sha256)
         try:
-            return _ArrayUnpickler(_decompressed(file)).load()
+            return ArrayUnpickler(_decompressed(file)).load()
         except AffuseError as error:
             raise type(error)(f"{path}: {error.message}", error.remedy) from error
         except Exception as error:  # a damaged pickle can raise anything
@@ -89,7 +89,7 @@ def _lz4(file: IO[bytes]) -> IO[bytes]:
     return stream
 
 
-def _refuse(what: str, why: str) -> NoReturn:
+def refuse(what: str, why: str) -> NoReturn:
     raise BadFeatures(
         f"refused to build {what}: {why}",
         "affuse reads arrays and plain containers only; convert the file to .npz or .safetensors where you trust it",
@@ -105,20 +105,20 @@ class _Blank:
 
 def _dtype(code: str, align: bool = False, copy: bool = True) -> np.dtype:
     if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-        _refuse(f"numpy.dtype({code!r})", "only plain numeric, string and object element types are read")
+        refuse(f"numpy.dtype({code!r})", "only plain numeric, string and object element types are read")
     # a copy, because BUILD changes the byte order in place and np.dtype("f4") is shared by the whole process
     return np.dtype(code, copy=True)
 
 
 def _scalar(dtype: np.dtype, data: bytes | str) -> Any:
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        _refuse("numpy scalar", "it holds a Python object")
+        refuse("numpy scalar", "it holds a Python object")
     return np.frombuffer(_raw(data), dtype, count=1)[0]
 
 
 def _frombuffer(data: bytes | bytearray, dtype: np.dtype, shape: tuple[int, ...], order: str, *_: object) -> np.ndarray:
     if not isinstance(dtype, np.dtype) or dtype.hasobject:
-        _refuse("numpy array", "it maps Python objects onto raw bytes")
+        refuse("numpy array", "it maps Python objects onto raw bytes")
     array = np.frombuffer(bytearray(data), dtype).astype(dtype.newbyteorder("="), copy=False)
     return array.reshape(shape, order="F" if order == "F" else "C")
 
@@ -126,7 +126,7 @@ def _frombuffer(data: bytes | bytearray, dtype: np.dtype, shape: tuple[int, ...]
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """Bytes as protocol 2 writes them."""
     if encoding not in ("latin1", "latin-1"):
-        _refuse(f"_codecs.encode({encoding!r})", "only latin1 is used for bytes")
+        refuse(f"_codecs.encode({encoding!r})", "only latin1 is used for bytes")
     return text.encode("latin1")
 
 
@@ -152,7 +152,7 @@ _RENAMED = {"__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.mul
 _RENAMED |= {"numpy._core.numeric": "numpy.core.numeric"}
 
 
-class _ArrayUnpickler(pickle._Unpickler):
+class ArrayUnpickler(pickle._Unpickler):
     """Python's own unpickler (the pure one: joblib's array bytes stand between its opcodes) with a closed world."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
@@ -165,11 +165,11 @@ class _ArrayUnpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         part = _ALLOWED.get((_RENAMED.get(module, module), name))
         if part is None:
-            _refuse(f"{module}.{name}", "it is neither an array nor a plain container and could run code")
+            refuse(f"{module}.{name}", "it is neither an array nor a plain container and could run code")
         return part
 
     def get_extension(self, code: int) -> None:
-        _refuse(f"extension code {code}", "it names an object outside the file")
+        refuse(f"extension code {code}", "it names an object outside the file")
 
     def load_build(self) -> None:
         """BUILD: fills arrays and dtypes only; the default would set attributes of anything."""
@@ -182,7 +182,7 @@ class _ArrayUnpickler(pickle._Unpickler):
         elif isinstance(target, np.ndarray):
             _set_array(target, *state[-4:])
         else:
-            _refuse(f"the state of a {type(target).__name__}", "only arrays have one")
+            refuse(f"the state of a {type(target).__name__}", "only arrays have one")
 
     dispatch[pickle.BUILD[0]] = load_build
 
@@ -190,7 +190,7 @@ class _ArrayUnpickler(pickle._Unpickler):
         """joblib: [padding length, padding,] raw bytes, or a whole pickle where the elements are objects."""
         shape, dtype = wrapper["shape"], wrapper["dtype"]
         if dtype.hasobject:
-            inner = _ArrayUnpickler(self.file).load()
+            inner = ArrayUnpickler(self.file).load()
             return _set_array(target, inner.shape, inner.dtype, False, list(inner.flat))
         if wrapper.get("numpy_array_alignment_bytes") is not None:
             self.file.read(self.file.read(1)[0])
@@ -202,7 +202,7 @@ class _ArrayUnpickler(pickle._Unpickler):
 def _set_dtype(target: np.dtype, state: tuple[Any, ...]) -> None:
     """Byte order is all that a plain element type has to say; the rest is recomputed, not believed."""
     if len(state) < 8 or any(part is not None for part in state[2:5]):
-        _refuse(f"numpy.dtype with state {state!r}"[:200], "structured element types are not read")
+        refuse(f"numpy.dtype with state {state!r}"[:200], "structured element types are not read")
     if state[1] == ">" and target.itemsize > 1:
         target.__setstate__(target.newbyteorder(">").__reduce__()[2])  # type: ignore[attr-defined]
 
@@ -210,7 +210,7 @@ def _set_dtype(target: np.dtype, state: tuple[Any, ...]) -> None:
 def _set_array(target: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fortran: bool, data: Any) -> None:
     """Fill `target` in place, so that every later reference to it in the file sees the content."""
     if not isinstance(dtype, np.dtype) or not all(type(n) is int and n >= 0 for n in shape):
-        _refuse(f"an array of shape {shape!r}"[:200], "its shape or element type is forged")
+        refuse(f"an array of shape {shape!r}"[:200], "its shape or element type is forged")
     count = math.prod(shape)
     if dtype.hasobject:
         fits = isinstance(data, list) and len(data) == count
@@ -218,7 +218,7 @@ def _set_array(target: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fort
         data = _raw(data)
         fits = len(data) == count * dtype.itemsize
     if fits and dtype.kind == "U" and (np.frombuffer(data, f"{dtype.byteorder}u4") > 0x10FFFF).any():
-        _refuse("an array of text", "it holds code points that do not exist")
+        refuse("an array of text", "it holds code points that do not exist")
     if not fits:
         raise BadFeatures(f"an array of shape {shape} and type {dtype} has not its data", "the file is cut off or forged")
     target.__setstate__((1, tuple(shape), dtype, bool(fortran), data))  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ CARD = {
     "download": "wav folder of the emodb.bilderbar.info release",
     "layout": "files named SPEAKER TEXT EMOTION VERSION, e.g. 03a01Fa.wav",
     "counts": {"utterances": 535},
+    "splits": "default none, grouped by speaker",
 }
 EMOTIONS = {
     "W": "angry",

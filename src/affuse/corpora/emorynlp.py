@@ -21,6 +21,7 @@ CARD = {
     "download": "json/ of github.com/emorynlp/emotion-detection, or data/emorynlp/ of github.com/declare-lab/MELD",
     "layout": "emotion-detection-{trn,dev,tst}.json (all), or emorynlp_{train,dev,test}_final.csv (those with times)",
     "counts": {"train": 9934, "valid": 1344, "test": 1328},
+    "splits": "as published, by episode",
 }
 JSON = {"train": "emotion-detection-trn.json", "valid": "emotion-detection-dev.json", "test": "emotion-detection-tst.json"}
 CSV = {"train": "emorynlp_train_final.csv", "valid": "emorynlp_dev_final.csv", "test": "emorynlp_test_final.csv"}

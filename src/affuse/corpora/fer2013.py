@@ -21,6 +21,7 @@ CARD = {
     "download": "fer2013.csv of the Kaggle challenge",
     "layout": "fer2013.csv (emotion, pixels, Usage), or *.npz with {split}_jpeg, _offsets, _labels, _ids",
     "counts": {"train": 28709, "valid": 3589, "test": 3589},
+    "splits": "as published: train, PublicTest is valid, PrivateTest is test",
 }
 EMOTIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGE = {"Training": "train", "PublicTest": "valid", "PrivateTest": "test"}

@@ -17,6 +17,7 @@ CARD = {
     "download": "Audio_Speech_Actors_01-24.zip and Video_Speech_Actor_01.zip ... Video_Speech_Actor_24.zip",
     "layout": "any folders; files named MODALITY-CHANNEL-EMOTION-INTENSITY-STATEMENT-REPETITION-ACTOR.{wav,mp4,...}",
     "counts": {"audio": 1440, "audio-visual": 1440},
+    "splits": "default none, grouped by actor",
 }
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fear", "disgust", "surprise")
 STATEMENTS = ("Kids are talking by the door", "Dogs are sitting by the door")

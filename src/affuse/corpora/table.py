@@ -16,6 +16,7 @@ CARD = {
     "entry": "import_table",
     "licence": "yours",
     "layout": "columns: id, video, audio, text, label, speaker, source, conversation, position, start, end, split",
+    "splits": "a split column, else grouped by source",
 }
 
 

@@ -19,6 +19,9 @@ CARD = {
     "modalities": ["audio"],
     "licence": "weights for non-commercial use, see docs/affuse-base.md",
     "version": 1,
+    "download": "ships with affuse",
+    "rate": "utterance",
+    "dim": "the expert's embeddings and 7 probabilities",
 }
 STREAMS = ("waveform", "functionals")
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from affuse.core import io
 from affuse.core.types import Feature, StreamSpec
+from affuse.features import pretrained
 
 if TYPE_CHECKING:
     from affuse.media.clip import Clip
-    from affuse.media.faces import FaceDetector
-    from affuse.media.tracks import FaceTracker, Track
+    from affuse.media.tracks import Detector, FaceTracker, Track
 
 CARD = {
     "summary": "upright face crops of the most prominent person, 5 per second, masked while that face is away",
@@ -22,6 +25,9 @@ CARD = {
     "modalities": ["vision"],
     "licence": "Apache-2.0",
     "version": 2,
+    "download": "nothing: the weights of the mtcnn wheel (2 MB, MIT)",
+    "rate": "fps, 5 by default",
+    "dim": "size x size x 3, 48 by default",
 }
 LONGEST_SIDE = 640  # pixels; the decoder scales larger pictures down
 
@@ -30,14 +36,25 @@ class FaceCrops:
     """Clip -> uint8 [T, size, size, 3], the face of one person at t / fps s; valid [T]: that face was found.
 
     `min_face`: smallest face side in pixels of the picture (longest side at most 640); `min_score`: 0..1, below
-    which a find is no face; `margin`: context around ArcFace's tight crop, as a share of its side.
+    which a find is no face; `margin`: context around ArcFace's tight crop, as a share of its side. `detector`: the ONNX
+    file of a YuNet that takes MTCNN's place (its scores end at about 0.95: set min_score=0.7), `detector_sha256` its
+    checksum.
     A clip without any face is all invalid; a clip without a picture has T = 0.
     """
 
     def __init__(
-        self, *, fps: float = 5.0, size: int = 48, min_face: int = 40, min_score: float = 0.9, margin: float = 0.2
+        self,
+        *,
+        fps: float = 5.0,
+        size: int = 48,
+        min_face: int = 40,
+        min_score: float = 0.9,
+        margin: float = 0.2,
+        detector: Path | None = None,
+        detector_sha256: str = "",
     ) -> None:
         self.fps, self.size, self.min_face, self.min_score, self.margin = fps, size, min_face, min_score, margin
+        self.detector, self.detector_sha256 = detector, detector_sha256
 
     @property
     def spec(self) -> StreamSpec:
@@ -49,13 +66,23 @@ class FaceCrops:
         """Hash of the detector's weights, for the store's card."""
         from affuse.media.mtcnn import WEIGHTS_HASH
 
-        return WEIGHTS_HASH
+        return WEIGHTS_HASH if self._file is None else io.file_sha256(self._file)
 
     @cached_property
-    def _detector(self) -> FaceDetector:
-        from affuse.media.faces import FaceDetector
+    def _file(self) -> Path | None:
+        """The detector's file, checked; None for MTCNN."""
+        if self.detector is None:
+            return None
+        return pretrained.file(self.detector, self.detector_sha256, "a YuNet face detector (ONNX, 0.3 MB, Apache-2.0)", "detector")
 
-        return FaceDetector(self.min_face, LONGEST_SIDE)
+    @cached_property
+    def _detector(self) -> Detector:
+        from affuse.media.faces import FaceDetector
+        from affuse.media.yunet import YuNet
+
+        if self._file is None:
+            return FaceDetector(self.min_face, LONGEST_SIDE)
+        return YuNet(self._file, self.min_face, LONGEST_SIDE)
 
     def __call__(self, clip: Clip) -> Feature:
         """The crops of the most prominent person in the clip's picture."""
@@ -93,6 +120,24 @@ class FaceCrops:
             at = track.steps[here] // finer
             values[at], valid[at] = track.views[here], True
         return Feature(values, valid)
+
+    def blocks(self, clip: Clip, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The valid steps [n] and crops [n, size, size, 3] of a clip, at most `length` at a time.
+
+        Same crops as from a call, in flat memory however long the clip: a first pass over the picture follows the faces,
+        a second one cuts out the most prominent person.
+        """
+        from affuse.media.tracks import FaceTracker
+
+        tracks = self.follow(clip, FaceTracker(self._detector, self.fps, min_score=self.min_score))
+        if not tracks:
+            return
+        front = sorted(tracks, key=lambda track: track.prominence)[-1]
+        where = dict(zip(front.steps.tolist(), front.landmarks, strict=True))
+        there = (frame for frame in clip.frames(self.fps, LONGEST_SIDE) if frame.index in where)
+        while some := list(islice(there, length)):
+            crops = [self._look(frame.image, where[frame.index][None]) for frame in some]
+            yield np.array([frame.index for frame in some]), np.concatenate(crops)
 
     def _look(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         from affuse.media.faces import align_batch

@@ -17,6 +17,9 @@ CARD = {
     "modalities": ["vision"],
     "licence": "weights for non-commercial use, see docs/affuse-base.md",
     "version": 1,
+    "download": "ships with affuse",
+    "rate": "fps, 5 by default",
+    "dim": "the expert's embedding and 7 probabilities",
 }
 
 

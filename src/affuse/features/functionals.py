@@ -22,6 +22,9 @@ CARD = {
     "modalities": ["audio"],
     "licence": "Apache-2.0",
     "version": 1,
+    "download": "nothing",
+    "rate": "utterance",
+    "dim": "276",
 }
 RATE, HOP, WINDOW, BANDS, CEPSTRA = 16000, 160, 400, 64, 20
 RANGE, QUIET = 60.0, 35.0  # dB under the loudest band: what is further down counts as that; ends below are cut

@@ -20,6 +20,9 @@ CARD = {
     "modalities": ["audio"],
     "licence": "Apache-2.0",
     "version": 1,
+    "download": "nothing",
+    "rate": "100",
+    "dim": "n_mels, 64 by default",
 }
 
 

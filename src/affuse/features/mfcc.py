@@ -21,6 +21,9 @@ CARD = {
     "modalities": ["audio"],
     "licence": "Apache-2.0",
     "version": 1,
+    "download": "nothing",
+    "rate": "100",
+    "dim": "n_mfcc with its deltas: 60 by default",
 }
 
 

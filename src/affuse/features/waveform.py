@@ -18,6 +18,9 @@ CARD = {
     "modalities": ["audio"],
     "licence": "Apache-2.0",
     "version": 2,
+    "download": "nothing",
+    "rate": "16000",
+    "dim": "samples",
 }
 FULL_SCALE = 32767
 

@@ -61,7 +61,7 @@ def conversations(
 ) -> Conversations:
     """Conversations of a batch's rows; a row without a conversation ("") stands alone, equal positions keep their order."""
     found: dict[Hashable, int] = {}
-    named = [(i, "alone") if not name else name for i, name in enumerate(conversation)]
+    named = [name if name else (i, "alone") for i, name in enumerate(conversation)]
     code = torch.tensor([found.setdefault(name, len(found)) for name in named], dtype=torch.int64)
     time = torch.tensor(position, dtype=torch.float64)
     order = torch.argsort(time, stable=True)

@@ -89,7 +89,7 @@ class FaceDetector:
             return []
         mips, shrink = self._mips(images)
         near = torch.as_tensor(np.asarray(boxes), dtype=torch.float32, device=self.device) * shrink
-        near, frame = _square(near), _picture_of(near, len(images))
+        near, frame = _square(near), picture_of(near, len(images))
         offsets, _ = self.rnet(_crops(mips, near, frame, 24))
         tries = torch.cat([_square(_shifted(near, offsets)), near])  # R-net centres; a few faces it leads astray
         found, scores, points = self._scored(mips, tries, frame.repeat(2))
@@ -101,7 +101,7 @@ class FaceDetector:
         return [face[0] if face else None for face in faces]
 
     def _mips(self, images: Sequence[np.ndarray] | np.ndarray) -> tuple[list[Tensor], float]:
-        pictures = _stacked(images).to(self.device)
+        pictures = stacked(images).to(self.device)
         shrink = min(1.0, self.max_side / max(pictures.shape[1:3]))
         return pyramid(resized(pictures, shrink)), shrink
 
@@ -159,7 +159,7 @@ def _faces(
     return found
 
 
-def _picture_of(boxes: Tensor, pictures: int) -> Tensor:
+def picture_of(boxes: Tensor, pictures: int) -> Tensor:
     """The picture of each box [N]: its own, or the only one."""
     if pictures not in (1, len(boxes)):
         raise BadMedia(f"{pictures} pictures for {len(boxes)} faces", "give one picture per face, or one for all")
@@ -167,7 +167,7 @@ def _picture_of(boxes: Tensor, pictures: int) -> Tensor:
     return which if pictures > 1 else torch.zeros_like(which)
 
 
-def _stacked(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
+def stacked(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
     """uint8 pictures of one size as [N, H, W, 3]."""
     shapes = {image.shape for image in images}
     array: np.ndarray = np.stack(list(images)) if len(shapes) == 1 else np.empty(0)
@@ -324,5 +324,5 @@ def align_batch(
     forward = similarity(landmarks, template(size, margin))
     turn = np.linalg.inv(forward[:, :, :2])
     back = torch.from_numpy(np.concatenate([turn, -turn @ forward[:, :, 2:]], 2)).float()
-    crops = sample(pyramid(_stacked(images)), back, _picture_of(back, len(images)), size)
+    crops = sample(pyramid(stacked(images)), back, picture_of(back, len(images)), size)
     return crops.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from affuse.media.faces import Face, FaceDetector, nms
+from affuse.media.faces import Face, nms
 from affuse.media.video import Frame
 
 Look = Callable[[np.ndarray, np.ndarray], np.ndarray]  # picture [H, W, 3], landmarks [n, 5, 2] -> views [n, ...]
@@ -28,6 +29,16 @@ CUT_LIKENESS, CUT_CHANGE = 0.5, 8.0  # below this correlation and above these gr
 ROW = np.dtype(
     [("id", "i4"), ("step", "i8"), ("box", "f4", 4), ("points", "f4", (5, 2)), ("score", "f4"), ("drift", "f4", 2)]
 )
+
+
+class Detector(Protocol):
+    """What finds faces: `faces.FaceDetector`, or any other with these two searches."""
+
+    def detect_batch(self, images: Sequence[np.ndarray] | np.ndarray) -> list[list[Face]]:
+        """Faces of each of N uint8 pictures [H, W, 3] of one size, best score first."""
+
+    def refine(self, images: Sequence[np.ndarray] | np.ndarray, boxes: np.ndarray) -> list[Face | None]:
+        """The face near each of `boxes` [N, 4], or None."""
 
 
 def _nothing(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -60,7 +71,7 @@ class Track:
 
 
 def track_faces(
-    frames: Iterable[Frame], detector: FaceDetector, fps: float, *, look: Look = _nothing, **rules: float
+    frames: Iterable[Frame], detector: Detector, fps: float, *, look: Look = _nothing, **rules: float
 ) -> list[Track]:
     """The faces of a clip's frames, `fps` grid steps per second; `rules` are those of `FaceTracker`."""
     tracker = FaceTracker(detector, fps, look=look, **rules)
@@ -81,7 +92,7 @@ class FaceTracker:
 
     def __init__(
         self,
-        detector: FaceDetector,
+        detector: Detector,
         fps: float,
         *,
         every: float = 2.0,

@@ -1,0 +1,394 @@
+"""Were features fitted with the labels of the rows they describe? A probe on rows whose labels may have been used.
+
+A linear probe is cross-validated over groups INSIDE the touched rows (split=train: their labels may have shaped the
+features) and INSIDE the untouched ones, each time trained on as many groups, rows and rows per class. Features that saw
+the labels make the touched rows too easy. What is tested is the difference of the two scores; its interval is a
+bootstrap over groups, widened where they are few. It is a leak where the lower bound lies above MARGIN: honest splits
+differ in difficulty too, and benchmarks/leak_power.py measures how often that is mistaken for a leak
+(docs/results/leaks.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from affuse.core.errors import AffuseError, BadFeatures, ProtocolError, UnknownName
+from affuse.corpora.manifest import SPLITS
+from affuse.evaluation.intervals import cluster_sums, metric, resample_weights
+from affuse.evaluation.metrics import moments
+from affuse.evaluation.metrics.confusion import ratio
+from affuse.features.store import FeatureStore
+
+if TYPE_CHECKING:
+    from affuse.corpora.manifest import Corpus
+
+MARGIN = 0.05
+FOLDS, DRAWS, MIN_GROUPS, MAX_TRAIN, MAX_CLUSTERS = 5, 4, 8, 1000, 1000
+SHRINKAGE, BINS, HEAVIEST = 100.0, 12, 8.0
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """Scores of the probe inside the touched and the untouched rows; difference with its 95 % interval.
+
+    In the difference a score below chance counts as chance: it says nothing against the other side.
+
+    n, groups: usable rows and groups on either side; n_train: rows that a probe was trained on (mean over folds);
+    dropped: rows without a label, without a finite feature, or of a class that one side lacks.
+    """
+
+    inside: float
+    outside: float
+    difference: float
+    low: float
+    high: float
+    flagged: bool
+    margin: float
+    metric: str
+    probe: str
+    n_inside: int
+    n_outside: int
+    groups_inside: int
+    groups_outside: int
+    n_train: int
+    dropped: int
+
+    @property
+    def verdict(self) -> str:
+        """The finding in one sentence."""
+        scores = f"{self.metric} {self.inside:.3f} inside the touched rows, {self.outside:.3f} inside the untouched"
+        gap = f"difference {self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
+        if self.flagged:
+            return (
+                f"leak: {scores}, {gap}: the features know these rows' labels; choose and test on untouched groups only"
+            )
+        if self.difference > self.margin:
+            return f"no leak shown, though the touched rows are easier: {scores}, {gap}, not above {self.margin:g} for certain"
+        return f"no sign of a leak: {scores}, {gap}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the verdict."""
+        return {**asdict(self), "verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class StoreCheck:
+    """One store of a corpus: utterances stored, failed and usable (some valid step); its leak report, or why there is none."""
+
+    name: str
+    utterances: int
+    stored: int
+    usable: int
+    failed: int
+    leak: LeakReport | None = None
+    unchecked: AffuseError | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields; what is absent is null."""
+        leak, unchecked = (v.to_dict() if v else None for v in (self.leak, self.unchecked))
+        return {**vars(self), "leak": leak, "unchecked": unchecked}
+
+
+def find_leak(
+    values: np.ndarray,
+    targets: np.ndarray | Sequence[Any],
+    groups: np.ndarray | Sequence[Any],
+    touched: np.ndarray | Sequence[bool],
+    *,
+    seed: int = 0,
+    margin: float = MARGIN,
+    draws: int = DRAWS,
+) -> LeakReport:
+    """Compare a probe inside the touched rows with one inside the others.
+
+    values [N, D] (NaN: missing); targets [N] names or integers (classes; "" is missing) or floats [N] or [N, K] (NaN is
+    missing); groups [N]: what must not cross folds; touched [N] bool: labels may have been used. Classes are scored by
+    UAR, values by Pearson's r with every side weighted to the same spread of targets. Raises BadFeatures for shapes that
+    do not fit, ProtocolError where a side is missing or has fewer than MIN_GROUPS groups.
+    """
+    x, truth, codes, side, lost = _usable(values, targets, groups, touched)
+    classes = truth.dtype.kind == "i"
+    rng = np.random.default_rng(seed)
+    predicted, n_train = _cross_validated(x, truth, codes, side, draws, rng)
+    weight = np.ones(truth.shape) if classes else _balanced(truth, side)
+    scores = [
+        _resampled(truth[rows], predicted[:, rows], codes[rows], weight[rows], seed + i)
+        for i, rows in enumerate((side, ~side))
+    ]
+    chance = 1 / (truth.max() + 1) if classes else 0.0
+    gap = np.maximum(scores[0], chance) - np.maximum(scores[1], chance)
+    groups_inside, groups_outside = (len(np.unique(codes[rows])) for rows in (side, ~side))
+    low, high = gap[0] + _widened(min(groups_inside, groups_outside)) * (np.percentile(gap[1:], [2.5, 97.5]) - gap[0])
+    return LeakReport(
+        inside=float(scores[0][0]),
+        outside=float(scores[1][0]),
+        difference=float(gap[0]),
+        low=float(low),
+        high=float(high),
+        flagged=bool(low > margin),
+        margin=margin,
+        metric="uar" if classes else "pearson",
+        probe=f"{'logistic' if classes else 'ridge'} regression, L2 {SHRINKAGE:g}, {FOLDS} folds by group, {draws} draws",
+        n_inside=int(side.sum()),
+        n_outside=int((~side).sum()),
+        groups_inside=groups_inside,
+        groups_outside=groups_outside,
+        n_train=n_train,
+        dropped=lost,
+    )
+
+
+def _usable(
+    values: Any, targets: Any, groups: Any, touched: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """Rows that can be used: x [n, D], truth (int [n] or float [n, K]), group codes [n], touched [n]; rows lost."""
+    x, y, groups, side = np.asarray(values), np.asarray(targets), np.asarray(groups), np.asarray(touched, bool)
+    if x.ndim != 2 or x.dtype.kind not in "fiu" or not len(x) == len(y) == len(groups) == len(side):
+        shapes = f"values {x.dtype}{list(x.shape)}, {len(y)} targets, {len(groups)} groups, {len(side)} touched"
+        raise BadFeatures(
+            f"{shapes} do not fit together", "give one vector, target, group and mark per row; pool sequences"
+        )
+    x = np.where(np.isfinite(x), x, np.nan).astype(np.float32)
+    codes = np.unique(groups, return_inverse=True)[1]
+    truth = np.where(np.isfinite(y), y, np.nan).reshape(len(y), -1) if y.dtype.kind == "f" else _class_codes(y)
+    keep = np.isfinite(x).any(1) & ((truth >= 0) if truth.ndim == 1 else np.isfinite(truth).any(1))
+    _check_groups(codes, side, keep)
+    if truth.ndim == 1:
+        keep &= _shared(truth, codes, side, keep)
+        _check_groups(codes, side, keep)
+        truth[keep] = np.unique(truth[keep], return_inverse=True)[1]
+    return x[keep], truth[keep], codes[keep], side[keep], int((~keep).sum())
+
+
+def _class_codes(y: np.ndarray) -> np.ndarray:
+    """Class numbers [N] of names or integers; -1 where the label is missing."""
+    import pandas as pd
+
+    names = pd.Series(y, dtype=object if y.dtype.kind in "OU" else None)
+    return np.asarray(pd.factorize(names.mask(names == ""), sort=True)[0], dtype=int)
+
+
+def _shared(truth: np.ndarray, codes: np.ndarray, side: np.ndarray, keep: np.ndarray) -> np.ndarray:
+    """Rows [N] of the classes that occur in three groups of either side: the others cannot be compared."""
+    counts = []
+    for rows in (keep & side, keep & ~side):
+        pairs = np.unique(np.stack([truth[rows], codes[rows]]), axis=1)
+        counts.append(np.bincount(pairs[0], minlength=truth.max() + 1))
+    fine = np.minimum(*counts) >= 3
+    if fine.sum() < 2:
+        raise ProtocolError(
+            "fewer than two classes occur in three groups of either side", "give more labels, or other targets"
+        )
+    return fine[truth] & (truth >= 0)
+
+
+def _check_groups(codes: np.ndarray, side: np.ndarray, keep: np.ndarray) -> None:
+    """ProtocolError where a side is missing, or too small to be compared."""
+    if not len(side):
+        raise ProtocolError(
+            "no row has a split: nothing says whose labels the features may know", "import the published split"
+        )
+    if side.all() or not side.any():
+        raise ProtocolError(
+            f"every row counts as {'touched' if side.any() else 'untouched'}: a leak shows only against the other kind",
+            "give the split whose labels the features may know (the published train split) and rows outside it",
+        )
+    for name, rows in (("touched", side & keep), ("untouched", ~side & keep)):
+        n = len(np.unique(codes[rows]))
+        if n < MIN_GROUPS:
+            raise ProtocolError(
+                f"{n} {name} groups with features and labels: a leak cannot be told from chance",
+                f"it takes {MIN_GROUPS} on either side; group by a finer column (conversation), or compare other splits",
+            )
+
+
+def _cross_validated(
+    x: np.ndarray, truth: np.ndarray, codes: np.ndarray, side: np.ndarray, draws: int, rng: np.random.Generator
+) -> tuple[np.ndarray, int]:
+    """Predictions [draws, N, C or K] by probes of either side that never saw the row's group; mean training rows."""
+    columns = truth.shape[1] if truth.ndim == 2 else truth.max() + 1
+    predicted, sizes = np.zeros((draws, len(x), columns)), []
+    sides = [np.flatnonzero(side), np.flatnonzero(~side)]
+    classes = truth if truth.ndim == 1 else _bins(truth)[:, 0]
+    for d in range(draws):
+        folds = [_deal(codes[rows], rng) for rows in sides]
+        for k in range(FOLDS):
+            train = _matched([rows[f != k] for rows, f in zip(sides, folds, strict=True)], codes, classes, rng)
+            sizes.append(len(train[0]))
+            for rows, f, chosen in zip(sides, folds, train, strict=True):
+                held = rows[f == k]
+                predicted[d, held] = _probe(x[chosen], truth[chosen], x[held], columns)
+    return predicted, round(float(np.mean(sizes)))
+
+
+def _deal(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Fold number [n]: shuffled groups dealt round."""
+    _, index = np.unique(codes, return_inverse=True)
+    return rng.permutation(index.max() + 1)[index] % FOLDS
+
+
+def _matched(
+    sides: list[np.ndarray], codes: np.ndarray, classes: np.ndarray, rng: np.random.Generator
+) -> list[np.ndarray]:
+    """Training rows of either side: as many groups, and as many rows of every class or bin, as the poorer one has."""
+    groups = [np.unique(codes[rows]) for rows in sides]
+    n = min(map(len, groups))
+    sides = [rows[np.isin(codes[rows], rng.permutation(g)[:n])] for rows, g in zip(sides, groups, strict=True)]
+    counts = np.minimum(*(np.bincount(classes[rows], minlength=classes.max() + 1) for rows in sides))
+    counts = np.ceil(counts * min(1.0, MAX_TRAIN / max(1, counts.sum()))).astype(int)
+    return [_first(rng.permutation(rows), classes, counts) for rows in sides]
+
+
+def _first(rows: np.ndarray, classes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The first counts[c] rows of every class c."""
+    rows = rows[np.argsort(classes[rows], kind="stable")]
+    ranked = classes[rows]
+    place = np.arange(len(rows)) - np.searchsorted(ranked, ranked)
+    return rows[place < counts[ranked]]
+
+
+def _probe(x: np.ndarray, truth: np.ndarray, new: np.ndarray, columns: int) -> np.ndarray:
+    """Strongly shrunken linear model of standardised features, fitted on x, applied to `new` -> [n, columns].
+
+    Missing numbers count as the training mean. The shrinkage is fixed: a search would favour the stronger side. Values
+    are predicted as deviations: a fold's training mean is low where the held-out mean is high, which is no skill.
+    """
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    known = np.isfinite(x)
+    n = np.maximum(known.sum(0), 1)
+    mean = np.where(known, x, 0).sum(0) / n
+    scale = np.sqrt(np.where(known, (x - mean) ** 2, 0).sum(0) / n)
+    x, new = (np.nan_to_num((v - mean) / np.where(scale > 1e-6 * np.abs(mean), scale, np.inf)) for v in (x, new))
+    if truth.ndim == 2:
+        model = Ridge(alpha=SHRINKAGE, fit_intercept=False).fit(x, np.nan_to_num(truth - np.nanmean(truth, axis=0)))
+        return model.predict(new).reshape(len(new), columns)
+    if len(seen := np.unique(truth)) > 1:
+        model = LogisticRegression(C=1 / SHRINKAGE, class_weight="balanced", max_iter=300, tol=1e-3)
+        return np.eye(columns)[model.fit(x, truth).predict(new)]
+    return np.tile(np.isin(np.arange(columns), seen).astype(float), (len(new), 1))
+
+
+def _bins(truth: np.ndarray) -> np.ndarray:
+    """Quantile bin [N, K] of every target among all rows."""
+    edges = np.nanquantile(truth, np.arange(1, BINS) / BINS, axis=0)
+    return (truth[None] > edges[:, None]).sum(0)
+
+
+def _balanced(truth: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """Weights [N, K] that give either side the same spread of targets: equal shares of the pooled quantile bins."""
+    bins = _bins(truth)
+    weight = np.ones(truth.shape)
+    for rows in (side, ~side):
+        share = np.stack([(bins[rows] == b).mean(0) for b in range(BINS)])
+        weight[rows] = np.minimum(np.take_along_axis(1 / (BINS * np.maximum(share, 1e-9)), bins[rows], 0), HEAVIEST)
+    return weight
+
+
+def _resampled(
+    truth: np.ndarray, predicted: np.ndarray, codes: np.ndarray, weight: np.ndarray, seed: int
+) -> np.ndarray:
+    """The score on the sample (first) and on every resample of whole groups, mean over draws [1 + RESAMPLES]."""
+    clusters = np.unique(codes, return_inverse=True)[1] % MAX_CLUSTERS
+    if truth.ndim == 1:
+        uar = metric("uar")
+        sums, score = [uar.statistics(truth, p) for p in predicted], uar.compute
+    else:
+        times = np.repeat(weight, 6, axis=1)
+        sums, score = [moments.statistics(truth, p) * times for p in predicted], _pearson
+    drawn = resample_weights(clusters.max() + 1, seed=seed)
+    return np.mean([score(drawn @ cluster_sums(s, clusters)) for s in sums], axis=0)
+
+
+def _widened(groups: int) -> float:
+    """How much wider than the bootstrap's an interval from few groups must be: Student's t for the normal, G for G - 1."""
+    from scipy.stats import norm, t
+
+    return float(t.ppf(0.975, groups - 1) / norm.ppf(0.975) * np.sqrt(groups / (groups - 1)))
+
+
+def _pearson(sums: np.ndarray) -> np.ndarray:
+    """Summed statistics [..., K * 6] -> Pearson's r, mean over the K targets."""
+    _, _, vt, vp, cov = moments.moments(sums)
+    return ratio(cov, np.sqrt(np.maximum(vt, 0) * np.maximum(vp, 0))).mean(-1)
+
+
+def check_corpus(
+    corpus: Corpus,
+    stores: Sequence[str] | None = None,
+    *,
+    touched: str | Sequence[str] = "train",
+    group_by: str = "source",
+    column: str | None = None,
+    seed: int = 0,
+) -> list[StoreCheck]:
+    """Coverage and leak report of every store (or of the named ones).
+
+    `touched`: split(s) whose labels may have been used; every other row with a split is untouched. `column`: targets
+    (default: the corpus' own label or values). A store that cannot be checked carries the error as `unchecked`.
+    """
+    table = corpus.table
+    for name in (group_by, *([column] if column else [])):
+        if name not in table:
+            raise UnknownName.among("column", name, table.columns)
+    named = {touched} if isinstance(touched, str) else set(touched)
+    for name in sorted(named - set(SPLITS)):
+        raise UnknownName.among("split", name, SPLITS)
+    split = table["split"].to_numpy(dtype=object)
+    rows = np.flatnonzero(split != "")
+    given = (
+        _targets(corpus, column)[rows],
+        table[group_by].to_numpy(dtype=object)[rows],
+        np.isin(split[rows], list(named)),
+    )
+    names = corpus.stores() if stores is None else list(stores)
+    return [_check_store(FeatureStore(corpus.store_path(n)), table["id"].to_numpy(), rows, given, seed) for n in names]
+
+
+def _targets(corpus: Corpus, column: str | None) -> np.ndarray:
+    """Targets [N] or [N, K] of the corpus: a numeric column as floats, names as they are."""
+    table = corpus.table
+    own = [name for name in corpus.space.labels if name in table] if corpus.space.kind == "values" else []
+    if column is None and own:
+        return table[own].to_numpy(dtype=float)
+    chosen = table[column or "label"]
+    return chosen.to_numpy(dtype=float) if chosen.dtype.kind == "f" else chosen.astype("object").to_numpy()
+
+
+def _check_store(
+    store: FeatureStore, ids: np.ndarray, rows: np.ndarray, given: tuple[np.ndarray, ...], seed: int
+) -> StoreCheck:
+    """Pool a store's values, count them, look for a leak."""
+    stored = sum(i in store for i in ids)
+    try:
+        values = _vectors(store, ids)
+    except ProtocolError as error:
+        usable = sum(store.length(i) > 0 for i in ids)
+        return StoreCheck(store.path.name, len(ids), stored, usable, len(store.failures), unchecked=error)
+    counts = (len(ids), stored, int(np.isfinite(values).any(1).sum()), len(store.failures))
+    try:
+        return StoreCheck(store.path.name, *counts, leak=find_leak(values[rows], *given, seed=seed))
+    except ProtocolError as error:
+        return StoreCheck(store.path.name, *counts, unchecked=error)
+
+
+def _vectors(store: FeatureStore, ids: np.ndarray) -> np.ndarray:
+    """One vector per utterance [N, D]: the mean over its valid steps, missing numbers left out; NaN where nothing is."""
+    shape = store.spec.shape
+    if len(shape) != 1:
+        raise ProtocolError(
+            f"steps of shape {list(shape)} are no feature vectors",
+            "sound and pictures know no labels; check what is made of them",
+        )
+    values = np.full((len(ids), *shape), np.nan)
+    for row, name in enumerate(ids):
+        if store.length(name):
+            feature = store[name]
+            steps = feature.values if feature.valid is None else feature.values[feature.valid]
+            known = np.isfinite(steps)
+            np.divide(np.where(known, steps, 0).sum(0, dtype=float), known.sum(0), out=values[row], where=known.any(0))
+    return values

@@ -1,0 +1,136 @@
+"""The improved residual networks of face recognition (IR-18 to IR-100), under the names of either family of weights.
+
+Deng et al., "ArcFace", CVPR 2019: units of BN, 3x3 convolution, PReLU, 3x3 convolution with the stride, BN. InsightFace's
+iresnet has one more BN before the PReLU and a 1x1 shortcut at the head of every stage; face.evoLVe's IR takes every
+other pixel where the width stays.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from functools import reduce
+from itertools import accumulate
+
+from torch import Tensor, nn
+
+from affuse.core.errors import BadFeatures
+
+WIDTHS = (64, 128, 256, 512)
+OUTER = re.compile(r"^((module|backbone|model)\.)+")  # what training code wraps around a network
+IGNORED = re.compile(r"^logits\.|num_batches_tracked$")  # the classifier of a later training, counters
+INSIGHT = (
+    (r"^conv1\.", "stem.0."), (r"^bn1\.", "stem.1."), (r"^prelu\.", "stem.2."),
+    (r"^bn2\.", "head.0."), (r"^fc\.", "head.3."), (r"^features\.", "head.4."),
+    (r"\.bn1\.", ".body.0."), (r"\.conv1\.", ".body.1."), (r"\.bn2\.", ".body.2."), (r"\.prelu\.", ".body.3."),
+    (r"\.conv2\.", ".body.4."), (r"\.bn3\.", ".body.5."), (r"\.downsample\.", ".shortcut."),
+)  # fmt: skip
+EVOLVE = (
+    (r"^input_layer\.", "stem."), (r"^output_layer\.", "head."), (r"^body\.", "units."),
+    (r"\.res_layer\.", ".body."), (r"\.shortcut_layer\.", ".shortcut."),
+)  # fmt: skip
+
+
+class Unit(nn.Module):
+    """x [N, C_in, H, W] -> [N, C_out, H / stride, W / stride]: `body` + shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, between: bool, project: bool) -> None:
+        super().__init__()
+        self.stride = stride
+        first, second = _conv(inputs, outputs, 3, 1), _conv(outputs, outputs, 3, stride)
+        middle = [nn.BatchNorm2d(outputs)] if between else []
+        self.body = nn.Sequential(
+            nn.BatchNorm2d(inputs), first, *middle, nn.PReLU(outputs), second, nn.BatchNorm2d(outputs)
+        )
+        self.shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)) if project else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        past = x[:, :, :: self.stride, :: self.stride] if self.shortcut is None else self.shortcut(x)
+        return self.body(x) + past
+
+
+class IResNet(nn.Module):
+    """Pictures [N, 3, S, S] with S = 8 * `first_stride` * `grid` -> embeddings [N, dim].
+
+    `units` per stage: (3, 4, 14, 3) is IR-50. `insight`: InsightFace's units, else face.evoLVe's. `first_stride` 1 is
+    the variant for small pictures (40 pixels, grid 5).
+    """
+
+    def __init__(
+        self,
+        units: tuple[int, ...] = (3, 4, 14, 3),
+        insight: bool = True,
+        grid: int = 7,
+        dim: int = 512,
+        first_stride: int = 2,
+    ) -> None:
+        super().__init__()
+        self.size, self.dim = 8 * first_stride * grid, dim
+        self.stem = nn.Sequential(_conv(3, 64, 3, 1), nn.BatchNorm2d(64), nn.PReLU(64))
+        self.units, width = nn.Sequential(), 64
+        for stage, (count, outputs) in enumerate(zip(units, WIDTHS, strict=True)):
+            for i in range(count):
+                stride = (first_stride if stage == 0 else 2) if i == 0 else 1
+                self.units.append(Unit(width, outputs, stride, insight, width != outputs or (insight and i == 0)))
+                width = outputs
+        flat = nn.Sequential(nn.BatchNorm2d(width), nn.Dropout(0.4), nn.Flatten())
+        self.head = nn.Sequential(*flat, nn.Linear(width * grid * grid, dim), nn.BatchNorm1d(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, 3, S, S] in -1..1 -> [N, dim]."""
+        return self.head(self.units(self.stem(x)))
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+
+
+def from_state(state: Mapping[str, Tensor], first_stride: int = 2) -> IResNet:
+    """The network of a state dict, in eval mode without gradients.
+
+    Names: InsightFace's arcface_torch (`layer1.0.bn1`, `fc`, `features`) or face.evoLVe (`body.0.res_layer.0`,
+    `output_layer`), wrapped as `module.`, `backbone.` or `model.` or not; depth, grid and width follow from the shapes.
+    Raises BadFeatures naming what does not fit.
+    """
+    plain = {OUTER.sub("", k): v for k, v in state.items()}
+    plain = {k: v for k, v in plain.items() if not IGNORED.search(k)}
+    insight = any(k.startswith("layer1.") for k in plain)
+    named = _renamed(_numbered(plain) if insight else plain, INSIGHT if insight else EVOLVE)
+    depth = Counter(len(v) for k, v in named.items() if re.fullmatch(r"units\.\d+\.body\.1\.weight", k))
+    if "head.3.weight" not in named or set(depth) != set(WIDTHS):
+        raise BadFeatures(
+            f"these are no weights of an IR network: {', '.join(list(state)[:3])}, ...",
+            "give an iresnet of InsightFace (arcface_torch) or an IR of face.evoLVe, without squeeze and excitation",
+        )
+    dim, flat = named["head.3.weight"].shape
+    grid = round((flat / WIDTHS[-1]) ** 0.5)
+    network = IResNet(tuple(depth[w] for w in WIDTHS), insight, grid, dim, first_stride)
+    _fill(network, named)
+    return network.eval().requires_grad_(False)
+
+
+def _renamed(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    return {reduce(lambda name, rule: re.sub(rule[0], rule[1], name), rules, key): v for key, v in state.items()}
+
+
+def _numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """InsightFace counts units within stages, `layer2.0`; here they are counted through, `units.3`."""
+    stages = [1 + max((int(m[1]) for k in state if (m := re.match(rf"layer{s}\.(\d+)\.", k))), default=-1) for s in (1, 2, 3, 4)]
+    before = [0, *accumulate(stages)]
+
+    def number(match: re.Match[str]) -> str:
+        return f"units.{before[int(match[1]) - 1] + int(match[2])}."
+
+    return {re.sub(r"^layer([1-4])\.(\d+)\.", number, k): v for k, v in state.items()}
+
+
+def _fill(network: IResNet, named: Mapping[str, Tensor]) -> None:
+    wanted = {k: v.shape for k, v in network.state_dict().items() if not IGNORED.search(k)}
+    wrong = list(wanted.keys() ^ named.keys()) + [k for k in wanted.keys() & named.keys() if wanted[k] != named[k].shape]
+    if wrong:
+        raise BadFeatures(
+            f"{len(wrong)} weights are missing, unknown or of another shape: {', '.join(sorted(wrong)[:3])}",
+            "give the complete weights of one IR network",
+        )
+    network.load_state_dict(dict(named), strict=False)
