@@ -210,8 +210,8 @@ def test_pyramid_levels_show_the_same_picture() -> None:
     image = torch.from_numpy(data.astronaut()[:301, :403].copy())[None]
     matrix = torch.tensor([[[5.0, 0.0, 40.0], [0.0, 5.0, 30.0]]])
     one = torch.zeros(1, dtype=torch.long)
-    crop = faces.sample(faces.pyramid(image), matrix, one, 48)[0]
+    crop = faces.sample(faces.Pyramid(image), matrix, one, 48)[0]
     area = torch.nn.functional.avg_pool2d(image[0, 30:270, 40:280].permute(2, 0, 1).float(), 5)
     assert (crop - area).abs().mean() < 6  # of 255: blurred a little, not shifted and not aliased
-    shifted = faces.sample(faces.pyramid(image), matrix + torch.tensor([0, 0, 5.0]), one, 48)[0]
+    shifted = faces.sample(faces.Pyramid(image), matrix + torch.tensor([0, 0, 5.0]), one, 48)[0]
     assert (shifted - area).abs().mean() > 1.8 * (crop - area).abs().mean()

@@ -57,8 +57,11 @@ def check_labels(split: str, rows: Iterable[Mapping[str, object]], published: Ma
         )
 
 
-def read_csv(path: Path, *columns: str) -> pd.DataFrame:
-    """A csv file whose cells all stay text ("None" is a word), UTF-8 or else cp1252; BadCorpus names a missing column."""
+def read_csv(path: Path, *columns: str, whole: tuple[str, ...] = ()) -> pd.DataFrame:
+    """A csv file whose cells all stay text ("None" is a word), UTF-8 or else cp1252.
+
+    Raises BadCorpus for a missing column, and for cells of the columns `whole` that are no whole numbers.
+    """
     import pandas as pd
 
     try:
@@ -68,9 +71,13 @@ def read_csv(path: Path, *columns: str) -> pd.DataFrame:
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="cp1252")
     except (ValueError, OSError) as error:
         raise BadCorpus(f"{path} is not a readable csv file: {error}", "download the official file again") from error
-    missing = [c for c in columns if c not in table]
+    missing = [c for c in (*columns, *whole) if c not in table]
     if missing:
         raise BadCorpus(f"{path} has no column '{missing[0]}'", "use the official file")
+    for column in whole:
+        wrong = table.loc[~table[column].str.fullmatch(r"\s*-?\d{1,9}\s*", na=False), column]
+        if len(wrong):
+            raise BadCorpus(f"{path}: {column} is '{wrong.iloc[0]}', not a whole number", "download the official file again")
     return table
 
 

@@ -136,10 +136,10 @@ class FaceCrops:
         where = dict(zip(front.steps.tolist(), front.landmarks, strict=True))
         there = (frame for frame in clip.frames(self.fps, LONGEST_SIDE) if frame.index in where)
         while some := list(islice(there, length)):
-            crops = [self._look(frame.image, where[frame.index][None]) for frame in some]
+            crops = [self._look([frame.image], where[frame.index][None], np.zeros(1, int)) for frame in some]
             yield np.array([frame.index for frame in some]), np.concatenate(crops)
 
-    def _look(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    def _look(self, images: Sequence[np.ndarray], landmarks: np.ndarray, which: np.ndarray) -> np.ndarray:
         from affuse.media.faces import align_batch
 
-        return align_batch(image[None], landmarks, self.size, self.margin)
+        return align_batch(images, landmarks, self.size, self.margin, which)

@@ -24,6 +24,7 @@ from affuse.core.types import Feature, Modality, StreamSpec, steps_between
 from affuse.features.align import How, at_rate
 
 FORMAT = 1
+UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
 IDENTITY = ("extractor", "version", "parameters", "weights_hash", "content_hash")
 
 
@@ -62,15 +63,13 @@ class FeatureStore:
                 header = json.loads(file.read(size))
             t0 = json.loads(header["__metadata__"]["t0"])
             last = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
-            if shard.stat().st_size < 8 + size + last:
-                raise ValueError("file is shorter than its header says")
-        except (ValueError, KeyError, MemoryError, OverflowError) as error:
-            raise BadFeatures(f"shard {shard} is damaged: {error}", "delete it and run affuse extract again") from error
-        for key in header:
-            if key.startswith("x:"):
-                name = key[2:]
+            if shard.stat().st_size != 8 + size + last:
+                raise ValueError("its size is not what its header says")
+            for name in (key[2:] for key in header if key.startswith("x:")):
                 self._index[name] = (shard, f"v:{name}" in header, t0.get(name, 0.0))
-                self._length[name] = header[key]["shape"][0]
+                self._length[name] = header[f"x:{name}"]["shape"][0]
+        except UNREADABLE as error:
+            raise _damaged(shard, error) from error
 
     def __len__(self) -> int:
         return len(self._index)
@@ -153,10 +152,17 @@ class FeatureStore:
     def _open(self, shard: Path) -> Any:
         handle = self._handles.get(shard)
         if handle is None:
-            from safetensors import safe_open
+            from safetensors import SafetensorError, safe_open
 
-            handle = self._handles[shard] = safe_open(shard, framework="numpy")
+            try:
+                handle = self._handles[shard] = safe_open(shard, framework="numpy")
+            except SafetensorError as error:
+                raise _damaged(shard, error) from error
         return handle
+
+
+def _damaged(shard: Path, error: Exception) -> BadFeatures:
+    return BadFeatures(f"shard {shard} is damaged: {error}", "delete it and run affuse extract again")
 
 
 class StoreWriter:

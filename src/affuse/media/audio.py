@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from affuse.core.errors import BadConfig
+from affuse.core.errors import BadConfig, BadMedia
 from affuse.media.probe import AudioTrack, ClipInfo, decode, open_media, probe, seconds
 
 JITTER = 0.010  # s by which timestamps may wander before sound counts as interrupted
@@ -43,7 +43,11 @@ def read_audio(path: Path | str, rate: int = 16000, start: float = 0.0, end: flo
     """
     end = probe(path).duration if end is None else end
     blocks = iter_audio(path, rate, start, end, seconds=max(end - start, 1.0) + 1.0)
-    return next(blocks, Audio(np.zeros(0, np.float32), np.zeros(0, bool), rate, start))
+    try:
+        return next(blocks, Audio(np.zeros(0, np.float32), np.zeros(0, bool), rate, start))
+    except MemoryError as error:
+        what = f"{(end - start) / 3600:.3g} hours of sound of {path} do not fit into memory"
+        raise BadMedia(what, "cut it into segments (start, end)") from error
 
 
 def iter_audio(

@@ -100,12 +100,12 @@ class FaceDetector:
         faces = _faces(found[good], scores[good], points[good], good % len(near), shrink, len(boxes))
         return [face[0] if face else None for face in faces]
 
-    def _mips(self, images: Sequence[np.ndarray] | np.ndarray) -> tuple[list[Tensor], float]:
+    def _mips(self, images: Sequence[np.ndarray] | np.ndarray) -> tuple[Pyramid, float]:
         pictures = stacked(images).to(self.device)
         shrink = min(1.0, self.max_side / max(pictures.shape[1:3]))
-        return pyramid(resized(pictures, shrink)), shrink
+        return Pyramid(resized(pictures, shrink)), shrink
 
-    def _propose(self, mips: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _propose(self, mips: Pyramid) -> tuple[Tensor, Tensor]:
         """P-net over all scales: square boxes [B, 4] and the picture of each [B]."""
         height, width = mips[0].shape[1:3]
         scale = CELL / self.min_face
@@ -119,7 +119,7 @@ class FaceDetector:
         keep = nms(boxes, scores, frame, 0.7)
         return _square(boxes[keep]), frame[keep]
 
-    def _propose_at(self, mips: list[Tensor], scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _propose_at(self, mips: Pyramid, scale: float) -> tuple[Tensor, Tensor, Tensor]:
         offsets, prob = self.pnet(_normal(resized(mips[0], scale).permute(0, 3, 1, 2).float()))
         frame, row, column = (prob > self.thresholds[0]).nonzero(as_tuple=True)
         scores = prob[frame, row, column]
@@ -129,21 +129,21 @@ class FaceDetector:
         keep = nms(boxes, scores, frame, 0.5, PROPOSALS)
         return boxes[keep], scores[keep], frame[keep]
 
-    def _refined(self, mips: list[Tensor], boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
+    def _refined(self, mips: Pyramid, boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
         offsets, scores = self.rnet(_crops(mips, boxes, frame, 24))
         passed = scores > self.thresholds[1]
         boxes, offsets, scores, frame = boxes[passed], offsets[passed], scores[passed], frame[passed]
         keep = nms(boxes, scores, frame, 0.7)
         return _square(_shifted(boxes[keep], offsets[keep])), frame[keep]
 
-    def _output(self, mips: list[Tensor], boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _output(self, mips: Pyramid, boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         boxes, scores, points = self._scored(mips, boxes, frame)
         passed = scores > self.thresholds[2]
         boxes, scores, points, frame = boxes[passed], scores[passed], points[passed], frame[passed]
         keep = nms(boxes, scores, frame, 0.7, by_smaller=True)
         return boxes[keep], scores[keep], points[keep], frame[keep]
 
-    def _scored(self, mips: list[Tensor], boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _scored(self, mips: Pyramid, boxes: Tensor, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         offsets, points, scores = self.onet(_crops(mips, boxes, frame, 48))
         points = boxes[:, None, :2] + points * (boxes[:, None, 2:] - boxes[:, None, :2])
         return _shifted(boxes, offsets), scores, points
@@ -170,7 +170,11 @@ def picture_of(boxes: Tensor, pictures: int) -> Tensor:
 def stacked(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
     """uint8 pictures of one size as [N, H, W, 3]."""
     shapes = {image.shape for image in images}
-    array: np.ndarray = np.stack(list(images)) if len(shapes) == 1 else np.empty(0)
+    array: np.ndarray = np.empty(0)
+    if isinstance(images, np.ndarray):
+        array = np.array(images)  # pictures may be read only, and tensors are not
+    elif len(shapes) == 1:
+        array = np.stack(list(images))
     if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8 or array.size == 0:
         raise BadMedia(f"pictures must be uint8 [H, W, 3] of one size, not {sorted(shapes)} {array.dtype}", "decode to RGB")
     return torch.from_numpy(array)
@@ -185,45 +189,56 @@ def resized(pictures: Tensor, factor: float) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def pyramid(pictures: Tensor) -> list[Tensor]:
-    """The uint8 pictures [N, H, W, 3] and their halvings down to about 24 pixels, each [N, h, w, 3]."""
-    levels = [pictures]
-    while min(levels[-1].shape[1:3]) >= 48:
-        levels.append(resized(levels[-1], 0.5))
-    return levels
+class Pyramid:
+    """The uint8 pictures [N, H, W, 3] and their halvings down to about 24 pixels, each made when it is asked for."""
+
+    def __init__(self, pictures: Tensor) -> None:
+        self.levels = [pictures]
+        self.sizes = [tuple(pictures.shape[1:3])]
+        while min(self.sizes[-1]) >= 48:
+            height, width = (max(1, round(n * 0.5)) for n in self.sizes[-1])
+            self.sizes.append((height, width))
+
+    def __getitem__(self, level: int) -> Tensor:
+        """[N, h, w, 3] of a level; 0 is the picture itself."""
+        while len(self.levels) <= level:
+            self.levels.append(resized(self.levels[-1], 0.5))
+        return self.levels[level]
 
 
-def sample(mips: list[Tensor], matrices: Tensor, frame: Tensor, size: int) -> Tensor:
+def sample(mips: Pyramid, matrices: Tensor, frame: Tensor, size: int) -> Tensor:
     """Warped crops [B, 3, size, size], float 0..255, bilinear, edges repeated.
 
-    mips: from `pyramid`; matrices [B, 2, 3] take crop pixels (centres at +0.5) to picture pixels;
-    frame [B] says which picture. Each crop reads the level whose resolution is nearest above its own.
+    matrices [B, 2, 3] take crop pixels (centres at +0.5) to picture pixels; frame [B] says which picture. Each crop reads
+    the level whose resolution is nearest above its own.
     """
-    atlas = torch.cat([level.reshape(-1, 3) for level in mips])
-    sizes = torch.tensor([list(level.shape[:3]) for level in mips], device=atlas.device)
-    starts = sizes.prod(1).cumsum(0) - sizes.prod(1)
+    device = matrices.device
     zoom = (matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]).abs().sqrt()
-    level = zoom.clamp_min(1).log2().long().clamp(max=len(mips) - 1)
-    axis = torch.arange(size, device=atlas.device) + 0.5
-    grid = torch.stack([axis.repeat(size), axis.repeat_interleave(size), torch.ones(size * size, device=atlas.device)])
-    height, width = sizes[level, 1, None], sizes[level, 2, None]
-    halved = torch.stack([width / sizes[0, 2], height / sizes[0, 1]], 1)  # not quite 2 ** -level: odd sizes are rounded
-    xy = (matrices @ grid) * halved - 0.5  # [B, 2, size * size]
-    first = starts[level, None] + frame[:, None] * height * width
+    wanted = zoom.clamp_min(1).log2().long().clamp(max=len(mips.sizes) - 1)
+    used, level = wanted.unique(return_inverse=True)
+    pixels = [mips[k].reshape(-1, 3) for k in used.tolist()]
+    atlas = pixels[0] if len(pixels) == 1 else torch.cat(pixels) if pixels else mips[0].reshape(-1, 3)
+    sizes = torch.tensor(mips.sizes, device=device)[used]
+    lengths = torch.tensor([len(p) for p in pixels], dtype=torch.int64, device=device)
+    axis = torch.arange(size, device=device) + 0.5
+    across, down = axis.repeat(size), axis.repeat_interleave(size)
+    height, width = sizes[level, 0, None], sizes[level, 1, None]
+    full = mips.sizes[0]
+    halved = torch.stack([width / full[1], height / full[0]], 1)  # not quite 2 ** -level: odd sizes are rounded
+    # written out, because a matrix product rounds otherwise in a batch than alone
+    xy = (matrices[:, :, :1] * across + matrices[:, :, 1:2] * down + matrices[:, :, 2:]) * halved - 0.5
+    first = (lengths.cumsum(0) - lengths)[level, None] + frame[:, None] * height * width
     x, y = (xy[:, i].clamp_min(0).minimum(n - 1.0) for i, n in enumerate((width, height)))
     x0, y0 = x.long(), y.long()
     x1, y1 = (x0 + 1).minimum(width - 1), (y0 + 1).minimum(height - 1)
+    top, bottom = first + y0 * width, first + y1 * width
+    corners = atlas.index_select(0, torch.stack([top + x0, top + x1, bottom + x0, bottom + x1]).flatten())
+    a, b, c, d = corners.float().view(4, *x.shape, 3)
     u, v = (x - x0)[..., None], (y - y0)[..., None]
-
-    def at(row: Tensor, column: Tensor) -> Tensor:
-        return atlas[first + row * width + column].float()
-
-    top = torch.lerp(at(y0, x0), at(y0, x1), u)
-    bottom = torch.lerp(at(y1, x0), at(y1, x1), u)
-    return torch.lerp(top, bottom, v).transpose(1, 2).reshape(-1, 3, size, size)
+    return torch.lerp(torch.lerp(a, b, u), torch.lerp(c, d, u), v).transpose(1, 2).reshape(-1, 3, size, size)
 
 
-def _crops(mips: list[Tensor], boxes: Tensor, frame: Tensor, size: int) -> Tensor:
+def _crops(mips: Pyramid, boxes: Tensor, frame: Tensor, size: int) -> Tensor:
     """Upright boxes [B, 4] as network input [B, 3, size, size]."""
     sides = (boxes[:, 2:] - boxes[:, :2]) / size
     return _normal(sample(mips, torch.cat([torch.diag_embed(sides), boxes[:, :2, None]], 2), frame, size))
@@ -313,9 +328,13 @@ def align(image: np.ndarray, landmarks: np.ndarray, size: int = 112, margin: flo
 
 
 def align_batch(
-    images: Sequence[np.ndarray] | np.ndarray, landmarks: np.ndarray, size: int = 112, margin: float = 0.0
+    images: Sequence[np.ndarray] | np.ndarray,
+    landmarks: np.ndarray,
+    size: int = 112,
+    margin: float = 0.0,
+    which: np.ndarray | None = None,
 ) -> np.ndarray:
-    """N upright faces: uint8 [N, size, size, 3], from one picture each (all of one size) or from one for all.
+    """N upright faces: uint8 [N, size, size, 3], from pictures of one size: `which` [N], else one each, or one for all.
 
     landmarks [N, 5, 2]; a least-squares similarity transform takes them to `template(size, margin)`.
     """
@@ -324,5 +343,6 @@ def align_batch(
     forward = similarity(landmarks, template(size, margin))
     turn = np.linalg.inv(forward[:, :, :2])
     back = torch.from_numpy(np.concatenate([turn, -turn @ forward[:, :, 2:]], 2)).float()
-    crops = sample(pyramid(stacked(images)), back, picture_of(back, len(images)), size)
+    frame = picture_of(back, len(images)) if which is None else torch.as_tensor(which)
+    crops = sample(Pyramid(stacked(images)), back, frame, size)
     return crops.round().clamp(0, 255).byte().permute(0, 2, 3, 1).contiguous().numpy()

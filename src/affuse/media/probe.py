@@ -32,6 +32,7 @@ MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 INDEXED = {MP4, "matroska,webm", "wav"}  # containers in which a seek lands exactly
 FAR = 30.0  # s into the file from which seeking beats decoding from the start
 FRAGMENTED = 0.25  # s of packets beyond the stated end that are more than padding
+LONGEST_PACKET = {"audio": 60.0, "video": 4 * 3600.0}  # s per packet on average: more is a damaged header, not a recording
 LEAD = 1.0  # s decoded before the wanted start, so that decoders have settled
 GIVE_A_CLIP = "give a video or sound file (mp4, mov, mkv, webm, avi, mpg, wav, mp3, flac, ...) that plays elsewhere"
 
@@ -120,6 +121,10 @@ def _probe(path: Path, state: tuple[int, ...]) -> ClipInfo:
         duration = max((scan.end - zero for scan in scans.values()), default=0.0)
         if duration <= 0:
             raise BadMedia(f"{path} holds neither picture nor sound", GIVE_A_CLIP)
+        for kind, scan in scans.items():
+            if scan.end - scan.start > LONGEST_PACKET[kind] * scan.packets:
+                claim = f"{(scan.end - scan.start) / 3600:.3g} hours of {kind} in {scan.packets} packets"
+                raise BadMedia(f"{path} claims to hold {claim}: its header is damaged", "copy or download it again")
         # A stream's properties may not be read once its container is closed.
         video, audio = scans.get("video"), scans.get("audio")
         sound, picture = audio.sound(zero) if audio else None, video.picture(zero) if video else None

@@ -14,7 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from affuse.media.faces import Face, nms
 from affuse.media.video import Frame
 
-Look = Callable[[np.ndarray, np.ndarray], np.ndarray]  # picture [H, W, 3], landmarks [n, 5, 2] -> views [n, ...]
+# P pictures of one size, landmarks [n, 5, 2], the picture [n] of each -> views [n, ...]
+Look = Callable[[Sequence[np.ndarray], np.ndarray, np.ndarray], np.ndarray]
+LOOKS = 8  # pictures whose faces are looked at together
 
 RETRY = 0.2  # s between full searches while a face is missing or none is known
 GAP = 0.5  # s for which a face that vanished is looked for near its last place
@@ -41,7 +43,7 @@ class Detector(Protocol):
         """The face near each of `boxes` [N, 4], or None."""
 
 
-def _nothing(image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+def _nothing(images: Sequence[np.ndarray], landmarks: np.ndarray, which: np.ndarray) -> np.ndarray:
     return np.zeros((len(landmarks), 0), np.uint8)
 
 
@@ -81,7 +83,7 @@ def track_faces(
 
 
 class FaceTracker:
-    """Follows faces through frames that come in order; keeps what it found, and at most `bridge` s of pictures.
+    """Follows faces through frames that come in order; keeps what it found, `bridge` s of pictures and LOOKS more.
 
     The full detector runs at the start, after a cut, every `every` s, and every 0.2 s while a followed face is missing
     or nobody is there; R- and O-net alone see the rest, near where each face is expected. So somebody who joins
@@ -112,6 +114,7 @@ class FaceTracker:
         self._names: dict[int, int] = {}  # born -> public id: a false face that is dropped uses up none
         self._rows: list[np.ndarray] = []
         self._views: list[np.ndarray] = []
+        self._unseen: list[tuple[np.ndarray, np.ndarray]] = []  # pictures and landmarks that wait to be looked at
 
     def step(self, frame: Frame) -> None:
         """Find the followed faces in the next frame, and new ones where a full search is due."""
@@ -131,6 +134,7 @@ class FaceTracker:
 
     def take(self, steps: int = 0) -> list[Track]:
         """The tracks since the last take, by id; later frames continue them and count from step `steps` as their 0."""
+        self._see()
         rows = np.concatenate([np.zeros(0, ROW), *self._rows])
         views = np.concatenate(self._views) if self._views else np.zeros((0, 0), np.uint8)
         order = np.lexsort([rows["step"], rows["id"]])
@@ -220,8 +224,18 @@ class FaceTracker:
 
     def _note(self, image: np.ndarray, rows: np.ndarray) -> None:
         if len(rows):
+            if self._unseen and (len(self._unseen) >= LOOKS or self._unseen[0][0].shape != image.shape):
+                self._see()
             self._rows.append(rows)
-            self._views.append(self.look(image, rows["points"]))
+            self._unseen.append((image, rows["points"]))
+
+    def _see(self) -> None:
+        """Look at the faces that wait; together is faster."""
+        if self._unseen:
+            images, points = zip(*self._unseen, strict=True)
+            which = np.repeat(np.arange(len(images)), [len(p) for p in points])
+            self._views.append(self.look(images, np.concatenate(points), which))
+            self._unseen = []
 
 
 def stretches(steps: np.ndarray, fps: float, join: float = 0.0) -> list[tuple[float, float]]:
@@ -242,6 +256,8 @@ def _rows(faces: list[Face]) -> np.ndarray:
 
 def _distinct(rows: np.ndarray) -> np.ndarray:
     """One row per face, best score first."""
+    if len(rows) < 2:
+        return rows
     boxes, scores = (torch.from_numpy(np.ascontiguousarray(rows[name])) for name in ("box", "score"))
     one = torch.zeros(len(rows), dtype=torch.long)
     return rows[nms(boxes, scores, one, ONE_FACE, by_smaller=True).numpy()]

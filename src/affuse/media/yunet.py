@@ -16,7 +16,7 @@ from torch import Tensor
 
 from affuse.core.errors import BadFeatures
 from affuse.layers import onnx
-from affuse.media.faces import Face, nms, picture_of, pyramid, resized, sample, stacked
+from affuse.media.faces import Face, Pyramid, nms, picture_of, resized, sample, stacked
 
 STRIDES = (8, 16, 32)
 HEADS = ("cls", "obj", "bbox", "kps")
@@ -79,7 +79,7 @@ class YuNet:
         zoom = side / CLOSE_UP
         turn = np.concatenate([zoom[:, None, None] * np.eye(2, dtype=np.float32), corner[:, :, None]], 2)
         frame = picture_of(torch.from_numpy(known), len(images))
-        crops = sample(pyramid(pictures), torch.from_numpy(turn).float(), frame, CLOSE_UP)
+        crops = sample(Pyramid(pictures), torch.from_numpy(turn).float(), frame, CLOSE_UP)
         near: list[list[Face]] = [[] for _ in known]
         for box, score, points, i in zip(*self._find(crops), strict=True):
             found = Face(box * zoom[i] + np.tile(corner[i], 2), float(score), points * zoom[i] + corner[i])

@@ -1,0 +1,112 @@
+"""Extraction at scale: processor seconds per hour of video, beside what decoding alone takes, and two workers against one.
+
+python benchmarks/extract.py [--clips 400]     (needs the dev extra and ../shared, and two free cores; about ten minutes; one JSON
+line; exit status 1 where all but the face detector takes over twice the limit, or two workers are less than 1.7 times one)
+
+The clips: 20 s of 640 x 360 at 25 fps, one face that moves, real speech. The limit decodes each clip once: pictures at 5 fps to RGB,
+sound to 16 kHz. Extraction opens every clip twice, once per extractor (log_mel and face_crops).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import torch
+
+from affuse.corpora.manifest import Corpus, write_corpus
+from affuse.features.extract import extract, make_extractor
+from affuse.media.audio import read_audio
+from affuse.media.clip import Clip
+from affuse.media.write import write_clip
+
+sys.path.insert(0, str(Path(__file__).parent))
+from analyze_speed import DATA, timed
+from tracking import pictures
+
+SECONDS, OTHERS, GAIN = 20, 2.0, 1.7
+EXTRACTORS = ("log_mel", "face_crops", "mfcc", "prosody", "functionals", "waveform")
+JOB = EXTRACTORS[:2]
+
+
+def make_clip(path: Path) -> None:
+    """20 s of a moving face, with speech."""
+    takes = sorted((DATA / "ravdess_speech" / "opus").glob("Actor_01/*"))
+    sound = np.concatenate([read_audio(take).samples for take in takes[:12]])[: SECONDS * 16000]
+    frames = list(pictures())
+    write_clip(path, islice([*frames, *reversed(frames)], SECONDS * 25), 25.0, sound)
+
+
+def per_hour(work: Any, repeats: int = 3) -> float:
+    """Processor seconds per hour of video, the median of `repeats`."""
+    times = []
+    for _ in range(repeats):
+        began = time.process_time()
+        work()
+        times.append(time.process_time() - began)
+    return float(np.median(times)) * 3600 / SECONDS
+
+
+def parts(path: Path) -> dict[str, Any]:
+    """Processor seconds per hour of every extractor, of the detector in it, and of the limit."""
+    made = {name: make_extractor(name) for name in EXTRACTORS}
+    for extractor in made.values():
+        extractor(Clip(path))  # warm
+    found = {name: per_hour(lambda e=extractor: e(Clip(path))) for name, extractor in made.items()}
+    spent: dict[str, float] = {}
+    detector = made["face_crops"]._detector
+    for work in ("detect_batch", "refine"):
+        setattr(detector, work, timed(spent, work, getattr(detector, work)))
+    made["face_crops"](Clip(path))
+    found["face detector"] = sum(spent.values()) * 3600 / SECONDS
+    picture, sound = per_hour(lambda: sum(1 for _ in Clip(path).frames(5.0, 640))), per_hour(Clip(path).read_audio)
+    others = sum(found[name] for name in JOB) - found["face detector"]
+    limit = {"pictures": picture, "sound": sound, "both": picture + sound}
+    return {
+        "processor_s_per_hour": {k: round(v, 1) for k, v in found.items()},
+        "limit_s_per_hour": {k: round(v, 1) for k, v in limit.items()},
+        "all_but_detector_s_per_hour": round(others, 1),
+        "times_limit": round(others / (picture + sound), 2),
+    }
+
+
+def steady(folder: Path, clip: Path, clips: int, workers: int) -> float:
+    """Wall seconds of the job over many clips, from a new corpus."""
+    rows = [{"id": f"c{i:04d}", "video": str(clip), "label": "happy"} for i in range(clips)]
+    write_corpus(folder / f"corpus{workers}", rows, "benchmark", "ekman-7")
+    began = time.perf_counter()
+    for name in JOB:
+        done = extract(Corpus.open(folder / f"corpus{workers}"), name, workers=workers)
+        assert not done.failures and done.added == clips
+    return time.perf_counter() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=int, default=400)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        clip = Path(folder) / "clip.mp4"
+        make_clip(clip)
+        result = parts(clip)
+        wall = {workers: steady(Path(folder), clip, given.clips, workers) for workers in (1, 2)}
+    gain = wall[1] / wall[2]
+    hours = given.clips * SECONDS / 3600
+    result |= {"hours": round(hours, 2), "wall_s": {str(k): round(v) for k, v in wall.items()}, "two_workers": round(gain, 2)}
+    print(json.dumps(result | {"wall_s_per_hour": round(wall[1] / hours)}))
+    return int(result["times_limit"] > OTHERS or gain < GAIN)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Losing nodes and edges at random while training, and the loss that asks for the same answer all the same.
+
+Feng et al. 2020 (GRAND): drop, predict, agree. Nothing is ever dropped outside training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from affuse.core.errors import BadConfig
+from affuse.layers.edges import Edges
+
+
+def _checked(p: float) -> float:
+    if not 0 <= p < 1:
+        raise BadConfig(f"p={p} is no share of nodes or edges to drop", "give 0 <= p < 1")
+    return p
+
+
+class DropNode(nn.Module):
+    """One draw per node: what a dropped node says is lost to all who would hear it, as a whole, not by feature.
+
+    The result scales messages (`weight` of every graph layer): 0 from dropped nodes, 1 / (1 - p) from others (1 with
+    scale=False, for means that are normalised by their weights). What a node hears from itself stays, unless drop_self.
+    """
+
+    def __init__(self, p: float, *, scale: bool = True, drop_self: bool = False) -> None:
+        super().__init__()
+        self.p, self.scale, self.drop_self = _checked(p), scale, drop_self
+
+    def forward(self, edges: Edges, n: int, weight: Tensor | None = None) -> Tensor:
+        """The weight [E] of each message, thinned; `weight` [E] (1 unless given) itself in evaluation."""
+        weight = torch.ones(len(edges), device=edges.source.device) if weight is None else weight
+        if not self.training or self.p == 0:
+            return weight
+        keep = torch.rand(n, device=weight.device) >= self.p
+        factor = (keep.to(weight.dtype) / (1 - self.p if self.scale else 1))[edges.source]
+        return weight * (factor if self.drop_self else torch.where(edges.loops(), 1.0, factor))
+
+    def extra_repr(self) -> str:
+        """The settings, as printed with the model."""
+        return f"p={self.p}, scale={self.scale}, drop_self={self.drop_self}"
+
+
+class DropEdge(nn.Module):
+    """One draw per edge (Rong et al. 2020): forward gives a mask [E] to `select` edges, types and weights with.
+
+    Loops stay unless drop_self. Degrees are taken of what is left.
+    """
+
+    def __init__(self, p: float, *, drop_self: bool = False) -> None:
+        super().__init__()
+        self.p, self.drop_self = _checked(p), drop_self
+
+    def forward(self, edges: Edges) -> Tensor:
+        """[E] bool: which edges are kept; all of them in evaluation."""
+        if not self.training or self.p == 0:
+            return torch.ones_like(edges.source, dtype=torch.bool)
+        keep = torch.rand(len(edges), device=edges.source.device) >= self.p
+        return keep if self.drop_self else keep | edges.loops()
+
+    def extra_repr(self) -> str:
+        """The settings, as printed with the model."""
+        return f"p={self.p}, drop_self={self.drop_self}"
+
+
+def consistency(probabilities: Sequence[Tensor], temperature: float = 0.1, confidence: float = 0.0) -> Tensor:
+    """Scalar: how far S predictions [N, C] of the same nodes are from their sharpened mean p'.
+
+    p'_c = p_c^(1/T) / sum p^(1/T) of the mean p, without gradient; mean over draws and over the nodes with max p >
+    confidence of sum_c (p' - p_s)^2 (GRAND+ takes confidence = 2 / C); 0 where no node is sure enough.
+    """
+    p = torch.stack(list(probabilities))
+    with torch.no_grad():
+        average = p.mean(0)
+        sharp = (average.clamp_min(torch.finfo(p.dtype).tiny).log() / temperature).softmax(-1)
+        sure = (average.amax(-1) > confidence).to(p.dtype)
+    apart = (p - sharp).square().sum(-1).mean(0)
+    return (apart * sure).sum() / sure.sum().clamp_min(1)
