@@ -19,6 +19,7 @@ from affuse.core.errors import BadConfig, MissingFile, UnknownName
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 Part = dict[str, Any]
+Parts = list[dict[str, Any]]
 
 
 @dataclass
@@ -119,7 +120,7 @@ class Recipe:
     tasks: dict[str, TaskConfig] = field(default_factory=lambda: {"emotion": TaskConfig()})
     streams: dict[str, StreamConfig] = field(default_factory=dict)
     fusion: Part = field(default_factory=lambda: {"name": "concat"})
-    context: Part = field(default_factory=lambda: {"name": "none"})
+    context: Parts = field(default_factory=list)
     objectives: dict[str, Part] = field(default_factory=lambda: {"cross_entropy": {}})
     split: SplitConfig = field(default_factory=SplitConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -221,12 +222,21 @@ def _apply(data: dict[str, Any], override: str) -> None:
     node: Any = data
     *parents, last = key.split(".")
     for parent in parents:
-        child = node.get(parent)
+        at, child = _child(node, parent, override)
         if isinstance(child, str):
             child = {"name": child}
-        node[parent] = child if isinstance(child, dict) else {}
-        node = node[parent]
-    node[last] = parse_value(text)
+        node[at] = child if isinstance(child, dict | list) else {}
+        node = node[at]
+    node[_child(node, last, override)[0]] = parse_value(text)
+
+
+def _child(node: Any, key: str, override: str) -> tuple[Any, Any]:
+    """(key, value) of a mapping's entry, or of a list's by its number."""
+    if not isinstance(node, list):
+        return key, node.get(key)
+    if not key.isdigit() or int(key) >= len(node):
+        raise BadConfig(f"'{override}': '{key}' is none of the {len(node)} parts", "they are counted from 0")
+    return int(key), node[int(key)]
 
 
 def _fill(cls: type[Any], data: Mapping[str, Any], where: str) -> Any:
@@ -247,6 +257,8 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         return _fill(typing.cast("type[Any]", hint), value or {}, where)
     if hint == Part:
         return _part(value, where)
+    if hint == Parts:
+        return parts(value, where)
     if typing.get_origin(hint) is dict and isinstance(value, Mapping):
         return {key: _value(v, args[1], f"{where}.{key}") for key, v in value.items()}
     return registry.convert(value, hint, where)
@@ -262,6 +274,12 @@ def _part(value: Any, where: str) -> Part:
     raise BadConfig(f"{where} = {value!r} is not a part", f"write {where}=NAME or {where}: {{name: NAME, ...}}")
 
 
+def parts(value: Any, where: str = "context") -> Parts:
+    """Parts one after the other, from a list, a single one, or none."""
+    several = value if isinstance(value, list) else [value]
+    return [part for part in (_part(v, where) for v in several) if part.get("name", "none") != "none"]
+
+
 def _resolve_parts(recipe: Recipe) -> None:
     """Check every part's options and write their defaults out."""
     if not recipe.streams:
@@ -273,7 +291,7 @@ def _resolve_parts(recipe: Recipe) -> None:
             resolved = registry.resolve("extractors", kind, options, f"streams.{name}.extractor")
             stream.extractor = ({"name": kind} if kind != name else {}) | resolved
     recipe.fusion = _resolved("fusions", recipe.fusion, "fusion")
-    recipe.context = _resolved("contexts", recipe.context, "context")
+    recipe.context = [_resolved("contexts", part, f"context.{i}") for i, part in enumerate(recipe.context)]
     for name, options in recipe.objectives.items():
         weight = {"weight": registry.convert(options.get("weight", 1.0), float, f"objectives.{name}.weight")}
         rest = {k: v for k, v in options.items() if k not in ("weight", "name")}

@@ -20,6 +20,7 @@ from affuse.core.types import Feature
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 PACKED = 1100  # the most that HDF5's compression gains
+LONGEST = 24 * 3600.0  # s that a recording lasts at most: times beyond it are damage, and would become arrays of that length
 PAUSE = "sp"  # how the forced aligner writes a pause between words
 Segment = tuple[str, float, float]  # id, start, end (s)
 
@@ -37,13 +38,13 @@ class Csd:
     def read(self, keys: Sequence[str] | None = None) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         """(key, intervals [n, 2] float64 seconds, features [n, width] numbers or [n] str), in the file's order.
 
-        Raises BadCorpus for times that are not finite or that end before they start.
+        Raises BadCorpus for times that are not finite, lie beyond a day or end before they start.
         """
         with _opened(self.path) as file:
             for key in self.rows if keys is None else keys:
                 group = file[self.name]["data"][key]
                 intervals = np.asarray(group["intervals"][()], dtype=np.float64)
-                wrong = np.flatnonzero(~np.isfinite(intervals).all(1) | ~(intervals[:, 1] >= intervals[:, 0]))
+                wrong = np.flatnonzero(~(np.abs(intervals) <= LONGEST).all(1) | ~(intervals[:, 1] >= intervals[:, 0]))
                 if len(wrong):
                     raise _bad(self.path, f"interval {intervals[wrong[0]].tolist()} of '{key}' is no stretch of time")
                 yield key, intervals, self._features(group["features"][()])

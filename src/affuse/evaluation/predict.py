@@ -13,10 +13,10 @@ from affuse.models.model import Model, keep_streams
 
 
 class Batches(Protocol):
-    """Anything that yields Batches covering all of its utterances in order."""
+    """Anything that yields Batches covering all of its utterances."""
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        """Batches of at most `size` utterances."""
+    def parts(self, size: int, whole: bool) -> Iterator[tuple[np.ndarray, Batch]]:
+        """(rows, Batch) of about `size` utterances, or of `whole` conversations."""
 
 
 @torch.inference_mode()
@@ -39,7 +39,9 @@ def predict_subsets(
     training = model.training
     model.eval()
     found: list[dict[str, list[np.ndarray]]] = [{t: [] for t in model.spaces} for _ in subsets]
-    for batch in data.batches(size):
+    seen = []
+    for rows, batch in data.parts(size, model.conversational):
+        seen.append(rows)
         batch = batch.to(device)
         encoded = model.encode(batch)
         for subset, collected in zip(subsets, found, strict=True):
@@ -47,7 +49,8 @@ def predict_subsets(
             for task, logits in output.logits.items():
                 collected[task].append(to_prediction(model, task, logits))
     model.train(training)
-    return [{task: np.concatenate(parts) for task, parts in collected.items()} for collected in found]
+    back = np.argsort(np.concatenate(seen))
+    return [{task: np.concatenate(parts)[back] for task, parts in collected.items()} for collected in found]
 
 
 def only(model: Model, encoded: Encoded, modalities: Collection[str] | None) -> Encoded:

@@ -89,7 +89,9 @@ class Recognizer:
             notes.append(f"{words.source}: {words.dropped} captions dropped and {words.changed} changed for their times")
         pieces, step = self._pieces(info.duration, words.captions, speech, every)
         found = _Look(self, path, info, voice)
-        segments = [s for block in blocks(pieces) for s in found.segments(block)]
+        # a context hears the whole conversation, so that all of it is answered together
+        together = [pieces] if any(m.conversational for m in self.models) else blocks(pieces)
+        segments = [s for block in together for s in found.segments(block)]
         if step:
             segments = [self.settled(s) for s in overlap_add(segments, step, info.duration)]
         faces = found.people.faces() if found.people else []
@@ -138,7 +140,11 @@ class _Look:
         seen = self.people.follow(self.path, max(b for _, b in spans)) if self.people else None
         reasons: list[dict[str, str]] = [dict(LACKING) for _ in block]
         features = {s.name: self._features(s, block, spans, seen, reasons) for s in self.specs}
-        batch = collate(self.specs, features)
+        faces = [seen.speaker(*span) if seen else None for span in spans]
+        who = [c.speaker or ("" if f is None else f"face {f + 1}") for c, f in zip(block, faces, strict=True)]
+        n = len(block)
+        rows: dict[str, list[Any]] = {"conversation": [str(self.path)] * n, "position": [a for a, _ in spans], "speaker": who}
+        batch = collate(self.specs, features, rows)
         means = self._answers(batch)
         return [
             self._segment(i, caption, span, seen, batch, features, means, reasons[i])
@@ -240,8 +246,8 @@ class _One:
 
     batch: Batch
 
-    def batches(self, size: int) -> Iterator[Batch]:
-        yield self.batch
+    def parts(self, size: int, whole: bool) -> Iterator[tuple[np.ndarray, Batch]]:
+        yield np.arange(len(self.batch)), self.batch
 
 
 def load(run: str | Path = "affuse-base", device: str = "cpu") -> Recognizer:

@@ -112,7 +112,8 @@ class _Run:
     def __init__(self, frame: Any, time: float, rate: int, start: float) -> None:
         self.kind: tuple[str, str, int] = (frame.format.name, frame.layout.name, frame.sample_rate)
         # Channels are averaged here: FFmpeg's own downmix is 3 dB louder for float codecs than for integer ones.
-        self.resampler = av.AudioResampler(format="fltp", layout=frame.layout, rate=rate)
+        # Samples come interleaved ("flt"): PyAV reads beyond the planes of a frame that has eight of them or more.
+        self.resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
         self.begun, self.rate, self.taken = time, rate, 0
         self.position = round((time - start) * rate)
         self.made = 0
@@ -136,7 +137,8 @@ class _Run:
     def _collect(self, frames: list[Any], length: int | None) -> list[tuple[int, np.ndarray]]:
         """Mono samples of resampled frames; at the end of a run the filter's surplus over `length` is cut."""
         out = []
-        for x in (frame.to_ndarray().mean(axis=0, dtype=np.float32) for frame in frames if frame is not None):
+        for frame in (f for f in frames if f is not None):
+            x = frame.to_ndarray().reshape(frame.samples, -1).mean(axis=1, dtype=np.float32)
             x = x if length is None else x[: max(0, length - self.made)]
             out.append((self.position + self.made, x))
             self.made += len(x)

@@ -1,4 +1,4 @@
-"""The four-slot model: an encoder per stream, a context, a fusion, a head per task."""
+"""The four-slot model: an encoder per stream, a context before or after the fusion, a head per task."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from affuse.core import io, registry
+from affuse.core.config import parts as parts_of
 from affuse.core.errors import BadConfig, BadRun
 from affuse.core.labels import LabelSpace
 from affuse.core.types import Batch, Encoded, Encoding, Output, StreamSpec
+from affuse.layers.conversation import Conversations, conversations
+
+FUSED = "fused"
 
 
 class Model(nn.Module):
-    """Encoders -> context -> fusion -> heads, for any subset of its streams.
+    """Encoders -> contexts -> fusion -> contexts -> heads, for any subset of its streams.
 
-    `parts` holds {streams: {name: encoder part}, fusion: part, context: part}, each part {name, **options}, and
+    `parts` holds {streams: {name: encoder part}, fusion: part, context: parts}, each part {name, **options}, and
     {refined: {task: [class of every finer class]}}: such a task's logits are those of the finer classes.
     """
 
@@ -30,14 +34,19 @@ class Model(nn.Module):
         self.parts, self.streams, self.spaces = dict(parts), tuple(streams), dict(spaces)
         self.encoders = nn.ModuleDict({s.name: _part("encoders", parts["streams"][s.name], s) for s in self.streams})
         dims = {name: int(encoder.dim) for name, encoder in self.encoders.items()}  # type: ignore[arg-type]
-        self.context = _part("contexts", parts["context"], dims)
+        before, after = _contexts(parts["context"])
+        self.before, dims = _chain(before, dims)
         self.fusion = _part("fusions", parts["fusion"], dims)
         refined = parts.get("refined", {})
         widths = {t: len(refined.get(t, space)) for t, space in self.spaces.items()}
         self.late = getattr(self.fusion, "level", "features") == "decisions"
-        self.heads = nn.ModuleDict(
-            {} if self.late else {t: nn.Linear(self.fusion.dim, width) for t, width in widths.items()}
-        )
+        if self.late and after:
+            raise BadConfig(
+                f"context '{after[0]['name']}' stands after the fusion, '{parts['fusion']['name']}' joins decisions",
+                "choose a fusion of features (concat, gated, sum), or a context that stands before",
+            )
+        self.after, fused = _chain(after, {} if self.late else {FUSED: self.fusion.dim})
+        self.heads = nn.ModuleDict({t: nn.Linear(fused[FUSED], width) for t, width in widths.items()} if fused else {})
         self.stream_heads = nn.ModuleDict(
             {n: nn.ModuleDict({t: nn.Linear(d, width) for t, width in widths.items()}) for n, d in dims.items()}
             if self.late or parts.get("unimodal")
@@ -56,6 +65,16 @@ class Model(nn.Module):
         for stream in self.frozen:
             self.encoders[stream].eval()
         return self
+
+    @property
+    def conversational(self) -> bool:
+        """Whether an utterance's answer depends on others of its conversation, which must then come together."""
+        return bool(len(self.before) + len(self.after))
+
+    @property
+    def causal(self) -> bool:
+        """Whether no answer depends on what is said later."""
+        return all(getattr(part, "mode", "causal") == "causal" for part in [*self.before, *self.after])
 
     @property
     def modality(self) -> dict[str, str]:
@@ -95,10 +114,18 @@ class Model(nn.Module):
         return Encoding(*(_scatter(value, rows, len(present)) for value in encoder(x[rows], mask[rows])))
 
     def fuse(self, encoded: Encoded, batch: Batch) -> Output:
-        """Context, fusion and heads on encoded streams; `encoded.present` decides what takes part."""
-        encoded = self.context(encoded, batch)
+        """Contexts, fusion and heads on encoded streams; `encoded.present` decides what takes part."""
+        talk = talk_of(batch) if self.conversational else None
+        if talk is not None and len(self.before):
+            encoded = replace(encoded, pooled=_run(self.before, encoded.pooled, encoded.present, talk))
         fused = self.fusion(encoded.pooled, encoded.present)
-        unimodal = {s: {t: head(encoded.pooled[s]) for t, head in heads.items()} for s, heads in self._head_items()}
+        if talk is not None and len(self.after):
+            fused = _run(self.after, {FUSED: fused}, encoded.present.any(1, keepdim=True), talk)[FUSED]
+        return self.answer(fused, encoded.pooled, encoded)
+
+    def answer(self, fused: Tensor, pooled: Mapping[str, Tensor], encoded: Encoded) -> Output:
+        """The heads on what is fused [N, d], and on every stream's own pooled [N, d_s]."""
+        unimodal = {s: {t: head(pooled[s]) for t, head in heads.items()} for s, heads in self._head_items()}
         if not self.late:
             return Output({t: head(fused) for t, head in self.heads.items()}, fused, unimodal)
         logits = {
@@ -117,6 +144,37 @@ class Model(nn.Module):
 
     def _head_items(self) -> Iterable[tuple[str, Any]]:
         return self.stream_heads.items()
+
+
+def talk_of(batch: Batch) -> Conversations:
+    """The conversations of a batch; without any, every utterance is one of its own."""
+    n = len(batch)
+    return conversations(batch.conversation or [""] * n, batch.position or [0] * n, batch.speaker or [""] * n, batch.present.device)
+
+
+def _contexts(given: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Parts that stand before and after the fusion; a single part and none are read too."""
+    chosen: list[dict[str, Any]] = parts_of(given)
+    stands = [part.get("stands", registry.cards("contexts")[part["name"]]["stands"][0]) for part in chosen]
+    return tuple([p for p, s in zip(chosen, stands, strict=True) if s == where] for where in ("before", "after"))  # type: ignore[return-value]
+
+
+def _chain(given: Sequence[Mapping[str, Any]], dims: dict[str, int]) -> tuple[nn.ModuleList, dict[str, int]]:
+    """The parts, each made for what the one before it gives; and what the last one gives."""
+    made = []
+    for part in given:
+        made.append(_part("contexts", part, dims))
+        dims = dict(made[-1].dims)
+    return nn.ModuleList(made), dims
+
+
+def _run(chain: nn.ModuleList, x: Mapping[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
+    """Rows of the batch x[s] [N, d_s] through the parts, which see them ordered by conversation; absent ones are zeros."""
+    there = talk.sort(present)
+    rows = {name: talk.sort(value) * there[:, i, None] for i, (name, value) in enumerate(x.items())}
+    for part in chain:
+        rows = part(rows, there, talk)
+    return {name: talk.unsort(value) for name, value in rows.items()}
 
 
 def keep_streams(encoded: Encoded, keep: Tensor) -> Encoded:

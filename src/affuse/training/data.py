@@ -63,6 +63,25 @@ class Dataset:
             batch.target[task], batch.target_mask[task] = targets(rows[column].tolist(), self.spaces[task])
         return batch
 
+    @property
+    def conversation(self) -> np.ndarray:
+        """Conversation of every row; a row without one is one of its own."""
+        named = self.table["conversation"].to_numpy(dtype=object)
+        return np.where(named == "", "alone:" + self.table["id"].to_numpy(dtype=object), named).astype(str)
+
+    def parts(self, size: int, whole: bool) -> Iterator[tuple[np.ndarray, Batch]]:
+        """(rows, Batch), every row once: `size` at a time, or `whole` conversations of about as many together."""
+        if not whole:
+            for start, batch in zip(range(0, len(self), size), self.batches(size), strict=True):
+                yield np.arange(start, start + len(batch)), batch
+            return
+        _, code, count = np.unique(self.conversation, return_inverse=True, return_counts=True)
+        order = np.argsort(code, kind="stable")
+        ends = np.cumsum(count)
+        for part in np.split(np.arange(len(count)), np.flatnonzero(np.diff((ends - 1) // size)) + 1):
+            rows = order[ends[part[0]] - count[part[0]] : ends[part[-1]]]
+            yield rows, self.batch(rows)
+
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows in order, `size` at a time; the last batch is whatever is left, never dropped."""
         for start in range(0, len(self), size):

@@ -24,7 +24,7 @@ from affuse.training import checkpoint, distributed
 from affuse.training.augment import augment, modality_dropout
 from affuse.training.data import Dataset
 from affuse.training.optim import Average, make_optimizer, make_schedule
-from affuse.training.sampling import epoch_batches, share
+from affuse.training.sampling import conversation_batches, epoch_batches, share
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -63,7 +63,10 @@ class Trainer:
         self.objectives = make_objectives(recipe, train, model).to(device)
         self.modalities = [s.modality for s in model.streams]
         self.lengths = stream_lengths(train)
-        self.labels = train.labels(next(iter(train.columns)))[0].numpy() if self.config.sampling == "balanced" else None
+        self.labels = _known_labels(train) if self.config.sampling == "balanced" else None
+        self.conversation = train.conversation if model.conversational else None
+        if model.conversational and recipe.augment.mixup > 0:
+            raise BadConfig("augment.mixup mixes utterances of different conversations", "set augment.mixup=0 with a context")
         self.steps = self.config.epochs * len(self._epoch(0))
         self.optimizer = make_optimizer(nn.ModuleList([self.model, self.objectives]), recipe.optim)
         self.schedule = make_schedule(self.optimizer, recipe.optim, self.steps)
@@ -92,6 +95,8 @@ class Trainer:
         return self.progress
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
+        if self.conversation is not None:
+            return conversation_batches(self.conversation, self.config.batch_size, self.config.seed, epoch, self.labels)
         return epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch, self.labels)
 
     def _train_epoch(self) -> float:
@@ -109,7 +114,7 @@ class Trainer:
         classes = {task: len(space) for task, space in self.train.spaces.items()}
         pieces = [
             augment(self.train.batch(part).to(self.device), self.recipe.augment, classes)
-            for part in share(rows, self.rank, self.world, self.config.accumulate)
+            for part in share(rows, self.rank, self.world, self.config.accumulate, self.conversation)
         ]
         weight = total_weight(self.objectives, pieces, self.device, self.world)
         self.optimizer.zero_grad(set_to_none=True)
@@ -193,6 +198,12 @@ class Trainer:
             (self.folder / "metrics.jsonl").unlink()
             for line in kept:
                 io.append_jsonl(self.folder / "metrics.jsonl", line)
+
+
+def _known_labels(train: Dataset) -> np.ndarray:
+    """Class numbers [N] of the first task, -1 where there is none."""
+    target, known = train.labels(next(iter(train.columns)))
+    return np.where(known.numpy(), target.numpy(), -1)
 
 
 def make_objectives(recipe: Recipe, train: Dataset, model: Model) -> nn.ModuleDict:

@@ -30,6 +30,28 @@ def epoch_batches(
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def conversation_batches(
+    conversation: np.ndarray, size: int, seed: int, epoch: int, labels: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """Effective batches of whole conversations [N], about `size` utterances each (a longer one is a batch of its own).
+
+    With labels [N] (-1: unlabelled) conversations are drawn in proportion to how rare their classes are: the mean of
+    1 / sqrt(count of the utterance's class), with replacement, but once at most per batch.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    names, code, count = np.unique(conversation, return_inverse=True, return_counts=True)
+    if labels is None:
+        order = rng.permutation(len(names))
+    else:
+        known = labels >= 0
+        rare = np.where(known, 1 / np.sqrt(np.maximum(np.bincount(labels[known], minlength=1), 1))[np.maximum(labels, 0)], 0)
+        weight = np.bincount(code, rare) / np.maximum(np.bincount(code, known), 1)
+        order = rng.choice(len(names), len(names), p=weight / weight.sum())
+    ends = np.cumsum(count[order])
+    parts = np.split(order, np.flatnonzero(np.diff((ends - 1) // size)) + 1)
+    return [np.flatnonzero(np.isin(code, part)) for part in parts]
+
+
 def _balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """N draws in which every class occurs equally often; a class is exhausted before it repeats."""
     classes = np.unique(labels[labels >= 0])
@@ -44,7 +66,13 @@ def _repeat(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarra
     return np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:count]
 
 
-def share(batch: np.ndarray, rank: int, world: int, accumulate: int) -> list[np.ndarray]:
-    """The part of an effective batch that one process runs, in `accumulate` pieces (pieces may be empty)."""
-    mine = batch[rank::world]
-    return [piece for piece in np.array_split(mine, accumulate) if len(piece)]
+def share(
+    batch: np.ndarray, rank: int, world: int, accumulate: int, conversation: np.ndarray | None = None
+) -> list[np.ndarray]:
+    """The part of an effective batch that one process runs, in at most `accumulate` pieces.
+
+    With `conversation` (of every row of the split) a conversation is never parted.
+    """
+    units = batch if conversation is None else np.unique(conversation[batch])
+    pieces = [piece for piece in np.array_split(units[rank::world], accumulate) if len(piece)]
+    return pieces if conversation is None else [batch[np.isin(conversation[batch], piece)] for piece in pieces]

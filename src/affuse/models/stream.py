@@ -1,0 +1,73 @@
+"""A causal model utterance by utterance, as a conversation goes on: the same answers as afterwards, at a constant cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from affuse.core.errors import BadConfig
+from affuse.core.types import Batch, Output
+from affuse.layers.conversation import conversations
+from affuse.models.model import FUSED, Model
+
+
+@dataclass
+class _Recent:
+    """What a part of bounded reach needs of the past: its last inputs."""
+
+    rows: list[dict[str, Tensor]] = field(default_factory=list)
+    present: list[Tensor] = field(default_factory=list)
+    speaker: list[str] = field(default_factory=list)
+
+
+class Stream:
+    """One running conversation: `push` answers for the next utterance from what was said so far.
+
+    A part keeps its own state (`begin`, `push`), or has a `reach`: how many utterances back its answer looks. Raises
+    BadConfig for a model that looks ahead, or a part that looks back without end.
+    """
+
+    def __init__(self, model: Model) -> None:
+        if not model.causal:
+            raise BadConfig("the model looks at later utterances", "train it with context mode=causal to use it live")
+        self.model = model.eval()
+        self._states = [self._state(part) for part in [*model.before, *model.after]]
+
+    def _state(self, part: Any) -> Any:
+        if hasattr(part, "begin"):
+            return part.begin()
+        if getattr(part, "reach", None) is None:
+            raise BadConfig(f"{type(part).__name__} looks back without end", "bound its past to use it live")
+        return _Recent()
+
+    @torch.inference_mode()
+    def push(self, batch: Batch, speaker: str = "") -> Output:
+        """The Output for the next utterance, a Batch of one."""
+        encoded = self.model.encode(batch)
+        n = len(self.model.before)
+        x = {s: v * encoded.present[:, i, None] for i, (s, v) in enumerate(encoded.pooled.items())}
+        for k, part in enumerate(self.model.before):
+            x = self._step(k, part, x, encoded.present, speaker)
+        fused = self.model.fusion(x, encoded.present)
+        there = encoded.present.any(1, keepdim=True)
+        rows = {FUSED: fused * there}
+        for k, part in enumerate(self.model.after):
+            rows = self._step(n + k, part, rows, there, speaker)
+        return self.model.answer(rows[FUSED], x, encoded)
+
+    def _step(self, k: int, part: Any, x: dict[str, Tensor], present: Tensor, speaker: str) -> dict[str, Tensor]:
+        if not isinstance(self._states[k], _Recent):
+            found: dict[str, Tensor]
+            found, self._states[k] = part.push(x, present, speaker, self._states[k])
+            return found
+        recent: _Recent = self._states[k]
+        for kept, new in ((recent.rows, x), (recent.present, present), (recent.speaker, speaker)):
+            kept.append(new)  # type: ignore[attr-defined]
+            del kept[: -part.reach - 1]  # type: ignore[attr-defined]
+        length = len(recent.rows)
+        talk = conversations(["now"] * length, list(range(length)), recent.speaker, present.device)
+        rows = {name: torch.cat([r[name] for r in recent.rows]) for name in x}
+        return {name: value[-1:] for name, value in part(rows, torch.cat(recent.present), talk).items()}
