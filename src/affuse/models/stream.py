@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,13 +13,7 @@ from affuse.layers.conversation import conversations
 from affuse.models.model import FUSED, Model
 
 
-@dataclass
-class _Recent:
-    """What a part of bounded reach needs of the past: its last inputs."""
-
-    rows: list[dict[str, Tensor]] = field(default_factory=list)
-    present: list[Tensor] = field(default_factory=list)
-    speaker: list[str] = field(default_factory=list)
+Recent = list[tuple[dict[str, Tensor], Tensor, str]]  # the last inputs of a part of bounded reach: rows, present, speaker
 
 
 class Stream:
@@ -41,7 +34,7 @@ class Stream:
             return part.begin()
         if getattr(part, "reach", None) is None:
             raise BadConfig(f"{type(part).__name__} looks back without end", "bound its past to use it live")
-        return _Recent()
+        return Recent()
 
     @torch.inference_mode()
     def push(self, batch: Batch, speaker: str = "") -> Output:
@@ -59,15 +52,14 @@ class Stream:
         return self.model.answer(rows[FUSED], x, encoded)
 
     def _step(self, k: int, part: Any, x: dict[str, Tensor], present: Tensor, speaker: str) -> dict[str, Tensor]:
-        if not isinstance(self._states[k], _Recent):
+        if hasattr(part, "push"):
             found: dict[str, Tensor]
             found, self._states[k] = part.push(x, present, speaker, self._states[k])
             return found
-        recent: _Recent = self._states[k]
-        for kept, new in ((recent.rows, x), (recent.present, present), (recent.speaker, speaker)):
-            kept.append(new)  # type: ignore[attr-defined]
-            del kept[: -part.reach - 1]  # type: ignore[attr-defined]
-        length = len(recent.rows)
-        talk = conversations(["now"] * length, list(range(length)), recent.speaker, present.device)
-        rows = {name: torch.cat([r[name] for r in recent.rows]) for name in x}
-        return {name: value[-1:] for name, value in part(rows, torch.cat(recent.present), talk).items()}
+        recent: Recent = self._states[k]
+        recent.append((x, present, speaker))
+        del recent[: -part.reach - 1]
+        rows, there, who = zip(*recent, strict=True)
+        talk = conversations(["now"] * len(recent), range(len(recent)), who, present.device)
+        whole = {name: torch.cat([row[name] for row in rows]) for name in x}
+        return {name: value[-1:] for name, value in part(whole, torch.cat(there), talk).items()}

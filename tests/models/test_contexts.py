@@ -1,0 +1,174 @@
+"""Properties that every registered context must have, in every mode that it offers."""
+
+from __future__ import annotations
+
+import typing
+
+import pytest
+import torch
+from torch import Tensor
+
+from affuse.core import io, registry
+from affuse.core.labels import SPACES
+from affuse.core.types import Batch, StreamSpec
+from affuse.models.model import Model, describe, load_model
+from affuse.models.stream import Stream
+
+STREAMS = (StreamSpec("sound", "audio", (7,)), StreamSpec("face", "vision", (5,)), StreamSpec("words", "text", (6,)))
+SPACE = SPACES["iemocap-4"]
+LENGTHS = (9, 1, 14, 5)
+
+
+def _cases() -> list[tuple[str, str, str]]:
+    found = []
+    for name, card in registry.cards("contexts").items():
+        if name == "none":
+            continue
+        found += [(name, stands, mode) for stands in card["stands"] for mode in card["modes"]]
+    return found
+
+
+CASES = _cases()
+LIVE = [c for c in CASES if c[2] == "causal"]
+
+
+def make(name: str, stands: str, mode: str) -> Model:
+    """A model with this context at its default options, in eval mode."""
+    torch.manual_seed(0)
+    fields = registry.schema(registry.load("contexts", name))
+    options: dict[str, typing.Any] = {"mode": mode}
+    if "stands" in fields:
+        options["stands"] = stands
+    if mode == "lookahead":
+        options["lookahead"] = 2
+    if mode != "offline" and "past" in fields and fields["past"][1] is None:
+        options["past"] = 4
+
+    def part(kind: str, of: str, **given: typing.Any) -> dict[str, typing.Any]:
+        return {"name": of, **registry.resolve(kind, of, given, of)}
+
+    mlp = part("encoders", "mlp", hidden=8)
+    parts = {"streams": {s.name: mlp for s in STREAMS}, "fusion": part("fusions", "concat"), "context": [part("contexts", name, **options)]}
+    model = Model(parts, STREAMS, {"emotion": SPACE})
+    whole = batch()
+    for spec in STREAMS:
+        model.fit(spec.name, [(whole.x[spec.name], whole.mask[spec.name])])
+    return model.eval()
+
+
+def batch(seed: int = 0, rename: str = "") -> Batch:
+    """29 utterances of four conversations by two or three speakers, some anonymous, rows shuffled, streams missing."""
+    g = torch.Generator().manual_seed(seed)
+    n = sum(LENGTHS)
+    x = {s.name: torch.randn(n, 1, *s.shape, generator=g) for s in STREAMS}
+    present = torch.rand(n, 3, generator=g) > 0.2
+    mask = {s.name: present[:, i : i + 1].clone() for i, s in enumerate(STREAMS)}
+    for name in x:
+        x[name] = x[name] * mask[name].unsqueeze(-1)
+    talk = [f"c{c}" for c, length in enumerate(LENGTHS) for _ in range(length)]
+    position = [i for length in LENGTHS for i in range(length)]
+    speaker = ["" if k == 7 else f"{rename}s{k % (2 + (k > 12))}" for k in range(n)]
+    order = torch.randperm(n, generator=g).tolist()
+    x, mask = ({k: v[order] for k, v in part.items()} for part in (x, mask))
+    names = [[values[i] for i in order] for values in (talk, position, speaker)]
+    target = {"emotion": torch.arange(n) % 4}
+    known = {"emotion": torch.ones(n, dtype=torch.bool)}
+    return Batch(STREAMS, x, mask, present[order], {}, target, known, [str(i) for i in order], *names)
+
+
+def rows(full: Batch, keep: list[int]) -> Batch:
+    """Some of the batch's utterances."""
+    part = {"x": {k: v[keep] for k, v in full.x.items()}, "mask": {k: v[keep] for k, v in full.mask.items()}}
+    names = {k: [getattr(full, k)[i] for i in keep] for k in ("id", "conversation", "position", "speaker")}
+    target = {"target": {k: v[keep] for k, v in full.target.items()}, "target_mask": {k: v[keep] for k, v in full.target_mask.items()}}
+    return Batch(full.streams, present=full.present[keep], **part, **names, **target)  # type: ignore[arg-type]
+
+
+def logits(model: Model, given: Batch) -> Tensor:
+    return model(given).logits["emotion"]
+
+
+@pytest.mark.parametrize(("name", "stands", "mode"), CASES)
+def test_conversations_do_not_know_of_each_other(name, stands, mode):
+    model, whole = make(name, stands, mode), batch()
+    together = logits(model, whole)
+    for conversation in sorted(set(whole.conversation)):
+        keep = [i for i, c in enumerate(whole.conversation) if c == conversation]
+        torch.testing.assert_close(logits(model, rows(whole, keep)), together[keep], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "stands", "mode"), CASES)
+def test_names_of_speakers_mean_nothing(name, stands, mode):
+    model = make(name, stands, mode)
+    torch.testing.assert_close(logits(model, batch()), logits(model, batch(rename="z")))
+
+
+@pytest.mark.parametrize(("name", "stands", "mode"), CASES)
+def test_context_matters_and_everything_is_trained(name, stands, mode):
+    model = make(name, stands, mode).train()
+    output = logits(model, batch()).square().sum() + logits(model, batch(1)).square().sum()
+    output.backward()
+    idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert idle == []
+    model.eval()
+    whole = batch()
+    first = [i for i, p in enumerate(whole.position) if p == 0 and whole.conversation[i] == "c2"]
+    later = [i for i, p in enumerate(whole.position) if p == 2 and whole.conversation[i] == "c2"]
+    changed = batch()
+    for key in changed.x:
+        changed.x[key][first] = 3.0 * changed.mask[key][first].unsqueeze(-1)
+    assert not torch.allclose(logits(model, changed)[later], logits(model, whole)[later], atol=1e-7)
+
+
+@pytest.mark.parametrize(("name", "stands", "mode"), [c for c in CASES if c[2] != "offline"])
+def test_the_future_has_no_influence_at_all(name, stands, mode):
+    model, whole = make(name, stands, mode), batch()
+    ahead = 2 if mode == "lookahead" else 0
+    for spec in STREAMS:
+        whole.x[spec.name].requires_grad_(True)
+    conversation, limit = "c2", 6
+    at = [i for i, c in enumerate(whole.conversation) if c == conversation and whole.position[i] == limit]
+    logits(model, whole)[at].sum().backward()
+    for spec in STREAMS:
+        for i, c in enumerate(whole.conversation):
+            if c != conversation or whole.position[i] > limit + ahead:
+                assert not whole.x[spec.name].grad[i].any()
+    with torch.no_grad():
+        prefix = [i for i, c in enumerate(whole.conversation) if c == conversation and whole.position[i] <= limit + ahead]
+        early = [k for k, i in enumerate(prefix) if whole.position[i] <= limit]
+        found = logits(model, rows(whole, prefix))[early]
+        torch.testing.assert_close(found, logits(model, whole)[[prefix[k] for k in early]], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "stands", "mode"), LIVE)
+def test_live_equals_afterwards(name, stands, mode):
+    model, whole = make(name, stands, mode), batch()
+    expected = logits(model, whole)
+    for conversation in sorted(set(whole.conversation)):
+        stream = Stream(model)
+        order = sorted((i for i, c in enumerate(whole.conversation) if c == conversation), key=lambda i: whole.position[i])
+        for i in order:
+            found = stream.push(rows(whole, [i]), whole.speaker[i]).logits["emotion"]
+            torch.testing.assert_close(found, expected[i : i + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "stands", "mode"), CASES)
+def test_absent_streams_and_lonely_utterances_are_finite(name, stands, mode):
+    model = make(name, stands, mode)
+    assert torch.isfinite(logits(model, batch().without({s.name for s in STREAMS}))).all()
+    assert torch.isfinite(logits(model, batch().without({"words"}))).all()
+    alone = batch()
+    alone.conversation, alone.speaker = [], []
+    assert torch.isfinite(logits(model, alone)).all()
+
+
+@pytest.mark.parametrize(("name", "stands", "mode"), CASES)
+def test_saved_and_loaded_it_is_the_same(name, stands, mode, tmp_path):
+    model = make(name, stands, mode)
+    io.write_tensors(tmp_path / "model.safetensors", model.state_dict())
+    io.write_json(tmp_path / "model.json", describe(model))
+    again = load_model(io.read_json(tmp_path / "model.json"), tmp_path / "model.safetensors")
+    assert torch.equal(logits(model, batch()), logits(again, batch()))
+    assert torch.equal(logits(model, batch()), logits(model, batch()))
+
+
