@@ -311,7 +311,9 @@ def _words(csd: Csd, rows: list[Row]) -> dict[str, np.ndarray]:
         for name, start, end in segments[key]:
             chosen = [i for i in csds.within(times, start, end) if said[i] != csds.PAUSE]
             spans[name] = times[chosen].reshape(-1, 2)
-            by_id[name]["text"] = by_id[name]["text"] or mend(" ".join(said[chosen]))
+            if not by_id[name]["text"]:
+                by_id[name]["text"] = mend(" ".join(said[chosen]))
+                by_id[name]["word_times"] = (spans[name] - (start if np.isfinite(start) else spans[name][:1, :1])).tolist()
     return spans
 
 

@@ -53,11 +53,13 @@ def clips_of(corpus: Corpus, ids: Sequence[str] | None = None) -> list[tuple[str
     def path(value: str) -> Path | None:
         return corpus.path / value if value else None
 
-    crops = table["crop"] if "crop" in table else [""] * len(table)
-    return [
-        (row.id, Clip(path(row.video), path(row.audio), row.text or None, row.start, None if row.end != row.end else row.end, crop))
-        for row, crop in zip(table.itertuples(), crops, strict=True)
-    ]
+    def clip(row: Any) -> Clip:
+        end = None if row.end != row.end else row.end
+        times = getattr(row, "word_times", None)
+        words = () if times is None else tuple((float(a), float(b)) for a, b in times)
+        return Clip(path(row.video), path(row.audio), row.text or None, row.start, end, getattr(row, "crop", ""), words)
+
+    return [(row.id, clip(row)) for row in table.itertuples()]
 
 
 def make_extractor(name: str, parameters: Mapping[str, Any] | None = None) -> Any:

@@ -94,6 +94,21 @@ class TextEmbedding:
             return np.zeros((0, *self.spec.shape), np.float32)
         return np.concatenate(self._encode(texts, tokens=False))
 
+    def words(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """(vectors [W, D], known [W]) of the words of one utterance: the mean of each one's tokens, seen together."""
+        import torch
+
+        tokenizer, network, limit = self._parts
+        fed = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=limit, return_tensors="pt")
+        owner = np.array([-1 if w is None else w for w in fed.word_ids(0)])
+        with torch.inference_mode():
+            states = network(**fed, output_hidden_states=True).hidden_states
+            x = pretrained.mix(states, self.layers, self.weights)[0].numpy()
+        count = np.bincount(owner[owner >= 0], minlength=len(words))
+        sums = np.zeros((len(words), x.shape[1]), np.float32)
+        np.add.at(sums, owner[owner >= 0], x[owner >= 0])
+        return sums / np.maximum(count, 1)[:, None], count > 0
+
     def _encode(self, texts: Sequence[str], tokens: bool) -> list[np.ndarray]:
         """[1, D] or [T_i, D] of each text; similar lengths share a batch."""
         made: dict[int, np.ndarray] = {}

@@ -21,7 +21,7 @@ class Clip:
 
     `video`: file with the picture (and usually the sound); `audio`: a separate sound file that replaces the
     video's sound track; both clocks begin together. Each of the three modalities may be absent (None). `crop`: the half of
-    the picture that shows the speaker, where two people share it.
+    the picture that shows the speaker, where two people share it. `word_times`: start and end (s from the segment's start) of each word of `text`.
     """
 
     video: Path | None = None
@@ -30,6 +30,7 @@ class Clip:
     start: float = 0.0
     end: float | None = None
     crop: Literal["", "left", "right"] = ""
+    word_times: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         end = math.inf if self.end is None else self.end

@@ -12,7 +12,6 @@ from affuse.core.types import Batch, Output
 from affuse.layers.conversation import conversations
 from affuse.models.model import FUSED, Model
 
-
 Recent = list[tuple[dict[str, Tensor], Tensor, str]]  # the last inputs of a part of bounded reach: rows, present, speaker
 
 
