@@ -63,7 +63,7 @@ def import_emorynlp(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
 
 
 def _from_csv(split: str, path: Path) -> Iterator[Row]:
-    table = read_csv(path, "Utterance", "Speaker", "Emotion", "Scene_ID", "Utterance_ID", "Season", "Episode")
+    table = read_csv(path, "Utterance", "Speaker", "Emotion", whole=("Scene_ID", "Utterance_ID", "Season", "Episode"))
     start, end = seconds(table, "Start_Time"), seconds(table, "End_Time")
     for row, begun, ended in zip(table.to_dict("records"), start, end, strict=True):
         numbers = [int(row[c]) for c in ("Season", "Episode", "Scene_ID", "Utterance_ID")]

@@ -59,7 +59,7 @@ def _clips(src: Path, split: str) -> dict[str, Path]:
 
 
 def _rows(split: str, path: Path, clips: dict[str, Path]) -> list[dict[str, object]]:
-    table = read_csv(path, "Utterance", "Speaker", "Emotion", "Sentiment", "Dialogue_ID", "Utterance_ID", "Season", "Episode")
+    table = read_csv(path, "Utterance", "Speaker", "Emotion", "Sentiment", whole=("Dialogue_ID", "Utterance_ID", "Season", "Episode"))
     start, end = seconds(table, "StartTime"), seconds(table, "EndTime")
     rows = []
     for row, begun, ended in zip(table.to_dict("records"), start, end, strict=True):
