@@ -205,6 +205,9 @@ def test_layers_are_mixed(folder, wave: Wave) -> None:
     path, clip = str(folder("group")), wave(SOUND[:16000])
     each = [SpeechModel(model=path, layers=(n,))(clip).values for n in (0, 1, 2)]
     mixed = SpeechModel(model=path, layers=(0, 2), weights=(3.0, 1.0))(clip).values
+    beside = SpeechModel(model=path, layers=(0, 2))
+    np.testing.assert_array_equal(beside(clip).values, np.concatenate([each[0], each[2]], 1))
+    assert beside.spec.shape == beside(clip).values.shape[1:]
     np.testing.assert_allclose(mixed, 0.75 * each[0] + 0.25 * each[2], atol=1e-6)
     np.testing.assert_allclose(SpeechModel(model=path)(clip).values, each[2], atol=0)
     with pytest.raises(BadConfig, match="no layer 3"):

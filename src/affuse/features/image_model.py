@@ -48,8 +48,8 @@ class ImageModel:
     `model`: a short name of KNOWN, a folder in transformers' format or a hub id, with safetensors; its size, mean,
     deviation and resampling come from preprocessor_config.json. `view`: the most prominent face, aligned and with
     `margin` around it (share of the side), or whole frames, resized and cut as the model was trained. `token`: the class
-    token, or the mean of the patches. `layers` (-1: the model's output) are added up by `weights`, equal ones if not
-    given. `pool` "mean": one vector, the mean over valid steps. `detector`: see `face_crops`.
+    token, or the mean of the patches. `layers` (-1: the model's output) stand side by side, or are added up by
+    `weights`. `pool` "mean": one vector, the mean over valid steps. `detector`: see `face_crops`.
     """
 
     def __init__(
@@ -86,7 +86,11 @@ class ImageModel:
     @property
     def spec(self) -> StreamSpec:
         """One vector per picture, or one in all."""
-        return StreamSpec("image_model", "vision", (self._config["hidden_size"],), self.fps if self.pool == "none" else 0.0)
+        return StreamSpec("image_model", "vision", (self._width,), self.fps if self.pool == "none" else 0.0)
+
+    @property
+    def _width(self) -> int:
+        return pretrained.mixed(self._config["hidden_size"], self.layers, self.weights)
 
     @property
     def weights_hash(self) -> str:
@@ -102,7 +106,7 @@ class ImageModel:
     def __call__(self, clip: Clip) -> Feature:
         """The vectors of the clip's picture; blocks of pictures go through the model one after another."""
         steps = clip.steps(self.fps) if clip.has_video else 0
-        return vectors(self._source.blocks(clip), self.embed, steps, self._config["hidden_size"], self.pool)
+        return vectors(self._source.blocks(clip), self.embed, steps, self._width, self.pool)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Vectors [n, D] of pictures uint8 [n, size, size, 3] of the model's own size."""

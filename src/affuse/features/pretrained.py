@@ -120,6 +120,11 @@ def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
     return network.eval().requires_grad_(False)
 
 
+def mixed(width: int, layers: Sequence[int], weights: Sequence[float]) -> int:
+    """How wide the mixture of layers of `width` is."""
+    return width if weights else width * len(layers)
+
+
 def mix(states: Sequence[Tensor], layers: Sequence[int], weights: Sequence[float] = ()) -> Tensor:
     """The hidden states [..., D] of the chosen layers side by side [..., L * D], or added up by `weights` (scaled to sum 1).
 

@@ -68,8 +68,8 @@ class Grid(NamedTuple):
 class SpeechModel:
     """Clip -> [T, D] hidden states; step k stands at the middle of what its convolutions hear (t0 = 12.5 ms; Whisper: 0).
 
-    `model`: short name, folder in transformers' format or hub id. `layers` are added up by `weights` (equal where not
-    given): 0 is the input of the first block, -1 what the model gives out. Sound is scaled to mean 0 and variance 1 over
+    `model`: short name, folder in transformers' format or hub id. `layers` stand side by side, or are added up
+    by `weights`: 0 is the input of the first block, -1 what the model gives out. Sound is scaled to mean 0 and variance 1 over
     what was recorded of the whole clip, where the model's preprocessor_config.json says so. Unrecorded ends (and runs of
     1 s or more of exact zeros) are cut away and move t0, gaps inside are invalid steps. The network hears `chunk` seconds
     at once (Whisper: at most its 30 s); of a longer clip it hears equal parts, with 2 s more on each side
@@ -129,7 +129,7 @@ class SpeechModel:
         """One vector per 20 ms, or one for the clip."""
         dim = int(self._config["d_model" if self._whisper else "hidden_size"])
         return StreamSpec(
-            "speech_model", "audio", (dim,), 0.0 if self.pool == "mean" else self.rate / self._grid.stride
+            "speech_model", "audio", (pretrained.mixed(dim, self.layers, self.weights),), 0.0 if self.pool == "mean" else self.rate / self._grid.stride
         )
 
     @property

@@ -70,7 +70,7 @@ class TextEmbedding:
     def spec(self) -> StreamSpec:
         """One vector, or one per token; neither is a moment in time."""
         width = int(io.read_json(self.folder / "config.json")["hidden_size"])
-        return StreamSpec("text", "text", (width if self.weights else width * len(self.layers),))
+        return StreamSpec("text", "text", (pretrained.mixed(width, self.layers, self.weights),))
 
     @property
     def weights_hash(self) -> str:

@@ -43,7 +43,7 @@ class VideoModel:
 
     Step k is the middle of window k. Steps without a face (or picture) show the nearest one of the window; the window
     is valid if at least the share `enough` of its steps has one. A clip shorter than a window is one window, its last
-    picture held. A vector is the mean over all tokens of the `layers`, added up by `weights`; `model`, `view`, `margin`,
+    picture held. A vector is the mean over all tokens of the `layers`, side by side or added up by `weights`; `model`, `view`, `margin`,
     `pool` and `detector` as for `image_model`. Raises BadConfig where `hop` is not a whole number of steps.
     """
 
@@ -85,7 +85,8 @@ class VideoModel:
     def spec(self) -> StreamSpec:
         """One vector per window, or one in all."""
         rate = self.fps / self._stride if self.pool == "none" else 0.0
-        return StreamSpec("video_model", "vision", (self._config["hidden_size"],), rate)
+        width = pretrained.mixed(self._config["hidden_size"], self.layers, self.weights)
+        return StreamSpec("video_model", "vision", (width,), rate)
 
     @property
     def weights_hash(self) -> str:
