@@ -39,13 +39,21 @@ def bind(recipe: Recipe, corpus: Corpus, only: Collection[str] = ()) -> Recipe:
         vectors = [n for n in corpus.stores() if len(FeatureStore(corpus.store_path(n)).spec.shape) == 1]
         if not vectors:
             raise BadCorpus(f"{corpus.path} has no stores of vectors", "import some: affuse import features CORPUS NAME FILE.npz")
-        streams |= {n: StreamConfig(dict(wildcard.encoder)) for n in vectors if n not in streams}
+        streams |= {n: StreamConfig(dict(wildcard.encoder), _made_by(corpus, n)) for n in vectors if n not in streams}
     if only:
         streams = {n: s for n, s in streams.items() if modality_of(n, corpus, s.extractor) in only}
         if not streams:
             raise BadConfig(f"no stream of the recipe is {' or '.join(only)}", f"its streams: {', '.join(recipe.streams)}")
     tasks = {name: replace(task, space=task.space or corpus.space.name) for name, task in recipe.tasks.items()}
     return replace(recipe, streams=streams, tasks=tasks)
+
+
+def _made_by(corpus: Corpus, name: str) -> dict[str, Any]:
+    """The extractor's options that a store was made with; none for imported features."""
+    card = FeatureStore(corpus.store_path(name)).card
+    if card["extractor"] not in registry.cards(EXTRACTORS):
+        return {}
+    return ({"name": card["extractor"]} if card["extractor"] != name else {}) | card["parameters"]
 
 
 def modality_of(stream: str, corpus: Corpus, options: Mapping[str, Any]) -> str:
