@@ -95,7 +95,7 @@ def resolve(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[
     return values
 
 
-def build(kind: str, name: str, *args: Any, **parameters: Any) -> Any:
+def build(kind: str, name: str, /, *args: Any, **parameters: Any) -> Any:
     """Construct a part: positional arguments of its kind, then its own parameters."""
     return load(kind, name)(*args, **parameters)
 

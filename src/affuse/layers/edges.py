@@ -179,7 +179,7 @@ def relations(
     n = max(len(c), 1)
     i, j = edges.target % n, edges.source % n
     if kind == "absolute":
-        turn, s = _numbered(_turns(c), speakers)
+        turn, s = numbered(turns(c), speakers)
         found, count = 2 * (s * turn[i] + turn[j]) + (j <= i), 2 * s * s
     else:
         found, count = (j < i) + 2 * (j > i), 3
@@ -193,13 +193,13 @@ def relations(
     return torch.where(a == b, found + a * count, pair), modalities * count + modalities * (modalities - 1)
 
 
-def _numbered(turn: Tensor, speakers: int | None) -> tuple[Tensor, int]:
+def numbered(turn: Tensor, speakers: int | None) -> tuple[Tensor, int]:
     """Ranks [N] as numbers 0..S-1, and S: whoever has none, or one too high, gets the last."""
     s = speakers or (1 + max(0, int(turn.max())) if len(turn) else 1)
     return torch.where(turn < 0, s - 1, turn.clamp_max(s - 1)), s
 
 
-def _turns(c: Conversations) -> Tensor:
+def turns(c: Conversations) -> Tensor:
     """[N]: each speaker's rank among those of the conversation, by who spoke first; -1 for anonymous ones."""
     if not len(c):
         return c.speaker
