@@ -54,7 +54,7 @@ def test_an_absent_row_is_finite_zero_and_harmless(name, spec):
 def test_every_parameter_of_an_encoder_is_trained(name, spec):
     encoder = make_encoder(name, spec).train()
     x, mask = random_input(spec, 4)
-    encoding = encoder(x, mask)
+    encoding = encoder(x.requires_grad_(), mask)
     assert encoding.pooled.shape == (4, encoder.dim)
     assert encoding.tokens.shape[:2] == encoding.mask.shape
     (encoding.pooled.square().sum() + encoding.tokens.square().sum()).backward()
@@ -110,7 +110,7 @@ def test_save_and_load_give_the_same_model(fusion, tmp_path):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("objective", [o for o, c in registry.cards("objectives").items() if "classes" in c["tasks"]])
+@pytest.mark.parametrize("objective", [o for o, c in registry.cards("objectives").items() if "classes" in c["tasks"] and not c.get("auxiliary")])
 def test_every_parameter_of_a_model_is_trained(fusion, objective):
     model = make_model(STREAMS, MLPS, fusion, SPACE, unimodal=True).train()
     loss = registry.build("objectives", objective, len(SPACE), unimodal=1.0)
@@ -134,6 +134,7 @@ def test_unlabelled_items_weigh_nothing(objective):
     batch.target_mask["emotion"][2] = False
     assert loss.weights(batch)[2] == 0
     assert (loss.weights(batch)[[0, 1, 3, 4, 5]] > 0).all()
-    items = loss(Output({"emotion": torch.randn(6, 4)}, torch.zeros(6, 1)), batch)
+    own = {s.name: {"emotion": torch.randn(6, 4)} for s in STREAMS}
+    items = loss(Output({"emotion": torch.randn(6, 4)}, torch.zeros(6, 1), own), batch)
     assert items.shape == (6,)
     assert torch.isfinite(items).all()

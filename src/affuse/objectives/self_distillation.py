@@ -13,6 +13,7 @@ CARD = {
     "source": "Ma et al., A Transformer-Based Model with Self-Distillation (SDT), IEEE TMM 2024",
     "entry": "SelfDistillation",
     "tasks": ["classes"],
+    "auxiliary": True,
     "licence": "Apache-2.0",
 }
 
