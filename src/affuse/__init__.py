@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,13 @@ if TYPE_CHECKING:
     from affuse.inference.recognizer import Recognizer
 
 
-def load(run: str | Path = "affuse-base", device: str = "cpu") -> Recognizer:
-    """The shipped model, or a trained run, as a Recognizer: `affuse.load()("talk.mp4")` gives a Timeline."""
+def load(
+    run: str | Path = "affuse-base", device: str = "cpu", experts: Mapping[str, str | Path] | None = None
+) -> Recognizer:
+    """The shipped model, or a trained run, as a Recognizer: `affuse.load()("talk.mp4")` gives a Timeline.
+
+    `experts` replace the shipped model's own by classifiers: {"text": "distilroberta-emotion", "vision": "FOLDER@0.8"}.
+    """
     from affuse.inference.recognizer import load as load_run
 
-    return load_run(run, device)
+    return load_run(run, device, experts)

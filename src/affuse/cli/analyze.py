@@ -26,6 +26,7 @@ def run(
     model: str = "affuse-base",
     transcript: Path | None = None,
     every: float | None = None,
+    expert: Annotated[list[str] | None, Parameter(negative="")] = None,
     format: Annotated[Format, Parameter(help=", ".join(get_args(Format)))] = "table",
     out: Path | None = None,
     workers: int = 1,
@@ -43,6 +44,9 @@ def run(
         A .srt or .vtt file (default: the one beside the clip, else the subtitles inside it).
     every
         A row every so many seconds (default: the subtitles, else the stretches of speech, else windows).
+    expert
+        MODALITY=MODEL (audio, vision, text): a classifier of the Hugging Face hub, or a folder, in place of the shipped
+        model's own expert; MODEL@0.7 says how reliable it is. Repeatable, one per modality.
     out
         Folder for one file per clip; the same command again goes on where it stopped. html, png, elan, textgrid and
         webvtt are files only (default: the working folder).
@@ -65,12 +69,13 @@ def run(
     if transcript is not None and len(found) > 1:
         raise BadConfig(f"--transcript for {len(found)} clips", "give one clip, or put a .srt or .vtt file beside each")
     chosen = choose_device(device, threads)
-    recognizer = load(model, chosen)
-    job = Job(model, None if transcript is None else str(transcript), every, chosen)
+    experts = _experts(expert or [])
+    recognizer = load(model, chosen, experts)
+    job = Job(model, None if transcript is None else str(transcript), every, chosen, experts)
     folder = out if out is not None else Path() if format in FILES_ONLY else None
     places = {} if folder is None else _places(found, folder, SUFFIXES[format])
     if out is not None:
-        found = _left(out, places, {"model": model, "every": every, "format": format}, quiet)
+        found = _left(out, places, {"model": model, "every": every, "format": format} | ({"experts": experts} if experts else {}), quiet)
     failures: dict[str, dict[str, Any]] = {}
     with progress(quiet or len(found) < 2) as bar:
         task = bar.add_task("clips", total=len(found))
@@ -85,6 +90,19 @@ def run(
             bar.advance(task)
     _list(failures, out, shown=folder is None)
     return 1 if failures else 0
+
+
+def _experts(given: list[str]) -> dict[str, str]:
+    """Modality -> model of --expert."""
+    from affuse.core.errors import BadConfig
+
+    pairs = [item.partition("=")[::2] for item in given]
+    for item, (modality, model) in zip(given, pairs, strict=True):
+        if not modality or not model:
+            raise BadConfig(f"--expert {item}", "give MODALITY=MODEL, such as text=distilroberta-emotion")
+        if [m for m, _ in pairs].count(modality) > 1:
+            raise BadConfig(f"--expert names {modality} twice", "give one model per modality")
+    return dict(pairs)
 
 
 def emit(timeline: Timeline, format: Format, first: bool) -> None:

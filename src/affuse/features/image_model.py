@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +12,7 @@ from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features import pretrained
-from affuse.features.pictures import Pool, Preparation, Source, View, faces, vectors
+from affuse.features.pictures import Pool, Preparation, Source, View, faces, interpolated, vectors
 from affuse.features.pretrained import Known
 
 if TYPE_CHECKING:
@@ -130,6 +129,4 @@ class ImageModel:
     def _network(self) -> tuple[Any, dict[str, bool]]:
         """The network, and what it must be told where pictures are not of the size that it was trained on."""
         network = pretrained.load(self.folder, "CLIPVisionModel" if self._config["type"] == "clip" else "AutoModel")
-        other = self._source.preparation.size != self._config.get("image_size")
-        asks = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
-        return network, {"interpolate_pos_encoding": True} if other and asks else {}
+        return network, interpolated(network, self._source.preparation.size, self._config.get("image_size"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -113,6 +114,12 @@ def faces(fps: float, size: int, margin: float, detector: Path | None, sha256: s
     """The faces that a network looks at; a `detector` of one's own is a YuNet, whose scores run lower than MTCNN's."""
     sure = SURE["mtcnn" if detector is None else "yunet"]
     return FaceCrops(fps=fps, size=size, min_score=sure, margin=margin, detector=detector, detector_sha256=sha256)
+
+
+def interpolated(network: Any, size: int, trained: int | None) -> dict[str, bool]:
+    """What a network must be told where its squares are not of the `size` [px] that it was `trained` on."""
+    asks = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
+    return {"interpolate_pos_encoding": True} if size != trained and asks else {}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -63,6 +64,14 @@ class Grid(NamedTuple):
     def steps(self, samples: int) -> int:
         """Number of steps in a sound."""
         return max(0, (samples - self.least) // self.stride + 1)
+
+
+class Sound(NamedTuple):
+    """What was recorded of a clip's sound: scaled samples [n], `valid` [n], from the clip's sample `first` on."""
+
+    samples: np.ndarray
+    valid: np.ndarray
+    first: int
 
 
 class SpeechModel:
@@ -156,20 +165,41 @@ class SpeechModel:
     def __call__(self, clip: Clip) -> Feature:
         """The hidden states of the clip's sound."""
         absent = Feature(np.zeros((0, *self.spec.shape), np.float32))
+        sound = self._sound(clip)
+        if sound is None:
+            return absent
+        heard = sound.valid[self._grid.centre :: self._grid.stride][: self._grid.steps(len(sound.valid))]
+        if not heard.any():
+            return absent
+        values = self._encoded(sound.samples, len(heard))
+        if self.pool == "mean":
+            return Feature(values[heard].mean(0, keepdims=True))
+        return Feature(values, None if heard.all() else heard, (sound.first + self._grid.centre) / self.rate)
+
+    def parts(self, clip: Clip) -> Iterator[Tensor]:
+        """The clip's sound as the network takes it, in equal parts of at most `chunk` s [1, ...]; those without sound are left out."""
+        sound = self._sound(clip)
+        if sound is None or not self._grid.steps(len(sound.samples)):
+            return
+        for begin, _, end in windows(len(sound.samples), self._longest * self._grid.stride, 0):
+            if sound.valid[begin:end].any():
+                yield self._fed(sound.samples[begin:end])
+
+    def _sound(self, clip: Clip) -> Sound | None:
+        """The clip's sound without its unrecorded ends, scaled as the network wants it; None where nothing was recorded."""
         audio = clip.read_audio(self.rate)
         valid = audio.valid & ~muted(audio.samples, self.rate) if audio is not None else np.zeros(0, bool)
         if audio is None or not valid.any():
-            return absent
+            return None
         first = int(valid.argmax()) // self._grid.stride * self._grid.stride
         span = slice(first, len(valid) - int(valid[::-1].argmax()))
-        samples, valid = self._scaled(audio.samples[span], valid[span]), valid[span]
-        heard = valid[self._grid.centre :: self._grid.stride][: self._grid.steps(len(valid))]
-        if not heard.any():
-            return absent
-        values = self._encoded(samples, len(heard))
-        if self.pool == "mean":
-            return Feature(values[heard].mean(0, keepdims=True))
-        return Feature(values, None if heard.all() else heard, (first + self._grid.centre) / self.rate)
+        return Sound(self._scaled(audio.samples[span], valid[span]), valid[span], first)
+
+    @property
+    def _longest(self) -> int:
+        """Steps that the network hears at once."""
+        size = int(self.chunk * self.rate / self._grid.stride)
+        return min(size, int(self._config["max_source_positions"])) if self._whisper else size
 
     def _scaled(self, samples: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Mean 0 and variance 1 over the recorded samples, 0 elsewhere, where the model was trained so."""
@@ -181,12 +211,9 @@ class SpeechModel:
 
     def _encoded(self, samples: np.ndarray, steps: int) -> np.ndarray:
         """The mixed layers of each step: [steps, D]."""
-        grid, per_second = self._grid, self.rate / self._grid.stride
-        size = int(self.chunk * per_second)
-        if self._whisper:
-            size = min(size, int(self._config["max_source_positions"]))
+        grid, size = self._grid, self._longest
         made = []
-        for begin, kept, end in windows(steps, size, int(CONTEXT * per_second)):
+        for begin, kept, end in windows(steps, size, int(CONTEXT * self.rate / grid.stride)):
             end = begin + size if self._whisper else end  # its window is filled up in any case, better with sound
             # group norms hear the last samples too, though they fill no step
             stop = (end - 1) * grid.stride + grid.field if end < steps else len(samples)
@@ -199,12 +226,18 @@ class SpeechModel:
         import torch
 
         with torch.inference_mode():
-            x = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
-            if self._whisper:
-                x = whisper_mel(x, int(self._config["num_mel_bins"]), 320 * int(self._config["max_source_positions"]))
-            output = self._network(x.unsqueeze(0), output_hidden_states=True)
+            output = self._network(self._fed(samples), output_hidden_states=True)
         # models with a final norm (large ones, Whisper) list their last state without it
         return (*output.hidden_states[:-1], output.last_hidden_state)
+
+    def _fed(self, samples: np.ndarray) -> Tensor:
+        """Scaled samples [n] as the network takes them: waveform [1, n], or Whisper's spectrogram [1, bands, frames]."""
+        import torch
+
+        x = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
+        if self._whisper:
+            x = whisper_mel(x, int(self._config["num_mel_bins"]), 320 * int(self._config["max_source_positions"]))
+        return x.unsqueeze(0)
 
 
 def windows(steps: int, size: int, context: int) -> list[tuple[int, slice, int]]:

@@ -98,16 +98,20 @@ class TextEmbedding:
         """(vectors [W, D], known [W]) of the words of one utterance: the mean of each one's tokens, seen together."""
         import torch
 
-        tokenizer, network, limit = self._parts
-        fed = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=limit, return_tensors="pt")
+        fed = self.fed(words, is_split_into_words=True)
         owner = np.array([-1 if w is None else w for w in fed.word_ids(0)])
         with torch.inference_mode():
-            states = network(**fed, output_hidden_states=True).hidden_states
+            states = self._network(**fed, output_hidden_states=True).hidden_states
             x = pretrained.mix(states, self.layers, self.weights)[0].numpy()
         count = np.bincount(owner[owner >= 0], minlength=len(words))
         sums = np.zeros((len(words), x.shape[1]), np.float32)
         np.add.at(sums, owner[owner >= 0], x[owner >= 0])
         return sums / np.maximum(count, 1)[:, None], count > 0
+
+    def fed(self, texts: Sequence[str], **asked: bool) -> Any:
+        """The texts as the network takes them: token ids and attention mask [N, T], and what else is `asked` of the tokeniser."""
+        tokenizer, limit = self._tokenizer
+        return tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt", **asked)
 
     def _encode(self, texts: Sequence[str], tokens: bool) -> list[np.ndarray]:
         """[1, D] or [T_i, D] of each text; similar lengths share a batch."""
@@ -121,13 +125,10 @@ class TextEmbedding:
     def _run(self, texts: list[str], tokens: bool) -> list[np.ndarray]:
         import torch
 
-        tokenizer, network, limit = self._parts
-        fed = tokenizer(
-            texts, padding=True, truncation=True, max_length=limit, return_special_tokens_mask=True, return_tensors="pt"
-        )
+        fed = self.fed(texts, return_special_tokens_mask=True)
         marker = fed.pop("special_tokens_mask").bool()
         with torch.inference_mode():
-            states, mask = network(**fed, output_hidden_states=True).hidden_states, fed["attention_mask"].bool()
+            states, mask = self._network(**fed, output_hidden_states=True).hidden_states, fed["attention_mask"].bool()
             if tokens:
                 x = pretrained.mix(states, self.layers, self.weights)
                 return [row[keep].numpy() for row, keep in zip(x, mask & ~marker, strict=True)]
@@ -135,16 +136,19 @@ class TextEmbedding:
             return list(pretrained.mix(sentences, self.layers, self.weights).unsqueeze(1).numpy())
 
     @cached_property
-    def _parts(self) -> tuple[Any, Any, int]:
-        """Tokeniser, network and the most tokens that it takes."""
-        from transformers import AutoTokenizer
+    def _network(self) -> Any:
+        return pretrained.load(self.folder)
 
-        network = pretrained.load(self.folder)
+    @cached_property
+    def _tokenizer(self) -> tuple[Any, int]:
+        """The tokeniser, and the most tokens that the network takes."""
+        from transformers import AutoConfig, AutoTokenizer
+
         with pretrained.quiet():
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+            tokenizer, config = AutoTokenizer.from_pretrained(self.folder), AutoConfig.from_pretrained(self.folder)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer, network, self._limit(tokenizer, network.config)
+        return tokenizer, self._limit(tokenizer, config)
 
     def _limit(self, tokenizer: Any, config: Any) -> int:
         sentence = self.folder / "sentence_bert_config.json"

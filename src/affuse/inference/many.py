@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +25,13 @@ MEDIA = frozenset(
 
 @dataclass(frozen=True)
 class Job:
-    """What every clip is asked: the model, and the options of `Recognizer.__call__`."""
+    """What every clip is asked: the model with its `experts`, and the options of `Recognizer.__call__`."""
 
     model: str
     transcript: str | None = None
     every: float | None = None
     device: str = "cpu"
+    experts: Mapping[str, str] = field(default_factory=dict)
 
 
 def find_clips(patterns: Sequence[str]) -> list[str]:
@@ -84,7 +85,7 @@ def _start(job: Job) -> None:
     from affuse.inference.recognizer import load
 
     set_threads(1)
-    _worker = load(job.model, job.device), job
+    _worker = load(job.model, job.device, job.experts), job
 
 
 def _work(clip: str) -> Timeline:

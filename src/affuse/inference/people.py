@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,7 @@ class Block:
     tracks: Sequence[Track]
     spoken: list[Spans]
     _features: dict[int, Feature] = field(default_factory=dict)
+    _read: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
     def speaker(self, start: float, end: float) -> int | None:
         """The track that speaks longest in [start, end) s; None if nobody's mouth moves with the voice."""
@@ -68,10 +69,30 @@ class Block:
 
     def crops(self, start: float, end: float) -> Feature:
         """Crops in [start, end) s of whoever speaks there, else of the most prominent face there."""
+        return self._part(self._whole(self._chosen(start, end)), start, end)
+
+    def read(self, start: float, end: float, embed: Callable[[np.ndarray], np.ndarray]) -> Feature:
+        """What `embed` makes of those crops [n, size, size, 3], [T, D]; each crop is read once, however stretches overlap."""
+        chosen = self._chosen(start, end)
+        whole = self._whole(chosen)
+        steps = len(whole.values)
+        if chosen not in self._read:
+            self._read[chosen] = np.zeros((steps, embed(whole.values[:0]).shape[1]), np.float32), np.zeros(steps, bool)
+        values, known = self._read[chosen]
+        there = self._part(Feature(np.arange(steps), whole.valid), start, end)
+        new = there.values[there.valid & ~known[there.values]]
+        values[new], known[new] = embed(whole.values[new]), True
+        return self._part(Feature(values, whole.valid), start, end)
+
+    def _part(self, whole: Feature, start: float, end: float) -> Feature:
+        return whole.between(self.people.crops.fps, start - self.start, end - self.start)
+
+    def _chosen(self, start: float, end: float) -> int:
+        """Whoever is to be looked at in [start, end) s; -1 where nobody is there."""
         chosen = self.speaker(start, end)
         if chosen is None:
             chosen = max(self.tracks, key=lambda t: self._weight(t, start, end)).id if self.tracks else -1
-        return self._whole(chosen).between(self.people.crops.fps, start - self.start, end - self.start)
+        return chosen
 
     def _weight(self, track: Track, start: float, end: float) -> float:
         """Prominence within [start, end) s."""

@@ -13,13 +13,14 @@ import torch
 
 from affuse.core import io
 from affuse.core.config import PRETRAINED
-from affuse.core.errors import AffuseError, BadMedia, BadRun, MissingDependency, MissingFile, UnknownName
+from affuse.core.errors import AffuseError, BadConfig, BadMedia, BadRun, MissingDependency, MissingFile, UnknownName
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
 from affuse.evaluation.predict import predict_subsets
 from affuse.features.align import How, at_rate
 from affuse.features.collate import collate
 from affuse.features.extract import checked, make_extractor
 from affuse.features.face_crops import FaceCrops
+from affuse.inference.experts import notes, with_experts
 from affuse.inference.people import Block, People
 from affuse.inference.timeline import ModalityView, Segment, Timeline
 from affuse.inference.words import is_english
@@ -61,6 +62,7 @@ class Recognizer:
     rules: Rules = Rules()
     unusable: dict[str, MissingDependency] = field(default_factory=dict)
     grids: dict[str, How] = field(default_factory=dict)  # how streams that are read at another rate come to it
+    notes: tuple[str, ...] = ()  # what every reader of an answer should know
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -84,7 +86,7 @@ class Recognizer:
             raise BadMedia(f"{path} has no sound and no picture", "give a clip with at least one of them")
         words = find_captions(path, transcript)
         voice, speech = find_speech(path)
-        notes = [f"{s}: {e.message}; {e.remedy}" for s, e in self.unusable.items()]
+        notes = [*self.notes, *(f"{s}: {e.message}; {e.remedy}" for s, e in self.unusable.items())]
         if words.dropped or words.changed:
             notes.append(f"{words.source}: {words.dropped} captions dropped and {words.changed} changed for their times")
         pieces, step = self._pieces(info.duration, words.captions, speech, every)
@@ -131,7 +133,7 @@ class _Look:
     def __init__(self, recognizer: Recognizer, path: Path, info: ClipInfo, voice: np.ndarray) -> None:
         self.recognizer, self.path, self.info, self.voice = recognizer, path, info, voice
         self.specs = recognizer.models[0].streams
-        crops = next((e for e in recognizer.extractors.values() if isinstance(e, FaceCrops)), None)
+        crops = next((c for e in recognizer.extractors.values() if (c := crops_of(e)) is not None), None)
         self.people = People(crops, voice) if crops is not None and info.video else None
 
     def segments(self, block: Sequence[Caption]) -> list[Segment]:
@@ -174,8 +176,9 @@ class _Look:
             for reason in reasons:
                 reason[spec.modality] = f"{spec.name} cannot be used"
             return [absent] * len(block)
-        if seen is not None and isinstance(extractor, FaceCrops):
-            found = [checked(seen.crops(*span), spec.name) for span in spans]
+        if seen is not None and crops_of(extractor) is seen.people.crops:
+            embed = None if isinstance(extractor, FaceCrops) else extractor.embed
+            found = [checked(seen.crops(*span) if embed is None else seen.read(*span, embed), spec.name) for span in spans]
             return self._on_grid(spec, extractor, found, spans, seen.start)
         use = [self._usable(spec, c, span, reason) for c, span, reason in zip(block, spans, reasons, strict=True)]
         rate, start = extractor.spec.rate, 0.0
@@ -250,8 +253,18 @@ class _One:
         yield np.arange(len(self.batch)), self.batch
 
 
-def load(run: str | Path = "affuse-base", device: str = "cpu") -> Recognizer:
+def crops_of(extractor: Any) -> FaceCrops | None:
+    """The faces that an extractor looks at, where it can be shown (`embed`) those that were found already."""
+    return extractor if isinstance(extractor, FaceCrops) else getattr(extractor, "crops", None)
+
+
+def load(
+    run: str | Path = "affuse-base", device: str = "cpu", experts: Mapping[str, str | Path] | None = None
+) -> Recognizer:
     """The Recognizer of a shipped model or a run folder. Raises UnknownName, MissingFile or BadRun.
+
+    `experts`: classifiers that take the place of the shipped model's own, modality -> "MODEL" or "MODEL@RELIABILITY"
+    (see `affuse.inference.experts`); BadConfig with a run folder.
 
     A run on imported features cannot be used: nothing here can make those features from a clip. A stream whose
     extractor lacks a package counts as absent (`unusable`), unless it is the only one.
@@ -265,16 +278,20 @@ def load(run: str | Path = "affuse-base", device: str = "cpu") -> Recognizer:
             raise UnknownName.among("model or run folder", path.name, shipped)
         path = shipped[path.name]
     if (path / "card.json").is_file():
-        described = io.read_json(path / "model.json")
-        models, seconds = [load_model(described, path / "model.safetensors").to(device)], described["typical_seconds"]
-        rules = Rules(**described["rules"])
+        described, tensors = io.read_json(path / "model.json"), io.read_tensors(path / "model.safetensors")
+        model, parameters = with_experts(described, tensors, experts) if experts else (load_model(described, tensors), described["extractors"])
+        models, seconds, rules = [model.to(device)], described["typical_seconds"], Rules(**described["rules"])
+    elif experts:
+        raise BadConfig(f"{path} is a run folder, whose encoders were trained together", "give experts to affuse-base only")
     else:
         info, _, folds = open_run(path)
         folders = [folder for members in folds for folder in members]
         described = io.read_json(folders[0] / "model.json")
         models, seconds, rules = [run_model(f).to(device) for f in folders], info.get("typical_seconds") or 4.0, Rules()
-    extractors, unusable = _extractors(path, models[0].streams, described["extractors"])
-    return Recognizer(path.name, models, extractors, seconds, torch.device(device), rules, unusable, described.get("grids", {}))
+        parameters = described["extractors"]
+    extractors, unusable = _extractors(path, models[0].streams, parameters)
+    said, grids = tuple(notes(experts or {}, path.name)), described.get("grids", {})
+    return Recognizer(path.name, models, extractors, seconds, torch.device(device), rules, unusable, grids, said)
 
 
 def _extractors(

@@ -185,8 +185,8 @@ def keep_streams(encoded: Encoded, keep: Tensor) -> Encoded:
     return replace(encoded, present=present, pooled=pooled, mask=mask)
 
 
-def load_model(config: Mapping[str, Any], weights: Path | str) -> Model:
-    """A model from its description (`describe`) and a safetensors file, in eval mode.
+def load_model(config: Mapping[str, Any], weights: Path | str | Mapping[str, Tensor]) -> Model:
+    """A model from its description (`describe`) and a safetensors file, or its tensors, in eval mode.
 
     Raises BadRun when the weights do not belong to the description.
     """
@@ -194,9 +194,10 @@ def load_model(config: Mapping[str, Any], weights: Path | str) -> Model:
     spaces = {t: LabelSpace(**{**s, "labels": tuple(s["labels"])}) for t, s in config["spaces"].items()}
     model = Model(config["parts"], streams, spaces)
     try:
-        model.load_state_dict(io.read_tensors(weights))
+        model.load_state_dict(weights if isinstance(weights, Mapping) else io.read_tensors(weights))
     except RuntimeError as error:
-        raise BadRun(f"{weights} does not fit its configuration: {error}", "train the run again") from error
+        name = "its state" if isinstance(weights, Mapping) else weights
+        raise BadRun(f"{name} does not fit its configuration: {error}", "train the run again") from error
     return model.eval()
 
 

@@ -1,0 +1,32 @@
+"""No encoder at all: vectors as they are, and their mean over time."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from affuse.core.errors import BadConfig
+from affuse.core.types import Encoding, StreamSpec
+from affuse.layers.masked import masked_mean
+
+CARD = {
+    "summary": "vectors as they are, then the mean over time: for answers of other models",
+    "source": "common practice",
+    "entry": "Mean",
+    "modalities": ["audio", "vision", "text"],
+    "gives": ["tokens", "pooled"],
+    "licence": "Apache-2.0",
+}
+
+
+class Mean(nn.Module):
+    """x [N, T, D], mask [N, T] -> Encoding with dim = D; nothing is learned. Raises BadConfig for steps that are no vectors."""
+
+    def __init__(self, spec: StreamSpec) -> None:
+        super().__init__()
+        if len(spec.shape) != 1:
+            raise BadConfig(f"stream '{spec.name}' has steps of shape {spec.shape}", "mean needs vectors (D,)")
+        self.dim = spec.shape[0]
+
+    def forward(self, x: Tensor, mask: Tensor) -> Encoding:
+        """Encoding with tokens [N, T, D], mask [N, T], pooled [N, D]."""
+        return Encoding(x * mask.unsqueeze(-1), mask, masked_mean(x, mask))
