@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, int], None]  # done, total, failed
 Failures = dict[str, dict[str, str]]
-MOST, HEAVIEST = 64, 32 << 20  # utterances, and bytes of their media, that one shard takes at most
+MOST, HEAVIEST = 64, 8 << 20  # utterances, and bytes of their media, that one shard takes at most
 RATE = 64 << 10  # bytes that a second of an utterance with a start and an end stands for
 
 
