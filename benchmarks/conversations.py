@@ -90,14 +90,23 @@ def page(name: str, out: Path) -> str:
         f"| recipe | {' | '.join(METRICS)} | per seed (weighted_f1) | parameters | s per run | less none (weighted_f1) | less bclstm |",
         "|---|" + "---|" * (len(METRICS) + 5),
     ]
+    better: dict[str, list[str]] = {b: [] for b in BASELINES}
+    worse: dict[str, list[str]] = {b: [] for b in BASELINES}
     for recipe, paths in runs.items():
         run = io.read_json(paths[0].with_name("run.json"))
         full = tables[recipe][0]["modalities"].iloc[0]
         cells = [_cell(tables[recipe], full, m, "source") for m in METRICS]
         each = ", ".join(f"{_value(t, full, 'weighted_f1'):.3f}" for t in tables[recipe])
         seconds = np.mean([io.read_json(p.with_name("run.json"))["train_seconds"] for p in paths])
-        gaps = [_gap(out, recipe, b) if b in runs and b != recipe else "" for b in BASELINES]
-        text.append(f"| {recipe} | {' | '.join(cells)} | {each} | {run['parameters']:,} | {seconds:.0f} | {' | '.join(gaps)} |")
+        gaps = {b: _gap(out, recipe, b) for b in BASELINES if b in runs and b != recipe}
+        for b, gap in gaps.items():
+            better[b] += [recipe] * (gap["low"] > 0)
+            worse[b] += [recipe] * (gap["high"] < 0)
+        shown = [f"{gaps[b]['value']:+.3f} [{gaps[b]['low']:+.3f}, {gaps[b]['high']:+.3f}]" if b in gaps else "" for b in BASELINES]
+        text.append(f"| {recipe} | {' | '.join(cells)} | {each} | {run['parameters']:,} | {seconds:.0f} | {' | '.join(shown)} |")
+    text.append("")
+    for b in BASELINES:
+        text.append(f"Above {b} by a paired interval that excludes 0: {', '.join(better[b]) or 'none'}. Below it: {', '.join(worse[b]) or 'none'}.")
     return "\n".join(text) + "\n"
 
 
@@ -106,9 +115,9 @@ def _full(path: Path) -> pd.DataFrame:
     return table[table["full"]]
 
 
-def _gap(out: Path, recipe: str, baseline: str) -> str:
-    gap = compare(out / recipe, out / baseline, "weighted_f1")["difference"]
-    return f"{gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]"
+def _gap(out: Path, recipe: str, baseline: str) -> dict[str, float]:
+    difference: dict[str, float] = compare(out / recipe, out / baseline, "weighted_f1")["difference"]
+    return difference
 
 
 def recipes_of() -> list[str]:
