@@ -75,6 +75,8 @@ def timed(spent: dict[str, float], name: str, work: Callable[..., Any]) -> Calla
         finally:
             spent[name] = spent.get(name, 0.0) + time.process_time() - began
 
+    if hasattr(work, "spec"):  # an extractor
+        run.spec = work.spec  # type: ignore[attr-defined]
     return run
 
 
