@@ -12,7 +12,7 @@ from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features import pretrained
-from affuse.features.pictures import Pool, Preparation, Source, View, faces, interpolated, vectors
+from affuse.features.pictures import Pool, Source, View, interpolated, vectors
 from affuse.features.pretrained import Known
 
 if TYPE_CHECKING:
@@ -94,13 +94,11 @@ class ImageModel:
     @property
     def weights_hash(self) -> str:
         """SHA-256 of the weights; with the detector's where faces are looked at."""
-        return pretrained.weights_hash(self.folder) + (self._source.crops.weights_hash if self.view == "face" else "")
+        return pretrained.weights_hash(self.folder) + self._source.hash()
 
     @cached_property
     def _source(self) -> Source:
-        ready = Preparation.of(self.folder)
-        crops = faces(self.fps, ready.size, self.margin, self.detector, self.detector_sha256)
-        return Source(self.view, crops, ready)
+        return Source.of(self.folder, self.view, self.fps, self.margin, self.detector, self.detector_sha256)
 
     def __call__(self, clip: Clip) -> Feature:
         """The vectors of the clip's picture; blocks of pictures go through the model one after another."""

@@ -130,6 +130,16 @@ class Source:
     crops: FaceCrops
     preparation: Preparation
 
+    @classmethod
+    def of(cls, folder: Path, view: View, fps: float, margin: float, detector: Path | None, sha256: str) -> Source:
+        """The pictures that the network of a folder looks at, `fps` per second; see `faces`."""
+        ready = Preparation.of(folder)
+        return cls(view, faces(fps, ready.size, margin, detector, sha256), ready)
+
+    def hash(self) -> str:
+        """Hash of the face detector's weights; "" for whole frames."""
+        return self.crops.weights_hash if self.view == "face" else ""
+
     def blocks(self, clip: Clip, length: int = BLOCK) -> Iterator[Block]:
         """The clip's valid steps and their pictures uint8 [n, size, size, 3], at most `length` at a time."""
         if self.view == "face":

@@ -14,7 +14,7 @@ from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features import pretrained
-from affuse.features.pictures import Block, Pool, Preparation, Source, View, faces, pooled
+from affuse.features.pictures import Block, Pool, Source, View, pooled
 from affuse.features.pretrained import Known
 
 if TYPE_CHECKING:
@@ -91,13 +91,11 @@ class VideoModel:
     @property
     def weights_hash(self) -> str:
         """SHA-256 of the weights; with the detector's where faces are looked at."""
-        return pretrained.weights_hash(self.folder) + (self._source.crops.weights_hash if self.view == "face" else "")
+        return pretrained.weights_hash(self.folder) + self._source.hash()
 
     @cached_property
     def _source(self) -> Source:
-        ready = Preparation.of(self.folder)
-        crops = faces(self.fps, ready.size, self.margin, self.detector, self.detector_sha256)
-        return Source(self.view, crops, ready)
+        return Source.of(self.folder, self.view, self.fps, self.margin, self.detector, self.detector_sha256)
 
     @cached_property
     def _network(self) -> Any:
