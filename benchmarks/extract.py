@@ -5,7 +5,8 @@ line; exit status 1 where all but the face detector takes over twice the limit, 
 
 The clips: 20 s of 640 x 360 at 25 fps, one face that moves, real speech. The limit decodes each clip once: pictures at 5 fps to RGB,
 sound to 16 kHz. Extraction opens every clip twice, once per extractor (log_mel and face_crops). Two workers are compared by
-what they do between the first shard and the last; the seconds from start to end, processes started, are printed too.
+what they do while both have work: from the second shard to the last but one; the seconds from start to end, processes
+started, are printed too, and what two separate runs side by side reach, which is what the machine has to give.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import os
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +85,26 @@ def parts(path: Path) -> dict[str, Any]:
 
 
 def steady(folder: Path, clip: Path, clips: int, workers: int) -> tuple[float, float]:
-    """Wall seconds of the job over many clips from a new corpus, and clips per second of face_crops between its first and last shard."""
+    """Wall seconds of the job over many clips from a new corpus `folder`, and clips per second of face_crops while all workers work."""
     rows = [{"id": f"c{i:04d}", "video": str(clip), "label": "happy"} for i in range(clips)]
-    write_corpus(folder / f"corpus{workers}", rows, "benchmark", "ekman-7")
+    write_corpus(folder, rows, "benchmark", "ekman-7")
     began = time.perf_counter()
     for name in JOB:
         seen: list[tuple[float, int]] = []
         done = extract(
-            Corpus.open(folder / f"corpus{workers}"), name, workers=workers,
+            Corpus.open(folder), name, workers=workers,
             progress=lambda n, *_, to=seen: to.append((time.perf_counter(), n)),
         )  # fmt: skip
         assert done.added == clips
-    (first, some), (last, most) = seen[1], seen[-1]
+    (first, some), (last, most) = seen[1], seen[-2]
     return time.perf_counter() - began, (most - some) / (last - first)
+
+
+def side_by_side(folder: Path, clip: Path, clips: int) -> float:
+    """Clips per second of two separate runs at the same time, together."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        runs = [pool.submit(steady, folder / f"apart{k}", clip, clips // 2, 1) for k in range(2)]
+        return sum(run.result()[1] for run in runs)
 
 
 def main() -> int:
@@ -106,10 +116,12 @@ def main() -> int:
         clip = Path(folder) / "clip.mp4"
         make_clip(clip)
         result = parts(clip)
-        runs = {workers: steady(Path(folder), clip, given.clips, workers) for workers in (1, 2)}
+        runs = {workers: steady(Path(folder) / f"corpus{workers}", clip, given.clips, workers) for workers in (1, 2)}
+        apart = side_by_side(Path(folder), clip, given.clips)
     gain = runs[2][1] / runs[1][1]
     hours = given.clips * SECONDS / 3600
     result |= {"hours": round(hours, 2), "wall_s": {str(k): round(v[0]) for k, v in runs.items()}, "two_workers": round(gain, 2)}
+    result["two_runs_side_by_side"] = round(apart / runs[1][1], 2)
     print(json.dumps(result | {"wall_s_per_hour": round(runs[1][0] / hours)}))
     return int(result["times_limit"] > OTHERS or gain < GAIN)
 
