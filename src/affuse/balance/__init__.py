@@ -1,0 +1,17 @@
+"""Balanced multimodal learning, in affuse's trainer or in any PyTorch loop: `from affuse.balance import OGM`.
+
+Every method is one file here; `affuse list balancers` names them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from affuse.core import registry
+
+
+def __getattr__(name: str) -> Any:
+    for part, card in registry.cards("balancers").items():
+        if card["entry"] == name:
+            return registry.load("balancers", part)
+    raise AttributeError(f"affuse.balance has no {name}; see: affuse list balancers")

@@ -40,13 +40,14 @@ class StreamConfig:
     """One input: the encoder, and the extractor's options (the stream's name is the extractor's, unless they name one).
 
     `rate`: steps per second at which the store is read, by `how` (0: as it was made). `init`: a run whose encoder of the same
-    modality this one starts from; `frozen`: it then stays as it is.
+    modality this one starts from; `frozen`: it then stays as it is. `lr` multiplies optim.lr for the encoder.
     """
 
     encoder: Part
     extractor: Part = field(default_factory=dict)
     init: str = ""
     frozen: bool = False
+    lr: float = 1.0
     rate: float = 0.0
     how: Literal["mean", "nearest"] = "mean"
 
@@ -63,8 +64,10 @@ class SplitConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW with decoupled weight decay (biases and norms are not decayed) and a schedule per step."""
+    """AdamW with decoupled weight decay, or SGD with `momentum` (biases and norms are not decayed); a schedule per step."""
 
+    name: typing.Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
     lr: float = 1e-3
     weight_decay: float = 0.01
     schedule: typing.Literal["cosine", "one_cycle", "constant"] = "cosine"
@@ -122,6 +125,7 @@ class Recipe:
     fusion: Part = field(default_factory=lambda: {"name": "concat"})
     context: Parts = field(default_factory=list)
     objectives: dict[str, Part] = field(default_factory=lambda: {"cross_entropy": {}})
+    balance: Part = field(default_factory=lambda: {"name": "none"})
     split: SplitConfig = field(default_factory=SplitConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -296,6 +300,8 @@ def _resolve_parts(recipe: Recipe) -> None:
         weight = {"weight": registry.convert(options.get("weight", 1.0), float, f"objectives.{name}.weight")}
         rest = {k: v for k, v in options.items() if k not in ("weight", "name")}
         recipe.objectives[name] = weight | registry.resolve("objectives", name, rest, f"objectives.{name}")
+    how = {"apply": registry.convert(recipe.balance.pop("apply", "auto"), Literal["auto", "grad", "lr"], "balance.apply")}
+    recipe.balance = how | _resolved("balancers", recipe.balance, "balance")
 
 
 def extractor_of(stream: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

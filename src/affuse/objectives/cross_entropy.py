@@ -56,7 +56,7 @@ class CrossEntropy(nn.Module):
         """Loss of every item, [N]."""
         target = soft_targets(batch.target[self.task], len(self.class_weight), self.smoothing)
         loss = self.item_loss(output.logits[self.task], target)
-        if self.unimodal > 0:
+        if self.unimodal > 0 and output.unimodal:
             each = [self.item_loss(logits[self.task], target) for logits in output.unimodal.values()]
             present = batch.present.to(loss.dtype)
             loss = loss + self.unimodal * (torch.stack(each, 1) * present).sum(1) / present.sum(1).clamp_min(1)

@@ -24,12 +24,12 @@ def save(
     optimizer: torch.optim.Optimizer,
     schedule: Any,
     average: Average | None,
-    objectives: nn.Module,
+    beside: nn.Module,
     progress: dict[str, Any],
     best: dict[str, Tensor] | None,
 ) -> None:
     """Write the state after an epoch in one atomic file."""
-    tensors = _named("model", model.state_dict()) | _named("objective", objectives.state_dict())
+    tensors = _named("model", model.state_dict()) | _named("beside", beside.state_dict())
     state = optimizer.state_dict()
     for i, slots in state["state"].items():
         tensors |= {f"optim.{i}.{k}": torch.as_tensor(v) for k, v in slots.items()}
@@ -58,7 +58,7 @@ def load(
     optimizer: torch.optim.Optimizer,
     schedule: Any,
     average: Average | None,
-    objectives: nn.Module,
+    beside: nn.Module,
 ) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:
     """Restore what `save` wrote; returns (progress, best weights), or None where there is no checkpoint."""
     path = run / NAME
@@ -71,7 +71,7 @@ def load(
         meta = json.loads(file.metadata()["meta"])
     try:
         model.load_state_dict(_under("model", tensors))
-        objectives.load_state_dict(_under("objective", tensors))
+        beside.load_state_dict(_under("beside", tensors))
     except RuntimeError as error:
         raise BadRun(f"{path} belongs to another model: {error}", "choose another --out or delete the run") from error
     state = optimizer.state_dict()

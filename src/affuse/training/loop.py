@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from affuse.balance.balancer import Control, Epoch, Step
 from affuse.core import io, registry
 from affuse.core.config import Recipe
 from affuse.core.errors import BadConfig, BadFeatures
@@ -22,6 +23,7 @@ from affuse.evaluation.predict import predict
 from affuse.models.model import Model
 from affuse.training import checkpoint, distributed
 from affuse.training.augment import augment, modality_dropout
+from affuse.training.balancing import make_balancer, make_step, see
 from affuse.training.data import Dataset
 from affuse.training.optim import Average, make_optimizer, make_schedule
 from affuse.training.sampling import conversation_batches, epoch_batches, share
@@ -61,14 +63,16 @@ class Trainer:
         if device.type == "cuda" and self.world > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[assignment]
         self.objectives = make_objectives(recipe, train, model).to(device)
+        self.balancer = make_balancer(recipe, train, model).to(device)
+        self.beside = nn.ModuleDict({"objectives": self.objectives, "balancer": self.balancer})
         self.modalities = [s.modality for s in model.streams]
         self.lengths = stream_lengths(train)
         self.labels = _known_labels(train) if self.config.sampling == "balanced" else None
         self.conversation = train.conversation if model.conversational else None
         if model.conversational and recipe.augment.mixup > 0:
             raise BadConfig("augment.mixup mixes utterances of different conversations", "set augment.mixup=0 with a context")
-        self.steps = self.config.epochs * len(self._epoch(0))
-        self.optimizer = make_optimizer(nn.ModuleList([self.model, self.objectives]), recipe.optim)
+        self.steps = self.config.epochs * len(self._epoch(0)) * self.balancer.turns
+        self.optimizer = make_optimizer(self.model, self.beside, recipe)
         self.schedule = make_schedule(self.optimizer, recipe.optim, self.steps)
         self.average = Average(self.model, self.config.ema) if self.config.ema > 0 else None
         self.amp = self.config.amp == "on" or (self.config.amp == "auto" and device.type == "cuda")
@@ -83,12 +87,14 @@ class Trainer:
             torch.manual_seed(self.config.seed + self.rank)  # other noise on other processes, the same start
         while self.progress.epoch < self.config.epochs and not self.progress.stopped:
             started = time.perf_counter()
-            loss = self._train_epoch()
+            loss, traces = self._train_epoch()
             scores = self._validate()
+            self.balancer.epoch_end(Epoch(self.progress.epoch, self.config.epochs, self.model.encoders, self._seen))  # type: ignore[arg-type]
             self.progress.epoch += 1
             self.progress.seconds += time.perf_counter() - started
             self._keep_best(scores)
-            self._record({"loss": loss, "valid": scores, "seconds": time.perf_counter() - started})
+            balance = {"balance": traces} if traces else {}
+            self._record({"loss": loss, "valid": scores, "seconds": time.perf_counter() - started} | balance)
         if self.best is not None:
             self.model.load_state_dict(self.best)
         self.model.eval()
@@ -99,17 +105,21 @@ class Trainer:
             return conversation_batches(self.conversation, self.config.batch_size, self.config.seed, epoch, self.labels)
         return epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch, self.labels)
 
-    def _train_epoch(self) -> float:
-        """One pass over the training split; the mean loss per item."""
+    def _train_epoch(self) -> tuple[float, dict[str, float]]:
+        """One pass over the training split; the mean loss per item, and the means of what the balancer traced."""
         self.model.train()
-        losses = []
+        losses, traces = [], []
         batches = self._epoch(self.progress.epoch)
         for step, rows in enumerate(batches, start=1):
-            losses.append(self._step(rows))
+            for turn in range(self.balancer.turns):
+                loss, trace = self._step(rows, turn)
+                losses.append(loss)
+                traces.append(trace)
             self.report({"epoch": self.progress.epoch + 1, "step": step, "steps": len(batches)})
-        return float(np.mean(losses))
+        means = {k: float(np.mean([t[k] for t in traces if k in t])) for k in sorted({k for t in traces for k in t})}
+        return float(np.mean(losses)), means
 
-    def _step(self, rows: np.ndarray) -> float:
+    def _step(self, rows: np.ndarray, turn: int = 0) -> tuple[float, dict[str, float]]:
         """One optimiser step on an effective batch, run in pieces whose loss is divided by the whole batch's weight."""
         classes = {task: len(space) for task, space in self.train.spaces.items()}
         pieces = [
@@ -120,32 +130,45 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         for piece in pieces:
-            part = self._loss(piece, weight)
-            part.backward()  # type: ignore[no-untyped-call]
-            loss += part.detach()
-        parameters = list(self.model.parameters()) + list(self.objectives.parameters())
+            loss += self._piece(piece, weight, turn)
+        parameters = list(self.model.parameters()) + list(self.beside.parameters())
         distributed.sum_gradients(parameters, self.world)
         if not torch.isfinite(distributed.total(loss, self.world)):
             raise BadFeatures(f"the loss is {float(loss)} in epoch {self.progress.epoch + 1}", "lower optim.lr; check the features for NaN")
+        control = self._control()
+        self.balancer.gradients(control)
         if self.recipe.optim.clip > 0:
             nn.utils.clip_grad_norm_(parameters, self.recipe.optim.clip)
         self.optimizer.step()
+        control.restore()
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.model)
-        return float(loss)
+        return float(loss), control.trace
 
-    def _loss(self, batch: Batch, weight: dict[str, Tensor]) -> Tensor:
-        """This piece's share of the effective batch's loss."""
+    def _control(self) -> Control:
+        parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.model.encoders.items()}
+        return Control(
+            parameters, self.optimizer, self.recipe.balance["apply"], lambda x: distributed.total(x, self.world),
+            self.progress.epoch, self.config.epochs,
+        )  # fmt: skip
+
+    def _piece(self, batch: Batch, weight: dict[str, Tensor], turn: int) -> Tensor:
+        """Forward and backward of one piece; its share of the effective batch's loss."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
             encoded = self.model.encode(batch)
             encoded = modality_dropout(encoded, self.modalities, self.recipe.augment.modality_dropout)
-            output = self.model.fuse(encoded, batch)
-        terms = [
-            self.recipe.objectives[n]["weight"] * (objective(output, batch) * objective.weights(batch)).sum() / weight[n]  # type: ignore[operator]
-            for n, objective in self.objectives.items()
-        ]
-        return torch.stack(terms).sum()
+            step = make_step(self.model, self.objectives, self.recipe, encoded, batch, weight)
+            step = replace(step, epoch=self.progress.epoch, epochs=self.config.epochs, turn=turn)
+            step = step.with_features(self.balancer.features(step))
+            loss = self.balancer.loss(step)
+        self.balancer.backward(loss, step)
+        return loss.detach()
+
+    def _seen(self, split: str) -> Step | None:
+        """All of `train` or `valid` after the encoders."""
+        data = {"train": self.train, "valid": self.valid}[split]
+        return None if data is None else see(self.model, self.objectives, self.recipe, data, self.device)
 
     def _validate(self) -> dict[str, float]:
         """Selection scores with the weights that would be kept; none without a selection split."""
@@ -181,7 +204,7 @@ class Trainer:
         if self.rank == 0:
             io.append_jsonl(self.folder / "metrics.jsonl", row)
             checkpoint.save(
-                self.folder, self.model, self.optimizer, self.schedule, self.average, self.objectives,
+                self.folder, self.model, self.optimizer, self.schedule, self.average, self.beside,
                 asdict(self.progress), self.best,
             )  # fmt: skip
         self.report(row)
@@ -189,7 +212,7 @@ class Trainer:
     def _resume(self) -> None:
         """Continue from the checkpoint; lines of metrics.jsonl that are newer than it are taken back."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = checkpoint.load(self.folder, self.model, self.optimizer, self.schedule, self.average, self.objectives)
+        found = checkpoint.load(self.folder, self.model, self.optimizer, self.schedule, self.average, self.beside)
         lines = io.read_jsonl(self.folder / "metrics.jsonl")
         if found is not None:
             self.progress, self.best = Progress(**found[0]), found[1]

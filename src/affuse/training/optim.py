@@ -8,16 +8,26 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from affuse.core.config import OptimConfig
+from affuse.core.config import OptimConfig, Recipe
+from affuse.models.model import Model
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW; matrices and kernels are decayed, vectors (biases, norms, gates) are not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
+def make_optimizer(model: Model, beside: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW or SGD over the model and what is trained beside it, in groups tagged with their `stream` ("": no encoder's).
+
+    Matrices and kernels are decayed, vectors (biases, norms, gates) are not; an encoder's rate is multiplied by its stream's `lr`.
+    """
+    config, groups = recipe.optim, []
+    encoders = {id(p): s for s, encoder in model.encoders.items() for p in encoder.parameters()}
+    trained = [p for module in (model, beside) for p in module.parameters() if p.requires_grad]
+    for stream in ["", *model.encoders]:
+        rate = config.lr * (recipe.streams[stream].lr if stream else 1.0)
+        for decay, flat in ((config.weight_decay, False), (0.0, True)):
+            chosen = [p for p in trained if encoders.get(id(p), "") == stream and (p.dim() < 2) == flat]
+            groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "stream": stream})
+    groups = [group for group in groups if group["params"]]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
     return torch.optim.AdamW(groups, lr=config.lr)
 
 

@@ -1,0 +1,137 @@
+"""A balancer in anybody's training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from affuse.balance.balancer import Apply, Balancer, Control, Epoch, Features, Step
+from affuse.core.errors import BadConfig
+
+Head = Callable[[Features], Tensor]
+
+
+class Attached:
+    """One optimiser step per call of `step`; after an epoch, `epoch_end`.
+
+    `loss(logits, target, reduction="none")` gives [N] or [N, D] (default: cross-entropy). Where the head is a module, probes run it
+    in evaluation mode. `clip`: the norm that gradients are
+    clipped to (0: not). `epochs`: how many there will be. A stream that is not given is zeros to the head.
+    Raises BadConfig for a parameter of an encoder that the optimiser does not have.
+    """
+
+    def __init__(
+        self,
+        balancer: Balancer,
+        encoders: Mapping[str, nn.Module],
+        head: Head,
+        optimizer: torch.optim.Optimizer,
+        *,
+        loss: Callable[..., Tensor] = F.cross_entropy,
+        apply: Apply = "auto",
+        clip: float = 0.0,
+        epochs: int = 1,
+    ) -> None:
+        self.balancer, self.encoders, self.head, self.optimizer = balancer, dict(encoders), head, optimizer
+        self.item_loss, self.apply, self.clip, self.epochs, self.epoch = loss, apply, clip, epochs, 0
+        self.parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.encoders.items()}
+        tag_groups(optimizer, self.parameters)
+        self.trace: dict[str, float] = {}
+        self._ready = False
+
+    def step(self, features: Features, target: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Backward and one optimiser step (several where the method takes turns) on features[s] [N, d_s]; the loss.
+
+        `inputs`: what the encoders were given, for methods that run other encoders on it or take turns.
+        """
+        if not self._ready:
+            self._start(features, target)
+        loss = torch.zeros(())
+        for turn in range(self.balancer.turns):
+            if turn:
+                features = {s: self.encoders[s](x) for s, x in self._given(inputs).items()}
+            step = self._step(features, target, inputs, turn)
+            step = step.with_features(self.balancer.features(step))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss = self.balancer.loss(step)
+            self.balancer.backward(loss, step)
+            control = Control(self.parameters, self.optimizer, self.apply, epoch=self.epoch, epochs=self.epochs)
+            self.balancer.gradients(control)
+            if self.clip > 0:
+                nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
+            self.optimizer.step()
+            control.restore()
+            self.trace = control.trace
+        return loss.detach()
+
+    def epoch_end(self, seen: Mapping[str, tuple[Features, Tensor]] | None = None) -> None:
+        """Tell the balancer that an epoch is over; seen[split]: (features, target) of all of `train` or `valid`, for those that look."""
+        steps = {split: self._step(h, y, None, 0) for split, (h, y) in (seen or {}).items()}
+        self.balancer.epoch_end(Epoch(self.epoch, self.epochs, self.encoders, steps.get))
+        self.epoch += 1
+
+    def _start(self, features: Features, target: Tensor) -> None:
+        with torch.no_grad():
+            outputs = self._probe(features, torch.ones(len(target), len(features), dtype=torch.bool, device=target.device)).shape[1]
+        self.balancer.setup(self.encoders, {s: h.shape[1] for s, h in features.items()}, outputs)
+        self.balancer.to(target.device)
+        if own := [p for p in self.balancer.parameters() if p.requires_grad]:
+            self.optimizer.add_param_group({"params": own})
+        self._ready = True
+
+    def _step(self, features: Features, target: Tensor, inputs: Mapping[str, Tensor] | None, turn: int) -> Step:
+        n = len(target)
+        present = torch.ones(n, len(features), dtype=torch.bool, device=target.device)
+        weight = torch.full((n,), 1 / n, device=target.device)
+
+        def item_loss(logits: Tensor) -> Tensor:
+            return self.item_loss(logits, target, reduction="none").reshape(n, -1).mean(1)
+
+        def run(features: Features, present: Tensor) -> tuple[Tensor, Tensor]:
+            logits = self.head(_shown(features, present))
+            return (item_loss(logits) * weight).sum(), logits
+
+        again = {s: (lambda encoder, x=x: encoder(x)) for s, x in (inputs or {}).items()}
+        return Step(
+            features, present, target, weight, run, self._probe, item_loss, again, epoch=self.epoch, epochs=self.epochs, turn=turn
+        )
+
+    def _probe(self, features: Features, present: Tensor) -> Tensor:
+        if not isinstance(self.head, nn.Module):
+            return self.head(_shown(features, present))
+        training = self.head.training
+        logits: Tensor = self.head.eval()(_shown(features, present))
+        self.head.train(training)
+        return logits
+
+    def _given(self, inputs: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
+        if inputs is None:
+            raise BadConfig(f"{type(self.balancer).__name__} steps once per stream", "give step(..., inputs={stream: x})")
+        return inputs
+
+
+def _shown(features: Features, present: Tensor) -> Features:
+    return {s: h * present[:, i, None] for i, (s, h) in enumerate(features.items())}
+
+
+def tag_groups(optimizer: torch.optim.Optimizer, parameters: Mapping[str, list[nn.Parameter]]) -> None:
+    """Part the optimiser's groups by encoder, each tagged `stream`, so that rates can differ; before its first step.
+
+    Raises BadConfig for a parameter that the optimiser lacks.
+    """
+    owner = {id(p): s for s, trained in parameters.items() for p in trained}
+    there = {id(p) for g in optimizer.param_groups for p in g["params"]}
+    for stream, trained in parameters.items():
+        if any(id(p) not in there for p in trained):
+            raise BadConfig(f"the optimiser lacks parameters of encoder '{stream}'", "make it with all parameters of the model")
+    parted = []
+    for group in optimizer.param_groups:
+        rest = {k: v for k, v in group.items() if k != "params"}
+        named = [owner.get(id(p), "") for p in group["params"]]
+        for stream in dict.fromkeys(named):
+            kept = [p for p, s in zip(group["params"], named, strict=True) if s == stream]
+            parted.append({"params": kept, **rest, "stream": stream})
+    optimizer.param_groups = parted

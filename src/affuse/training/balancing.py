@@ -1,0 +1,103 @@
+"""What a balancer sees of affuse's own model and batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from affuse.balance.balancer import Balancer, Features, Step
+from affuse.core import registry
+from affuse.core.config import Recipe
+from affuse.core.errors import BadConfig
+from affuse.core.types import Batch, Encoded, Output
+from affuse.models.model import Model
+from affuse.training.data import Dataset
+
+
+def make_balancer(recipe: Recipe, train: Dataset, model: Model) -> Balancer:
+    """The recipe's balancer, set up for the model; the model's own random numbers stay as they are without it.
+
+    Raises BadConfig for a model of one stream, or of no task that it could weigh.
+    """
+    name, options = recipe.balance["name"], {k: v for k, v in recipe.balance.items() if k not in ("name", "apply")}
+    balancer: Balancer = registry.build("balancers", name, **options)
+    if name == "none":
+        return balancer
+    if len(model.encoders) < 2:
+        raise BadConfig(f"balance '{name}' with one stream", "balance needs two streams or more; set balance=none")
+    dims = {s: int(encoder.dim) for s, encoder in model.encoders.items()}  # type: ignore[arg-type]
+    with torch.random.fork_rng(devices=[]):
+        balancer.setup(dict(model.encoders), dims, len(train.spaces[_task(recipe)]))
+    return balancer
+
+
+def _task(recipe: Recipe) -> str:
+    """The task that streams are weighed by: the first one."""
+    return next(iter(recipe.tasks))
+
+
+def _main(recipe: Recipe, objectives: nn.ModuleDict) -> Any:
+    """The objective of that task which trains on labels; BadConfig where there is none."""
+    cards = registry.cards("objectives")
+    for name, objective in objectives.items():
+        if objective.task == _task(recipe) and not cards[name].get("auxiliary"):
+            return objective
+    raise BadConfig(f"no objective for task '{_task(recipe)}'", "add one, such as objectives.cross_entropy")
+
+
+def make_step(
+    model: Model, objectives: nn.ModuleDict, recipe: Recipe, encoded: Encoded, batch: Batch, weight: Mapping[str, Tensor]
+) -> Step:
+    """The Step of one piece; weight[objective]: the sum of the items' weights over the effective batch."""
+    task, main = _task(recipe), _main(recipe, objectives)
+    name = next(n for n, o in objectives.items() if o is main)
+
+    def fuse(features: Features, present: Tensor) -> Output:
+        return model.fuse(replace(encoded, pooled=features, present=present), batch)
+
+    def run(features: Features, present: Tensor) -> tuple[Tensor, Tensor]:
+        output = fuse(features, present)
+        terms = [
+            recipe.objectives[n]["weight"] * (objective(output, batch) * objective.weights(batch)).sum() / weight[n]  # type: ignore[operator]
+            for n, objective in objectives.items()
+        ]
+        return torch.stack(terms).sum(), output.logits[task]
+
+    def probe(features: Features, present: Tensor) -> Tensor:
+        training = model.training
+        model.eval()
+        logits = fuse(features, present).logits[task]
+        model.train(training)
+        return logits
+
+    def item_loss(logits: Tensor) -> Tensor:
+        return main(Output({task: logits}, logits), batch)  # type: ignore[no-any-return]
+
+    def again(stream: str) -> Any:
+        return lambda encoder: encoder(batch.x[stream], batch.mask[stream]).pooled
+
+    items = main.weights(batch) / weight[name]
+    streams = {s: again(s) for s in encoded.streams} if batch.x else {}
+    return Step(encoded.pooled, encoded.present, batch.target[task], items, run, probe, item_loss, streams)
+
+
+@torch.no_grad()
+def see(model: Model, objectives: nn.ModuleDict, recipe: Recipe, data: Dataset, device: torch.device) -> Step:
+    """The Step of a whole split, in evaluation mode and without its inputs."""
+    training = model.training
+    model.eval()
+    found = [(model.encode(b), b) for b in (b.to(device) for b in data.batches(64))]
+    model.train(training)
+    streams = found[0][0].streams
+    pooled = {s: torch.cat([e.pooled[s] for e, _ in found]) for s in streams}
+    present = torch.cat([e.present for e, _ in found])
+    targets = {t: torch.cat([b.target[t] for _, b in found]) for t in data.columns}
+    known = {t: torch.cat([b.target_mask[t] for _, b in found]) for t in data.columns}
+    named = {k: [v for _, b in found for v in getattr(b, k)] for k in ("id", "conversation", "position", "speaker", "source")}
+    whole = Batch(found[0][1].streams, {}, {}, present, {}, targets, known, **named)
+    total = {n: o.weights(whole).sum().clamp_min(1e-12) for n, o in objectives.items()}  # type: ignore[operator]
+    return make_step(model, objectives, recipe, Encoded(streams, {}, {}, pooled, present), whole, total)
