@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,11 @@ from affuse.core.labels import LabelSpace
 from affuse.core.types import Batch, Encoded, Encoding, Output, StreamSpec
 from affuse.layers.conversation import Conversations, conversations
 
+if TYPE_CHECKING:
+    from affuse.models.stream import Stream
+
 FUSED = "fused"
+EVERY = "every"  # the place of a head that all streams share
 
 
 class Model(nn.Module):
@@ -39,17 +43,16 @@ class Model(nn.Module):
         self.fusion = _part("fusions", parts["fusion"], dims)
         refined = parts.get("refined", {})
         widths = {t: len(refined.get(t, space)) for t, space in self.spaces.items()}
-        self.late = getattr(self.fusion, "level", "features") == "decisions"
-        if self.late and after:
-            raise BadConfig(
-                f"context '{after[0]['name']}' stands after the fusion, '{parts['fusion']['name']}' joins decisions",
-                "choose a fusion of features (concat, gated, sum), or a context that stands before",
-            )
-        self.after, fused = _chain(after, {} if self.late else {FUSED: self.fusion.dim})
+        self.level: str = getattr(self.fusion, "level", "features")  # what it joins: features, decisions or both
+        _check_fusion(parts["fusion"]["name"], self.fusion, self.spaces, after)
+        self.after, fused = _chain(after, {} if self.level == "decisions" else {FUSED: self.fusion.dim})
         self.heads = nn.ModuleDict({t: nn.Linear(fused[FUSED], width) for t, width in widths.items()} if fused else {})
+        make_head = getattr(self.fusion, "make_head", nn.Linear)
+        self.one_head: bool = getattr(self.fusion, "one_head", False)
+        owners = {EVERY: next(iter(dims.values()))} if self.one_head else dims
         self.stream_heads = nn.ModuleDict(
-            {n: nn.ModuleDict({t: nn.Linear(d, width) for t, width in widths.items()}) for n, d in dims.items()}
-            if self.late or parts.get("unimodal")
+            {n: nn.ModuleDict({t: make_head(d, width) for t, width in widths.items()}) for n, d in owners.items()}
+            if self.level != "features" or parts.get("unimodal")
             else {}
         )
         self.frozen: set[str] = set()
@@ -75,6 +78,12 @@ class Model(nn.Module):
     def causal(self) -> bool:
         """Whether no answer depends on what is said later."""
         return all(getattr(part, "mode", "causal") == "causal" for part in [*self.before, *self.after])
+
+    def stream(self) -> Stream:
+        """A conversation that goes on: its `push` answers utterance by utterance. BadConfig for a model that looks ahead."""
+        from affuse.models.stream import Stream
+
+        return Stream(self)
 
     @property
     def modality(self) -> dict[str, str]:
@@ -126,13 +135,13 @@ class Model(nn.Module):
     def answer(self, fused: Tensor, pooled: Mapping[str, Tensor], encoded: Encoded) -> Output:
         """The heads on what is fused [N, d], and on every stream's own pooled [N, d_s]."""
         unimodal = {s: {t: head(pooled[s]) for t, head in heads.items()} for s, heads in self._head_items()}
-        if not self.late:
-            return Output({t: head(fused) for t, head in self.heads.items()}, fused, unimodal)
-        logits = {
-            t: self.fusion.combine(torch.stack([unimodal[s][t] for s in encoded.streams], 1), encoded)
-            for t in self.spaces
-        }
-        return Output(logits, fused, unimodal)
+        joint = {t: head(fused) for t, head in self.heads.items()}
+        if self.level == "features":
+            return Output(joint, fused, unimodal)
+        own = {t: torch.stack([unimodal[s][t] for s in encoded.streams], 1) for t in self.spaces}
+        if self.level == "decisions":
+            return Output({t: self.fusion.combine(z, encoded) for t, z in own.items()}, fused, unimodal)
+        return Output({t: self.fusion.combine(z, encoded, joint[t]) for t, z in own.items()}, fused, unimodal)
 
     def probabilities(self, task: str, logits: Tensor) -> Tensor:
         """Probabilities [N, C] of the task's classes, those of finer classes added up."""
@@ -143,6 +152,8 @@ class Model(nn.Module):
         return fine.new_zeros(len(fine), len(self.spaces[task])).index_add_(1, classes, fine)
 
     def _head_items(self) -> Iterable[tuple[str, Any]]:
+        if self.one_head:
+            return ((s.name, self.stream_heads[EVERY]) for s in self.streams)
         return self.stream_heads.items()
 
 
@@ -150,6 +161,22 @@ def talk_of(batch: Batch) -> Conversations:
     """The conversations of a batch; without any, every utterance is one of its own."""
     n = len(batch)
     return conversations(batch.conversation or [""] * n, batch.position or [0] * n, batch.speaker or [""] * n, batch.present.device)
+
+
+def _check_fusion(name: str, fusion: Any, spaces: Mapping[str, LabelSpace], after: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a fusion that leaves nothing for a context after it, or that has no meaning for a task."""
+    if after and getattr(fusion, "level", "features") == "decisions":
+        fitting = [n for n, card in registry.cards("fusions").items() if card.get("level") != "decisions"]
+        raise BadConfig(
+            f"context '{after[0]['name']}' stands after the fusion, '{name}' joins decisions",
+            f"choose a fusion of features ({', '.join(fitting)}), or a context that stands before",
+        )
+    for task, space in spaces.items():
+        if space.kind not in getattr(fusion, "tasks", (space.kind,)):
+            raise BadConfig(
+                f"fusion '{name}' as it is set is not for {space.kind} (task '{task}')",
+                "choose another, such as fusion=late with how=sum or mean",
+            )
 
 
 def _contexts(given: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

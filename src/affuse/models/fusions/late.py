@@ -7,11 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from affuse.core.errors import BadConfig
 from affuse.core.types import Encoded
 
 CARD = {
-    "summary": "one head per stream; the logits of the streams present are added (or averaged)",
-    "source": "common practice (decision-level fusion; a sum of logits is a product of experts)",
+    "summary": "one head per stream (or one for all); the logits of those present are added, averaged, or mixed by entropy",
+    "source": "common practice (a sum of logits is a product of experts); entropy, one head: MLA, Zhang et al., CVPR 2024",
     "entry": "Late",
     "needs": ["pooled"],
     "level": "decisions",
@@ -20,13 +21,24 @@ CARD = {
 
 
 class Late(nn.Module):
-    """logits = sum over present s of z_s, or their mean; fused features are the streams side by side."""
+    """logits = sum over present s of z_s, their mean, or a mixture; fused features are the streams side by side.
+
+    "entropy": softmax(logits) = sum over present s of w_s p_s, p_s = softmax(z_s), w = softmax over s of -H(p_s); so
+    classes only (MLA's weights; its code weighs z_s, not p_s). `shared`: one head for all streams. Raises BadConfig
+    where they differ in width then.
+    """
 
     level = "decisions"
 
-    def __init__(self, dims: dict[str, int], *, how: Literal["sum", "mean"] = "sum") -> None:
+    def __init__(
+        self, dims: dict[str, int], *, how: Literal["sum", "mean", "entropy"] = "sum", shared: bool = False
+    ) -> None:
         super().__init__()
-        self.dim, self.how = sum(dims.values()), how
+        if shared and len(set(dims.values())) > 1:
+            widths = ", ".join(f"{name} {d}" for name, d in dims.items())
+            raise BadConfig(f"fusion.shared is one head for streams of different widths ({widths})", "give their encoders one dim")
+        self.dim, self.how, self.one_head = sum(dims.values()), how, shared
+        self.tasks: tuple[str, ...] = ("classes",) if how == "entropy" else ("classes", "values")
 
     def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
         """The streams side by side, zeros where absent; [N, sum d_s]."""
@@ -35,5 +47,14 @@ class Late(nn.Module):
     def combine(self, logits: Tensor, encoded: Encoded) -> Tensor:
         """logits [N, S, C] -> [N, C]; zeros (no opinion) where nothing is present."""
         present = encoded.present
+        if self.how == "entropy":
+            return _mixture(logits.float().log_softmax(-1), present)
         total = (logits * present.unsqueeze(-1)).sum(1)
         return total if self.how == "sum" else total / present.sum(1, keepdim=True).clamp_min(1)
+
+
+def _mixture(log_p: Tensor, present: Tensor) -> Tensor:
+    """log sum over present s of w_s p_s, of log_p [N, S, C]."""
+    entropy = -(log_p.exp() * log_p).sum(-1)
+    log_w = (-entropy).masked_fill(~present, torch.finfo(log_p.dtype).min).log_softmax(1)
+    return (log_w.unsqueeze(-1) + log_p).logsumexp(1) * present.any(1, keepdim=True)
