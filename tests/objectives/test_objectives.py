@@ -5,7 +5,9 @@ import torch
 from tests.parts import CANDIDATES, random_batch
 from torch import nn
 
+from affuse.core.errors import BadConfig
 from affuse.core.types import Output
+from affuse.objectives.consistency import Consistency
 from affuse.objectives.cross_entropy import CrossEntropy, class_weights
 from affuse.objectives.focal import Focal
 from affuse.objectives.l1 import L1
@@ -93,6 +95,31 @@ def test_unimodal_terms_count_present_streams_only():
     one, two = (plain(output(h["emotion"]), batch) for h in heads.values())
     torch.testing.assert_close(gap[3], 0.5 * one[3])
     torch.testing.assert_close(gap[0], 0.25 * (one[0] + two[0]))
+
+
+def test_logit_adjustment_adds_the_log_of_the_classes_shares():
+    batch, logits = setup()
+    labels = torch.tensor([0] * 6 + [1] * 3 + [2])
+    for kind in (CrossEntropy, Focal):
+        plain, adjusted = kind(4), kind(4, logit_adjustment=1.0)
+        adjusted.fit(labels)
+        prior = torch.tensor([0.6, 0.3, 0.1, 1.0]).log()  # the fourth class was never seen
+        torch.testing.assert_close(adjusted(output(logits), batch), plain(output(logits + prior), batch))
+
+
+def test_views_that_agree_cost_what_sharpening_asks_for():
+    batch, logits = setup()
+    objective = Consistency(4, temperature=1.0)
+    views = [output(logits), output(logits)]
+    views[0].aux["views"] = views
+    torch.testing.assert_close(objective(views[0], batch), torch.zeros(10))
+    views[1].logits["emotion"] = logits.flip(1)
+    p, q = logits.softmax(1), logits.flip(1).softmax(1)
+    torch.testing.assert_close(objective(views[0], batch), ((p - q) / 2).square().sum(1))
+    batch.present[2] = False
+    assert objective.weights(batch)[2] == 0
+    with pytest.raises(BadConfig, match="views"):
+        Consistency(4, views=1)
 
 
 def test_l1():

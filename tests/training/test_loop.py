@@ -30,7 +30,8 @@ def make_trainer(corpus, folder: Path, epochs: int = 3, double: bool = True, **t
     """A Trainer on the vectors of a corpus, in float64 unless told otherwise."""
     dropout = train.pop("dropout", 0.0)
     augment = train.pop("augment", {})
-    values = {**RECIPE, "train": {**RECIPE["train"], "epochs": epochs, **train}, "augment": augment}
+    balance = train.pop("balance", "none")
+    values = {**RECIPE, "train": {**RECIPE["train"], "epochs": epochs, **train}, "augment": augment, "balance": balance}
     values["streams"] = {"*": {"encoder": {"name": "mlp", "hidden": 8, "dropout": dropout}}}
     recipe = runs.bind(make_recipe(values), corpus)
     seed_all(0)
@@ -67,8 +68,8 @@ def test_two_processes_equal_one(vector_corpus, tmp_path):
         cwd=script.parents[2], capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert_same_weights(alone.model.state_dict(), io.read_tensors(tmp_path / "weights.safetensors"), 1e-6)
-    rows = io.read_jsonl(tmp_path / "run" / "metrics.jsonl")
+    assert_same_weights(alone.model.state_dict(), io.read_tensors(tmp_path / "none" / "weights.safetensors"), 1e-6)
+    rows = io.read_jsonl(tmp_path / "none" / "run" / "metrics.jsonl")
     assert [r["epoch"] for r in rows] == [1, 2, 3]
 
 
@@ -214,3 +215,33 @@ def test_members_are_trained_apart_and_averaged(tmp_path):
     assert_same_weights(run_model(b).state_dict(), run_model(tmp_path / "1000").state_dict(), 0.0)
     two, one, other = (io.read_table(tmp_path / d / "predictions.parquet") for d in ("two", "0", "1000"))
     np.testing.assert_allclose(two["p:happy"], (one["p:happy"] + other["p:happy"]) / 2, atol=1e-6)
+
+
+def test_a_specialist_goes_on_from_the_first_member_and_has_a_say(tmp_path):
+    from affuse.cli.app import main
+    from affuse.training.run import open_run, run_model
+    from tests.conftest import make_vector_corpus
+
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    common = ["--corpus", str(corpus.path), "--quiet", "train.epochs=2"]
+    assert main(["train", "vectors", "train.specialists=1", "train.specialist_lr=0", "--out", str(tmp_path / "same"), *common]) == 0
+    _, _, ((first, second),) = open_run(tmp_path / "same")
+    assert_same_weights(run_model(first).state_dict(), run_model(second).state_dict(), 0.0)
+    assert main(["train", "vectors", "train.specialists=1", "--out", str(tmp_path / "two"), *common]) == 0
+    assert main(["train", "vectors", "--out", str(tmp_path / "one"), *common]) == 0
+    _, _, ((first, second),) = open_run(tmp_path / "two")
+    assert_same_weights(run_model(first).state_dict(), run_model(tmp_path / "one").state_dict(), 0.0)
+    weights, further = run_model(first).state_dict(), run_model(second).state_dict()
+    assert any(not torch.equal(weights[k], further[k]) for k in weights)
+    two, one = (io.read_table(tmp_path / d / "predictions.parquet") for d in ("two", "one"))
+    assert np.abs(two["p:happy"] - one["p:happy"]).max() > 1e-4
+
+
+def test_views_train_on_what_they_agree_on(tmp_path):
+    from affuse.cli.app import main
+    from tests.conftest import make_vector_corpus
+
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    options = ["train.epochs=2", "objectives.consistency.weight=0.5", "objectives.consistency.views=3", "split.group_by=source"]
+    assert main(["train", "dialogue-gated-gfpush", *options, "--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    assert all(np.isfinite(r["loss"]) for r in io.read_jsonl(tmp_path / "run" / "metrics.jsonl"))

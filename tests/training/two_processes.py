@@ -1,4 +1,4 @@
-"""Run under torchrun by test_loop.py: train on vectors in float64 and write the weights of the first process."""
+"""Run under torchrun: train on vectors in float64 with each balancer named, and write the weights of the first process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tests.training.test_loop import make_trainer
 if __name__ == "__main__":
     torch.set_num_threads(1)
     corpus, out = Corpus.open(sys.argv[1]), Path(sys.argv[2])
-    trainer = make_trainer(corpus, out / "run", accumulate=1)
-    trainer.run()
-    if trainer.rank == 0:
-        io.write_tensors(out / "weights.safetensors", trainer.model.state_dict())
+    for name in sys.argv[3:] or ["none"]:
+        trainer = make_trainer(corpus, out / name / "run", accumulate=1, balance=name)
+        trainer.run()
+        if trainer.rank == 0:
+            io.write_tensors(out / name / "weights.safetensors", trainer.model.state_dict())
     finish()

@@ -77,7 +77,8 @@ class Attached:
         with torch.no_grad():
             outputs = self._probe(features, torch.ones(len(target), len(features), dtype=torch.bool, device=target.device)).shape[1]
         self.balancer.setup(self.encoders, {s: h.shape[1] for s, h in features.items()}, outputs)
-        self.balancer.to(target.device)
+        some = next(iter(features.values()))
+        self.balancer.to(some.device, some.dtype)
         if own := [p for p in self.balancer.parameters() if p.requires_grad]:
             self.optimizer.add_param_group({"params": own})
         self._ready = True

@@ -97,8 +97,9 @@ class AugmentConfig:
 class TrainConfig:
     """The loop; `batch_size` is the whole effective batch: `accumulate` parts of it are run one after another.
 
-    `members` > 1 trains that many models with different seeds and averages their probabilities. `amp`: bfloat16
-    where it is safe; auto on a GPU only.
+    `members` > 1 trains that many models with different seeds and averages their probabilities. `specialists`: further models,
+    a second stage that starts from the first member and trains on with balanced sampling and class weights at
+    `specialist_lr` * optim.lr, so that rare classes have a say in the average. `amp`: bfloat16 where it is safe; auto on a GPU only.
     """
 
     epochs: int = 40
@@ -111,6 +112,8 @@ class TrainConfig:
     amp: typing.Literal["auto", "on", "off"] = "auto"
     keep: typing.Literal["best", "last"] = "best"
     members: int = 1
+    specialists: int = 0
+    specialist_lr: float = 0.3
     seed: int = 0
 
 

@@ -68,15 +68,13 @@ class DropEdge(nn.Module):
 
 
 def consistency(probabilities: Sequence[Tensor], temperature: float = 0.1, confidence: float = 0.0) -> Tensor:
-    """Scalar: how far S predictions [N, C] of the same nodes are from their sharpened mean p'.
+    """How far S predictions [N, C] of the same nodes are from their sharpened mean p', [N].
 
-    p'_c = p_c^(1/T) / sum p^(1/T) of the mean p, without gradient; mean over draws and over the nodes with max p >
-    confidence of sum_c (p' - p_s)^2 (GRAND+ takes confidence = 2 / C); 0 where no node is sure enough.
+    p'_c = p_c^(1/T) / sum p^(1/T) of the mean p, without gradient; mean over draws of sum_c (p' - p_s)^2, and 0 for nodes
+    with max p <= confidence (GRAND+ takes 2 / C, and the mean over the others).
     """
     p = torch.stack(list(probabilities))
     with torch.no_grad():
         average = p.mean(0)
         sharp = (average.clamp_min(torch.finfo(p.dtype).tiny).log() / temperature).softmax(-1)
-        sure = (average.amax(-1) > confidence).to(p.dtype)
-    apart = (p - sharp).square().sum(-1).mean(0)
-    return (apart * sure).sum() / sure.sum().clamp_min(1)
+    return (p - sharp).square().sum(-1).mean(0) * (average.amax(-1) > confidence)

@@ -11,7 +11,7 @@ from affuse.core.types import Batch, Output
 
 CARD = {
     "summary": "cross-entropy on hard or soft labels, with class weights and label smoothing",
-    "source": "common practice; effective-number weights: Cui et al., CVPR 2019",
+    "source": "common practice; effective-number weights: Cui et al., CVPR 2019; logit adjustment: Menon et al., ICLR 2021",
     "entry": "CrossEntropy",
     "tasks": ["classes"],
     "licence": "Apache-2.0",
@@ -24,10 +24,12 @@ class CrossEntropy(nn.Module):
     """l_i = -sum_c t_ic log softmax(z_i)_c, each item weighted by its class; `unimodal` asks for it per stream too.
 
     With `unimodal` > 0 the mean over the present streams' own losses is added with that factor
-    (uniform multi-loss training).
+    (uniform multi-loss training). `logit_adjustment` tau: the loss is that of z_c + tau log(share of class c in training), so
+    that z itself answers for balanced classes (1: exactly; a class that training lacks is left alone).
     """
 
     class_weight: Tensor
+    log_prior: Tensor
 
     def __init__(
         self,
@@ -37,14 +39,18 @@ class CrossEntropy(nn.Module):
         smoothing: float = 0.0,
         class_weights: ClassWeights = "none",
         unimodal: float = 0.0,
+        logit_adjustment: float = 0.0,
     ) -> None:
         super().__init__()
         self.task, self.smoothing, self.kind, self.unimodal = task, smoothing, class_weights, unimodal
+        self.logit_adjustment = logit_adjustment
         self.register_buffer("class_weight", torch.ones(classes))
+        self.register_buffer("log_prior", torch.zeros(classes), persistent=False)
 
     def fit(self, labels: Tensor) -> None:
-        """Set the class weights from training labels [N] int64 (mean weight over the items is 1)."""
+        """Set the class weights (mean over the items 1) and shares from training labels [N] int64."""
         count = torch.bincount(labels, minlength=len(self.class_weight)).double()
+        self.log_prior.copy_(torch.where(count > 0, (count / count.sum()).log(), 0.0))
         self.class_weight.copy_(class_weights(count, self.kind))
 
     def weights(self, batch: Batch) -> Tensor:
@@ -55,12 +61,15 @@ class CrossEntropy(nn.Module):
     def forward(self, output: Output, batch: Batch) -> Tensor:
         """Loss of every item, [N]."""
         target = soft_targets(batch.target[self.task], len(self.class_weight), self.smoothing)
-        loss = self.item_loss(output.logits[self.task], target)
+        loss = self.item_loss(self._adjusted(output.logits[self.task]), target)
         if self.unimodal > 0 and output.unimodal:
-            each = [self.item_loss(logits[self.task], target) for logits in output.unimodal.values()]
+            each = [self.item_loss(self._adjusted(logits[self.task]), target) for logits in output.unimodal.values()]
             present = batch.present.to(loss.dtype)
             loss = loss + self.unimodal * (torch.stack(each, 1) * present).sum(1) / present.sum(1).clamp_min(1)
         return loss
+
+    def _adjusted(self, logits: Tensor) -> Tensor:
+        return logits + self.logit_adjustment * self.log_prior if self.logit_adjustment else logits
 
     def item_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy of logits [N, C] against soft targets [N, C], [N]."""

@@ -27,8 +27,11 @@ class Focal(CrossEntropy):
         smoothing: float = 0.0,
         class_weights: ClassWeights = "none",
         unimodal: float = 0.0,
+        logit_adjustment: float = 0.0,
     ) -> None:
-        super().__init__(classes, task=task, smoothing=smoothing, class_weights=class_weights, unimodal=unimodal)
+        super().__init__(
+            classes, task=task, smoothing=smoothing, class_weights=class_weights, unimodal=unimodal, logit_adjustment=logit_adjustment
+        )
         self.gamma = gamma
 
     def item_loss(self, logits: Tensor, target: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def make_balancer(recipe: Recipe, train: Dataset, model: Model) -> Balancer:
     dims = {s: int(encoder.dim) for s, encoder in model.encoders.items()}  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         balancer.setup(dict(model.encoders), dims, len(train.spaces[_task(recipe)]))
-    return balancer
+    return balancer.to(next(model.parameters()).dtype)
 
 
 def _task(recipe: Recipe) -> str:
@@ -59,13 +59,16 @@ def make_step(
     def fuse(features: Features, present: Tensor) -> Output:
         return model.fuse(replace(encoded, pooled=features, present=present), batch)
 
+    views = max(getattr(objective, "views", 1) for objective in objectives.values())
+
     def run(features: Features, present: Tensor) -> tuple[Tensor, Tensor]:
-        output = fuse(features, present)
+        outputs = [fuse(features, present) for _ in range(views)]
         terms = [
             recipe.objectives[n]["weight"] * (objective(output, batch) * objective.weights(batch)).sum() / weight[n]  # type: ignore[operator]
+            for output in (replace(o, aux={**o.aux, "views": outputs}) for o in outputs)
             for n, objective in objectives.items()
         ]
-        return torch.stack(terms).sum(), output.logits[task]
+        return torch.stack(terms).sum() / views, torch.stack([o.logits[task] for o in outputs]).mean(0)
 
     def probe(features: Features, present: Tensor) -> Tensor:
         training = model.training

@@ -134,7 +134,8 @@ def train(
 def model_folders(out: Path, recipe: Recipe, fold: int | None) -> list[Path]:
     """Where the models of a fold are: the fold's folder, or one folder per member in it."""
     folder = out if fold is None else out / f"fold{fold}"
-    return [folder] if recipe.train.members == 1 else [folder / f"member{m}" for m in range(recipe.train.members)]
+    count = recipe.train.members + recipe.train.specialists
+    return [folder] if count == 1 else [folder / f"member{m}" for m in range(count)]
 
 
 def _sum_up(out: Path, recipe: Recipe, folds: int | None) -> None:
@@ -142,7 +143,8 @@ def _sum_up(out: Path, recipe: Recipe, folds: int | None) -> None:
     folders = [f for k in (range(folds) if folds else [None]) for f in model_folders(out, recipe, k)]
     parts = [io.read_json(f / "run.json") for f in folders]
     total = {"train_seconds": round(sum(p["train_seconds"] for p in parts), 1), "complete": True}
-    _write_run(out, total | {"parameters": parts[0]["parameters"] * recipe.train.members, "n": parts[0]["n"] if not folds else None})
+    models = recipe.train.members + recipe.train.specialists
+    _write_run(out, total | {"parameters": parts[0]["parameters"] * models, "n": parts[0]["n"] if not folds else None})
 
 
 def _describe_run(
@@ -220,6 +222,8 @@ def _train_model(
 ) -> None:
     """Train, and write model.safetensors, model.json, split.parquet, run.json."""
     recipe = replace(recipe, train=replace(recipe.train, seed=recipe.train.seed + 1000 * member))
+    specialist = member >= recipe.train.members
+    recipe = specialised(recipe) if specialist else recipe
     seed_all(recipe.train.seed)
     spaces = spaces_of(recipe, corpus)
     train_set, refined = training_set(corpus, recipe, spaces, split == "train")
@@ -230,6 +234,8 @@ def _train_model(
             start_encoder(model, name, open_run(Path(stream.init))[2][0][0])
         if stream.frozen:
             model.freeze(name)
+    if specialist:
+        model.load_state_dict(io.read_tensors(folder.with_name("member0") / "model.safetensors"))
     seen = {"fold": info["fold"], "member": member}
     trainer = Trainer(model, train_set, valid_set, recipe, folder, device, lambda row: report({**row, **seen}))
     progress = trainer.run()
@@ -257,6 +263,18 @@ def _train_model(
     )
     io.write_tensors(folder / "model.safetensors", model.state_dict())
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def specialised(recipe: Recipe) -> Recipe:
+    """The recipe of the second stage: rare classes drawn as often as others, at a lower rate.
+
+    Whole conversations can only lean that way, so that there the loss is weighted by rarity too.
+    """
+    weights = {"class_weights": "balanced" if recipe.context else "none"}
+    balanced = {n: o | (weights if "class_weights" in o else {}) for n, o in recipe.objectives.items()}
+    train = replace(recipe.train, sampling="balanced")
+    optim = replace(recipe.optim, lr=recipe.optim.lr * recipe.train.specialist_lr)
+    return replace(recipe, objectives=balanced, train=train, optim=optim)
 
 
 def _majority(train_set: Dataset, task: str) -> int | list[float]:

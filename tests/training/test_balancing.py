@@ -1,0 +1,88 @@
+"""Every registered balancer in affuse's own trainer: accumulation, resuming and processes change nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from affuse.core import io, registry
+from affuse.core.config import make_recipe
+from affuse.core.errors import BadConfig
+from tests.training.test_loop import RECIPE, assert_same_weights, make_trainer
+
+CARDS = registry.cards("balancers")
+NAMES = list(CARDS)
+SURE = [n for n, card in CARDS.items() if not card.get("random")]  # nothing drawn by chance
+
+
+@pytest.mark.parametrize("name", SURE)
+def test_accumulation_equals_the_single_big_batch(vector_corpus, tmp_path, name):
+    whole = make_trainer(vector_corpus, tmp_path / "whole", balance=name)
+    parts = make_trainer(vector_corpus, tmp_path / "parts", balance=name, accumulate=3)
+    whole.run()
+    parts.run()
+    assert_same_weights(whole.model.state_dict(), parts.model.state_dict(), 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_interrupted_run_goes_on_exactly(vector_corpus, tmp_path, name):
+    whole = make_trainer(vector_corpus, tmp_path / "whole", epochs=4, balance=name, keep="last")
+    whole.run()
+    part = make_trainer(vector_corpus, tmp_path / "part", epochs=4, balance=name, keep="last")
+    part.config.epochs = 2
+    part.run()
+    rest = make_trainer(vector_corpus, tmp_path / "part", epochs=4, balance=name, keep="last")
+    rest.run()
+    assert_same_weights(whole.model.state_dict(), rest.model.state_dict(), 0.0)
+    traces = [[row.get("balance") for row in io.read_jsonl(tmp_path / d / "metrics.jsonl")] for d in ("whole", "part")]
+    assert traces[0] == traces[1]
+
+
+def test_two_processes_equal_one(vector_corpus, tmp_path):
+    for name in SURE:
+        make_trainer(vector_corpus, tmp_path / "alone" / name, balance=name).run()
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    done = subprocess.run(
+        [*command, "-m", "tests.training.two_processes", str(vector_corpus.path), str(tmp_path), *SURE],
+        cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name in SURE:
+        trainer = make_trainer(vector_corpus, tmp_path / "alone" / name, balance=name)
+        trainer.run()  # complete: only the kept weights are loaded
+        assert_same_weights(trainer.model.state_dict(), io.read_tensors(tmp_path / name / "weights.safetensors"), 1e-5)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_multipliers_of_one_reproduce_plain_training_bit_for_bit(vector_corpus, tmp_path, optimizer):
+    recipe = {"name": "ogm", "alpha": 0.0}
+    for apply in ("grad", "lr"):
+        weights = []
+        for balance in ("none", {**recipe, "apply": apply}):
+            trainer = make_trainer(vector_corpus, tmp_path / f"{apply}{len(weights)}", balance=balance, dropout=0.3)
+            trainer.run()
+            weights.append(trainer.model.state_dict())
+        assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values(), strict=True))
+
+
+def test_the_trace_stands_in_the_metrics(vector_corpus, tmp_path):
+    make_trainer(vector_corpus, tmp_path, balance="ogm").run()
+    row = io.read_jsonl(tmp_path / "metrics.jsonl")[-1]["balance"]
+    assert {f"{what}.{m}_vec" for what in ("k", "score") for m in ("audio", "text", "vision")} <= set(row)
+
+
+def test_a_single_stream_cannot_be_balanced(vector_corpus, tmp_path):
+    from affuse.training import run as runs
+
+    recipe = runs.bind(make_recipe({**RECIPE, "balance": "ogm"}), vector_corpus, only=["audio"])
+    with pytest.raises(BadConfig, match="one stream"):
+        runs.train(recipe, "x", vector_corpus, tmp_path / "run")
+
+
+def test_an_unknown_balancer_names_the_closest():
+    with pytest.raises(Exception, match="ogm"):
+        make_recipe({**RECIPE, "balance": "ogmm"})
