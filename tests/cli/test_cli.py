@@ -203,7 +203,7 @@ def test_ctrl_c_in_extract_and_in_train_keeps_what_is_complete(demo_run, tmp_pat
     assert len(FeatureStore(corpus / "features" / "waveform")) == 18
 
     step = Trainer._step
-    monkeypatch.setattr(Trainer, "_step", lambda self, rows: (_ for _ in ()).throw(KeyboardInterrupt) if self.progress.epoch == 1 else step(self, rows))
+    monkeypatch.setattr(Trainer, "_step", lambda self, rows, turn=0: (_ for _ in ()).throw(KeyboardInterrupt) if self.progress.epoch == 1 else step(self, rows, turn))
     common = ["train", "demo", "train.epochs=2", "--corpus", corpus, "--out", tmp_path / "run", "--quiet"]
     assert run(*common) == 130
     assert "run the same command again" in capsys.readouterr().err

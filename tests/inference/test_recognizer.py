@@ -12,7 +12,7 @@ from tests.conftest import make_vector_corpus
 import affuse
 from affuse.cli.app import main
 from affuse.core.errors import BadConfig, BadMedia, BadRun, MissingFile
-from affuse.inference.recognizer import blocks, overlap_add, windows
+from affuse.inference.stretches import blocks, overlap_add, windows
 from affuse.inference.timeline import UNKNOWN, ModalityView, Segment
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from tests.inference.timelines import LABELS, conversation, failed, hostile, unknown
 
-from affuse.inference.timeline import ModalityView, Segment, Timeline
+from affuse.inference.timeline import Context, ModalityView, Segment, Timeline
 from affuse.media.write import write_clip
 from affuse.reporting.style import DARK, EMOTIONS, LIGHT, contrast, emotion_colours
 from affuse.reporting.timeline_page import timeline_page
@@ -174,6 +175,26 @@ def test_an_absent_modality_stays_absent_beside_its_neighbour():
     found = slots(Timeline("t.mp4", 2 * cut, "run", ("a",), rows))
     assert found.modalities["vision"].known.tolist() == [True, False]
     assert 'class="cover"' in timeline_page(Timeline("t.mp4", 2 * cut, "run", ("a",), rows))
+
+
+def test_what_an_answer_rested_on_is_shown_where_it_is_known_and_only_there():
+    timeline = conversation()
+    plain = timeline_page(timeline)
+    assert 'class="lane rests"' not in plain and 'class="readout why"' not in plain
+    rested = [replace(timeline.segments[0], context=[Context(3, 0.25), Context(1, 0.0123)]), *timeline.segments[1:]]
+    page = timeline_page(replace(timeline, segments=rested))
+    assert 'class="lane rests"' in page and 'class="readout why"' in page
+    found = parse(page)
+    assert json.loads(found.scripts[0])["segments"][0]["c"] == [[3, 250], [1, 12]]
+    assert all("c" not in s for s in json.loads(found.scripts[0])["segments"][1:])
+    assert page.count("<tr>") - page.count("<thead>") == len(timeline)  # the script counts on a row per segment, in order
+    assert page.index("Transcript") < page.index('id="data"')  # and on their being there
+
+
+def test_two_speakers_have_a_lane_each():
+    page = timeline_page(conversation())
+    assert "<bdi>Ann</bdi>" in page and "<bdi>Bo</bdi>" in page
+    assert page.count("speaks ") >= 4
 
 
 @pytest.mark.parametrize("count", [1, 3, 25])

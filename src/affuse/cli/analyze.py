@@ -27,6 +27,8 @@ def run(
     transcript: Path | None = None,
     every: float | None = None,
     expert: Annotated[list[str] | None, Parameter(negative="")] = None,
+    causal: Annotated[bool, Parameter(negative="")] = False,
+    context: Annotated[bool, Parameter(negative="")] = False,
     format: Annotated[Format, Parameter(help=", ".join(get_args(Format)))] = "table",
     out: Path | None = None,
     workers: int = 1,
@@ -47,6 +49,11 @@ def run(
     expert
         MODALITY=MODEL (audio, vision, text): a classifier of the Hugging Face hub, or a folder, in place of the shipped
         model's own expert; MODEL@0.7 says how reliable it is. Repeatable, one per modality.
+    causal
+        Answer every stretch from what came before its end only, as live; for a model of conversations trained with
+        context mode=causal, or one without context.
+    context
+        Say on which other utterances each answer of a model of conversations rested (html, json).
     out
         Folder for one file per clip; the same command again goes on where it stopped. html, png, elan, textgrid and
         webvtt are files only (default: the working folder).
@@ -71,11 +78,15 @@ def run(
     chosen = choose_device(device, threads)
     experts = _experts(expert or [])
     recognizer = load(model, chosen, experts)
-    job = Job(model, None if transcript is None else str(transcript), every, chosen, experts)
+    if causal:
+        recognizer.live()  # refused here, once, and not for every clip
+    job = Job(model, None if transcript is None else str(transcript), every, chosen, experts, causal, context)
     folder = out if out is not None else Path() if format in FILES_ONLY else None
     places = {} if folder is None else _places(found, folder, SUFFIXES[format])
     if out is not None:
-        found = _left(out, places, {"model": model, "every": every, "format": format} | ({"experts": experts} if experts else {}), quiet)
+        extra = {"experts": experts, "causal": causal, "context": context}
+        settings = {"model": model, "every": every, "format": format} | {k: v for k, v in extra.items() if v}
+        found = _left(out, places, settings, quiet)
     failures: dict[str, dict[str, Any]] = {}
     with progress(quiet or len(found) < 2) as bar:
         task = bar.add_task("clips", total=len(found))

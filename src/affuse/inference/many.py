@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from affuse.core.errors import AffuseError
 from affuse.inference.timeline import Timeline
@@ -32,6 +32,13 @@ class Job:
     every: float | None = None
     device: str = "cpu"
     experts: Mapping[str, str] = field(default_factory=dict)
+    causal: bool = False
+    context: bool = False
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The options of `Recognizer.__call__`."""
+        return {"transcript": self.transcript, "every": self.every, "causal": self.causal, "context": self.context}
 
 
 def find_clips(patterns: Sequence[str]) -> list[str]:
@@ -51,10 +58,10 @@ def find_clips(patterns: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def analyze_one(recognizer: Recognizer, clip: str, transcript: str | None = None, every: float | None = None) -> Timeline:
-    """The Timeline of a clip; a typed error becomes part of the answer, so that other clips go on."""
+def analyze_one(recognizer: Recognizer, clip: str, **asked: Any) -> Timeline:
+    """The Timeline of a clip, `asked` as of `Recognizer.__call__`; a typed error becomes part of the answer, so that other clips go on."""
     try:
-        return recognizer(clip, transcript, every)
+        return recognizer(clip, **asked)
     except AffuseError as error:
         return Timeline(clip, 0.0, recognizer.name, recognizer.labels, error=error.to_dict())
 
@@ -63,7 +70,7 @@ def analyze_many(recognizer: Recognizer, job: Job, clips: Sequence[str], workers
     """The Timelines of the clips: in order by one process, as they come by several (each loads the model anew)."""
     if workers <= 1 or len(clips) < 2:
         for clip in clips:
-            yield analyze_one(recognizer, clip, job.transcript, job.every)
+            yield analyze_one(recognizer, clip, **job.asked)
         return
     context = get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(clips)), context, initializer=_start, initargs=(job,)) as pool:
@@ -91,4 +98,4 @@ def _start(job: Job) -> None:
 def _work(clip: str) -> Timeline:
     assert _worker is not None
     recognizer, job = _worker
-    return analyze_one(recognizer, clip, job.transcript, job.every)
+    return analyze_one(recognizer, clip, **job.asked)

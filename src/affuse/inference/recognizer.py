@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ from affuse.core import io
 from affuse.core.config import PRETRAINED
 from affuse.core.errors import AffuseError, BadConfig, BadMedia, BadRun, MissingDependency, MissingFile, UnknownName
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
-from affuse.evaluation.predict import predict_subsets
 from affuse.features.align import How, at_rate
 from affuse.features.collate import collate
 from affuse.features.extract import checked, make_extractor
 from affuse.features.face_crops import FaceCrops
+from affuse.inference.answers import Live, answer, hear, join
 from affuse.inference.experts import notes, with_experts
+from affuse.inference.influence import rested
 from affuse.inference.people import Block, People
+from affuse.inference.stretches import blocks, overlap_add, tiles, windows
 from affuse.inference.timeline import ModalityView, Segment, Timeline
 from affuse.inference.words import is_english
 from affuse.media.clip import Clip
@@ -31,7 +33,6 @@ from affuse.media.subtitles import Caption, find_captions
 from affuse.models.model import Model, load_model
 from affuse.training.run import open_run, run_model
 
-BLOCK_SECONDS = 20.0
 VOICE_SECONDS = 0.25  # of voice in a stretch, below which nobody speaks there
 LACKING = {"audio": "no sound", "vision": "no face", "text": "no words"}
 
@@ -74,11 +75,29 @@ class Recognizer:
         """The modalities of the model, in affuse's order."""
         return [m for m in MODALITIES if m in set(self.models[0].modality.values())]
 
-    def __call__(self, clip: str | Path, transcript: str | Path | None = None, every: float | None = None) -> Timeline:
+    @property
+    def conversational(self) -> bool:
+        """Whether what is said before or after has a part in an answer."""
+        return any(model.conversational for model in self.models)
+
+    def live(self) -> Live:
+        """What answers a conversation as it goes on. Raises BadConfig where a model looks ahead."""
+        return Live(self.models, self.modalities)
+
+    def __call__(
+        self,
+        clip: str | Path,
+        transcript: str | Path | None = None,
+        every: float | None = None,
+        causal: bool = False,
+        context: bool = False,
+    ) -> Timeline:
         """Analyse a clip in the stretches of its subtitles, else of its speech, else in overlapping windows.
 
-        `every`: a row every so many seconds, from windows, whatever is said. Raises MissingFile or BadMedia for what
-        cannot be read.
+        `every`: a row every so many seconds, from windows, whatever is said. `causal`: each answer from what came before
+        the end of its stretch only. `context`: on which others the answers of a model of conversations rested. Windows
+        do not overlap under either. Raises MissingFile or BadMedia for what cannot be read, BadConfig for `causal` with
+        a model that looks ahead.
         """
         path = Path(clip)
         info = probe(path)
@@ -89,11 +108,14 @@ class Recognizer:
         notes = [*self.notes, *(f"{s}: {e.message}; {e.remedy}" for s, e in self.unusable.items())]
         if words.dropped or words.changed:
             notes.append(f"{words.source}: {words.dropped} captions dropped and {words.changed} changed for their times")
-        pieces, step = self._pieces(info.duration, words.captions, speech, every)
+        if causal:
+            notes.append("answered causally: each segment from what came before its end")
+        if context and not self.conversational:
+            notes.append(f"{self.name} answers each segment by itself, so no answer rested on others")
+        alone = causal or (context and self.conversational)
+        pieces, step = self._pieces(info.duration, words.captions, speech, every, alone)
         found = _Look(self, path, info, voice)
-        # a context hears the whole conversation, so that all of it is answered together
-        together = [pieces] if any(m.conversational for m in self.models) else blocks(pieces)
-        segments = [s for block in together for s in found.segments(block)]
+        segments = self._answered(found, pieces, causal, context)
         if step:
             segments = [self.settled(s) for s in overlap_add(segments, step, info.duration)]
         faces = found.people.faces() if found.people else []
@@ -101,17 +123,56 @@ class Recognizer:
             os.fspath(clip), info.duration, self.name, self.labels, segments, faces, speech if info.audio else None, notes
         )
 
+    def _answered(self, look: _Look, pieces: list[Caption], causal: bool, context: bool) -> list[Segment]:
+        """The answers, block by block; where a context hears the whole conversation, of all blocks together."""
+        live = self.live() if causal else None
+        # read by itself, a stretch tells a causal model the same now and afterwards
+        alone = causal or (self.conversational and all(model.causal for model in self.models))
+        found, kept = [], []
+        for block in blocks(pieces, alone=alone):
+            batch, segments = look.read(block)
+            heard = hear(self.models, batch, self.device)
+            if live is not None:
+                segments = self._told(segments, live.push(heard))
+            elif not self.conversational:
+                segments = self._told(segments, answer(self.models, heard, self.modalities))
+            found += segments
+            if self.conversational and (context or live is None):
+                kept.append(heard)
+        if not kept:
+            return found
+        whole = join(kept)
+        if live is None:
+            found = self._told(found, answer(self.models, whole, self.modalities))
+        return rested(found, self.models, whole) if context else found
+
+    def _told(self, segments: Sequence[Segment], means: Sequence[np.ndarray]) -> list[Segment]:
+        """The segments with their answers: probabilities [N, C] of all modalities together, then of each alone."""
+        together, *alone = means
+        found = []
+        for i, s in enumerate(segments):
+            views = {
+                m: replace(view, probabilities=self.named(mean[i])) if view.present else view
+                for (m, view), mean in zip(s.modalities.items(), alone, strict=True)
+            }
+            answered = replace(s, probabilities=self.named(together[i]), modalities=views)
+            found.append(s if s.reason is not None else self.settled(answered))
+        return found
+
     def _pieces(
-        self, duration: float, captions: list[Caption], speech: list[tuple[float, float]], every: float | None
+        self, duration: float, captions: list[Caption], speech: list[tuple[float, float]], every: float | None, alone: bool
     ) -> tuple[list[Caption], float]:
         """What is answered for, and the step of overlapping windows (0: stretches that stand for themselves)."""
         if every is None and captions:
             return captions, 0.0
         if every is None and speech:
             return [Caption(a, b, "") for a, b in speech], 0.0
-        step = every or self.seconds / 2
-        spans = windows(duration, max(self.seconds, step), step)
-        return [Caption(a, b, " ".join(c.text for c in captions if a <= (c.start + c.end) / 2 < b)) for a, b in spans], step
+        step = every or (self.seconds if alone else self.seconds / 2)
+        spans = tiles(duration, step) if alone else windows(duration, max(self.seconds, step), step)
+        # words belong where most of them are said; live, only once they are
+        said = [(min(c.end, duration) if alone else (c.start + c.end) / 2, c.text) for c in captions]
+        pieces = [Caption(a, b, " ".join(text for t, text in said if a < t <= b)) for a, b in spans]
+        return pieces, 0.0 if alone else step
 
     def settled(self, s: Segment) -> Segment:
         """The segment with its label, or without one where none is probable enough."""
@@ -136,8 +197,8 @@ class _Look:
         crops = next((c for e in recognizer.extractors.values() if (c := crops_of(e)) is not None), None)
         self.people = People(crops, voice) if crops is not None and info.video else None
 
-    def segments(self, block: Sequence[Caption]) -> list[Segment]:
-        """The answers for one block of neighbouring stretches."""
+    def read(self, block: Sequence[Caption]) -> tuple[Batch, list[Segment]]:
+        """A block of neighbouring stretches, as the models take them and as segments that are not answered yet."""
         spans = [(c.start, min(c.end, self.info.duration)) for c in block]
         seen = self.people.follow(self.path, max(b for _, b in spans)) if self.people else None
         reasons: list[dict[str, str]] = [dict(LACKING) for _ in block]
@@ -147,19 +208,11 @@ class _Look:
         n = len(block)
         rows: dict[str, list[Any]] = {"conversation": [str(self.path)] * n, "position": [a for a, _ in spans], "speaker": who}
         batch = collate(self.specs, features, rows)
-        means = self._answers(batch)
-        return [
-            self._segment(i, caption, span, seen, batch, features, means, reasons[i])
-            for i, (caption, span) in enumerate(zip(block, spans, strict=True))
+        views = [self._views(batch.present[i], features, i) for i in range(n)]
+        return batch, [
+            Segment(*span, speaker or None, None, {}, view, caption.text or None, self._lacking(view, reason))
+            for caption, span, speaker, view, reason in zip(block, spans, who, views, reasons, strict=True)
         ]
-
-    def _answers(self, batch: Batch) -> list[np.ndarray]:
-        """Mean probabilities [N, C] over the models: of all modalities together, then of each alone."""
-        r = self.recognizer
-        subsets = [tuple(r.modalities), *[(m,) for m in r.modalities]]
-        task = next(iter(r.models[0].spaces))
-        answers = [predict_subsets(model, _One(batch), r.device, list(subsets)) for model in r.models]
-        return [np.mean([a[i][task] for a in answers], axis=0) for i in range(len(subsets))]
 
     def _features(
         self,
@@ -215,42 +268,17 @@ class _Look:
             return False
         return True
 
-    def _segment(
-        self,
-        i: int,
-        caption: Caption,
-        span: tuple[float, float],
-        seen: Block | None,
-        batch: Batch,
-        features: dict[str, list[Feature]],
-        means: list[np.ndarray],
-        reason: dict[str, str],
-    ) -> Segment:
-        r = self.recognizer
-        present = {m: any(bool(batch.present[i, k]) for k, s in enumerate(self.specs) if s.modality == m) for m in r.modalities}
-        views = {
-            m: ModalityView(present[m], self._coverage(m, features, i), r.named(mean[i]) if present[m] else {})
-            for m, mean in zip(r.modalities, means[1:], strict=True)
-        }
-        face = seen.speaker(*span) if seen else None
-        speaker = caption.speaker or (None if face is None else f"face {face + 1}")
-        text = caption.text or None
-        if not any(present.values()):
-            return Segment(*span, speaker, None, {}, views, text, ", ".join(reason[m] for m in r.modalities))
-        return r.settled(Segment(*span, speaker, None, r.named(means[0][i]), views, text))
+    def _views(self, present: torch.Tensor, features: dict[str, list[Feature]], i: int) -> dict[str, ModalityView]:
+        """What there is of each modality in stretch i; present [S]."""
+        found = {}
+        for m in self.recognizer.modalities:
+            own = [(bool(present[k]), features[s.name][i].coverage) for k, s in enumerate(self.specs) if s.modality == m]
+            found[m] = ModalityView(any(there for there, _ in own), max(coverage for _, coverage in own), {})
+        return found
 
-    def _coverage(self, modality: str, features: dict[str, list[Feature]], i: int) -> float:
-        return max(features[s.name][i].coverage for s in self.specs if s.modality == modality)
-
-
-@dataclass
-class _One:
-    """A dataset of a single ready Batch."""
-
-    batch: Batch
-
-    def parts(self, size: int, whole: bool) -> Iterator[tuple[np.ndarray, Batch]]:
-        yield np.arange(len(self.batch)), self.batch
+    def _lacking(self, views: Mapping[str, ModalityView], reason: Mapping[str, str]) -> str | None:
+        """Why a stretch has no answer; None where it has one."""
+        return None if any(v.present for v in views.values()) else ", ".join(reason[m] for m in views)
 
 
 def crops_of(extractor: Any) -> FaceCrops | None:
@@ -313,53 +341,3 @@ def _extractors(
     if not found:
         raise next(iter(lacking.values()))
     return found, lacking
-
-
-def windows(duration: float, seconds: float, step: float) -> list[tuple[float, float]]:
-    """Stretches of `seconds` every `step` seconds that cover [0, duration]; the last ends there."""
-    starts = np.arange(max(1, int(np.ceil((duration - seconds) / step - 1e-6)) + 1)) * step
-    return [(float(a), float(min(a + seconds, duration))) for a in starts]
-
-
-def overlap_add(segments: Sequence[Segment], step: float, duration: float) -> list[Segment]:
-    """One segment per `step` seconds: the mean answer of the windows over it, of each modality by its coverage too.
-
-    Labels are left open. A window without an answer counts for nothing; a rest shorter than half a step joins the
-    one before.
-    """
-    count = max(1, int(duration / step + 0.5))
-    edges = [k * step for k in range(count)] + [duration]
-    found = []
-    for a, b in zip(edges, edges[1:], strict=False):
-        over = [s for s in segments if s.start < b - 1e-6 and s.end > a + 1e-6]
-        near = min(over, key=lambda s: abs(s.start + s.end - a - b))
-        views = {m: _mean_view([s.modalities[m] for s in over]) for m in near.modalities}
-        answers = [s.probabilities for s in over if s.probabilities]
-        found.append(
-            replace(
-                near, start=a, end=b, label=None, probabilities=_mean(answers), modalities=views,
-                reason=near.reason if not answers else None,
-            )
-        )  # fmt: skip
-    return found
-
-
-def _mean_view(views: Sequence[ModalityView]) -> ModalityView:
-    answers = [v.probabilities for v in views if v.present]
-    return ModalityView(bool(answers), float(np.mean([v.coverage for v in views])), _mean(answers))
-
-
-def _mean(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {k: float(np.mean([a[k] for a in answers])) for k in answers[0]} if answers else {}
-
-
-def blocks(pieces: Sequence[Caption], seconds: float = BLOCK_SECONDS) -> Iterator[list[Caption]]:
-    """Neighbouring stretches together while they span at most `seconds`: what is decoded at a time."""
-    block: list[Caption] = []
-    for piece in pieces:
-        if block and max(piece.end, *(c.end for c in block)) - block[0].start > seconds:
-            yield block
-            block = []
-        block.append(piece)
-    if block:
-        yield block

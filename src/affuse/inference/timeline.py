@@ -24,8 +24,19 @@ class ModalityView:
 
 
 @dataclass(frozen=True)
+class Context:
+    """Another segment (its index) that an answer rested on; influence 0..1: how far the answer moves without it."""
+
+    segment: int
+    influence: float
+
+
+@dataclass(frozen=True)
 class Segment:
-    """One stretch of a clip, seconds; `label` is None where nothing was usable and `reason` says why."""
+    """One stretch of a clip, seconds; `label` is None where nothing was usable and `reason` says why.
+
+    `context`: the others that the answer rested on, the strongest first, where that was asked.
+    """
 
     start: float
     end: float
@@ -35,6 +46,7 @@ class Segment:
     modalities: dict[str, ModalityView]
     text: str | None = None
     reason: str | None = None
+    context: list[Context] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from affuse.core.errors import BadConfig
-from affuse.core.types import Batch, Output
+from affuse.core.types import Batch, Encoded, Output
 from affuse.layers.conversation import conversations
 from affuse.models.model import FUSED, Model
 
@@ -38,7 +38,11 @@ class Stream:
     @torch.inference_mode()
     def push(self, batch: Batch, speaker: str = "") -> Output:
         """The Output for the next utterance, a Batch of one."""
-        encoded = self.model.encode(batch)
+        return self.step(self.model.encode(batch), speaker)
+
+    @torch.inference_mode()
+    def step(self, encoded: Encoded, speaker: str = "") -> Output:
+        """The same for an utterance that the encoders are through with."""
         n = len(self.model.before)
         x = {s: v * encoded.present[:, i, None] for i, (s, v) in enumerate(encoded.pooled.items())}
         for k, part in enumerate(self.model.before):

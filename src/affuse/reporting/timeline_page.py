@@ -40,7 +40,7 @@ def timeline_page(timeline: Timeline, clip: Path | None = None) -> str:
     if timeline.error is not None:
         body = _failed(timeline.error)
     else:
-        body = _hero(timeline) + _times(timeline, clip) + _rows(timeline)
+        body = _hero(timeline) + _times(timeline, clip) + _rows(timeline) + _script(timeline)
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_digest(SCRIPT)}'"
     palette = colours(emotion_colours(timeline.labels))
     page = (
@@ -124,8 +124,9 @@ def _times(timeline: Timeline, clip: Path | None) -> str:
         return ""
     found, wide, total = slots(timeline), tracks.width(timeline), length(timeline)
     pictures, sound, problem = _clip(timeline, clip, wide)
+    rested = tracks.lane("rested on", "", "", style="rests") if _rests(timeline) else ""
     groups = [
-        ("", tracks.axis(total, wide) + tracks.emotion(found, timeline.labels, wide)),
+        ("", tracks.axis(total, wide) + tracks.emotion(found, timeline.labels, wide) + rested),
         ("Probability of each emotion", tracks.probabilities(found, timeline.labels, shares(timeline))),
         ("The clip", pictures + sound + tracks.speech(timeline)),
         ("Each modality alone", tracks.alone(found)),
@@ -140,18 +141,28 @@ def _times(timeline: Timeline, clip: Path | None) -> str:
         f'{tracks.axis(total, wide)}<div class="cursor" hidden></div></div></div>'
     )
     hint = '<p class="muted">Point at the timeline, tap it, or focus it and use the arrow keys, to read the numbers.</p>'
-    data = f'<script type="application/json" id="data">{_data(timeline, total)}</script><script>{SCRIPT}</script>'
     note = f'<p class="warn">{escape(problem)}</p>' if problem else ""
     top = f'<div class="overview {fits}">{overview}</div>' if fits != "fits" else ""
     numbers = f'<div class="readout" aria-live="polite" hidden>{hint}</div>'
     box = f'{note}<div class="box times">{top}{plot}{LEGEND}{numbers}</div>'
-    return section("Over time", "", f"{box}{data}")
+    return section("Over time", "", box)
 
 
 LEGEND = (
     '<p class="legend"><span><i class="full"></i>a modality: the more probable, the more solid</span><span><i class="half"></i>its height: '
     'share of the time it was usable</span><span><i class="none"></i>not enough to tell</span>'
     "<span>empty: no segment there</span></p>"
+)
+
+
+def _rests(timeline: Timeline) -> bool:
+    """Whether any answer is known to rest on other segments."""
+    return any(s.context for s in timeline.segments)
+
+
+RESTED = (
+    '<div class="readout why" aria-live="polite"><p class="muted">Point at a segment, tap it, or focus one and use the '
+    "arrow keys, to see on which others its answer rested: how far its probabilities move without each of them.</p></div>"
 )
 
 
@@ -169,8 +180,15 @@ def _clip(timeline: Timeline, clip: Path | None, wide: int) -> tuple[str, str, s
     return tracks.thumbnails(found, length(timeline)), outline, ""
 
 
+def _script(timeline: Timeline) -> str:
+    """What answers the pointer and the keys; last, so that all it works on is there."""
+    if not timeline.segments:
+        return ""
+    return f'<script type="application/json" id="data">{_data(timeline, length(timeline))}</script><script>{SCRIPT}</script>'
+
+
 def _data(timeline: Timeline, total: float) -> str:
-    """What the script shows: per segment times (s), label index, shares in thousandths; safe inside <script>."""
+    """What the script shows: per segment times (s), label index, shares and influences in thousandths; safe in <script>."""
     labels = list(timeline.labels)
 
     def view(v: ModalityView) -> list[int]:
@@ -184,7 +202,8 @@ def _data(timeline: Timeline, total: float) -> str:
         found["p"] = [round(1000 * s.probabilities.get(label, 0.0)) for label in labels]
         found["m"] = {m: view(v) for m, v in s.modalities.items()}
         quoted = None if s.text is None else s.text if len(s.text) <= QUOTED else s.text[: QUOTED - 1] + "…"
-        return found | {k: v for k, v in (("w", s.speaker), ("t", quoted), ("r", s.reason)) if v}
+        context = [[c.segment, round(1000 * c.influence)] for c in s.context]
+        return found | {k: v for k, v in (("w", s.speaker), ("t", quoted), ("r", s.reason), ("c", context)) if v}
 
     whole = {"total": round(total, 3), "labels": labels, "segments": [row(s) for s in timeline.segments]}
     packed = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
@@ -210,7 +229,8 @@ def _rows(timeline: Timeline) -> str:
         for number, part in enumerate(parts)
     )
     title = "Transcript" if spoken else "Segments"
-    return section(title, "", f'<div class="box rows">{chunks}</div>')
+    rest = RESTED if _rests(timeline) else ""
+    return section(title, "", f'<div class="box rows">{chunks}{rest}</div>')
 
 
 def _row(s: Segment, key: dict[str, int], words: bool) -> str:

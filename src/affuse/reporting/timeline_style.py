@@ -71,6 +71,18 @@ padding:12px 20px 14px;border-radius:0 0 10px 10px;font-size:.92rem}
 .readout .words{display:-webkit-box;-webkit-line-clamp:2;-webkit-box-orient:vertical;overflow:hidden;color:var(--muted)}
 .readout .numbers{display:flex;flex-wrap:wrap;gap:2px 18px}
 .readout .numbers b{margin-left:.35em}
+.rests .track{height:32px}
+.rests .track i{position:absolute;bottom:0;min-width:3px;background:var(--accent);border-radius:3px 3px 0 0}
+.readout ul{display:flex;flex-wrap:wrap;gap:2px 22px;margin:0;padding:0;list-style:none}
+.readout li{max-width:100%;white-space:nowrap;overflow:hidden;text-overflow:ellipsis}
+.readout li b{margin:0 .35em}
+.rows .why{margin:0 -20px -20px}
+.rows:has(.why) tr>:first-child{padding-left:12px}
+.rows:has(.why) .when{width:132px}
+.rows tr[tabindex]{cursor:pointer;scroll-margin:20px 0 190px}
+.rows tr[tabindex]:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
+.rows tr.asked{background:color-mix(in srgb,var(--line) 55%,transparent)}
+.rows tr.heard{background:color-mix(in srgb,var(--accent) 14%,transparent);box-shadow:inset 4px 0 var(--accent)}
 .chunk{content-visibility:auto;contain-intrinsic-size:auto 1900px}
 .rows table{table-layout:fixed;font-size:.9rem;min-width:0}
 .rows th,.rows td{text-align:left;white-space:normal;overflow-wrap:anywhere;padding:7px 14px 7px 0;position:static;min-width:0;
@@ -102,11 +114,15 @@ border-radius:3px;overflow:hidden}
 .rows .when{grid-column:1/-1}
 .rows .text{grid-column:1/-1}
 .rows .text:empty{display:none}
+.rows .why{margin:0 -16px -16px}
+.rows:has(.why) tr{padding-left:12px}
+.rows:has(.why) tr>:first-child{padding-left:0;width:auto}
+.times .readout bdi.muted{display:none}
 }
 @media print{
 .overview.overview{display:none}
 .plot{min-width:0!important;--names:110px}
-.cursor,.readout{display:none}
+.cursor,.readout,.lane.rests{display:none}
 .box.times{break-inside:auto}
 .long .pictures .t0,.long .pictures .t2{display:none}
 .long .time .odd{display:none}
@@ -124,8 +140,27 @@ const clock=t=>{const c=Math.round(t*10),h=Math.floor(c/36000),m=Math.floor(c%36
 return (h?h+':'+String(m).padStart(2,'0'):m)+':'+s};
 const pc=v=>Math.round(v/10)+' %';
 const chip=(k,words,number)=>{const e=el('span');const i=el('i','swatch'+(k<0?'':' e'+k));e.append(i,words,' ',el('b','',number));return e};
+const rows=[...document.querySelectorAll('.rows tbody tr')],rest=document.querySelector('.why'),
+lane=document.querySelector('.rests .track');
+let marked=-1;
+function others(s){
+ const list=el('ul');
+ for(const [j,v] of s.c){
+  const o=S[j],e=el('li');e.append(clock(o.a)+(o.w?' '+o.w:''),el('b','',pc(v)),el('bdi','muted',o.t||''));list.append(e)}
+ return list}
+function mark(i){
+ if(!rest||i===marked)return;
+ marked=i;const s=S[i];lane.replaceChildren();
+ rows.forEach((r,k)=>{r.classList.toggle('asked',k===i);r.classList.remove('heard')});
+ if(!s)return;
+ rest.replaceChildren(el('p','',clock(s.a)+(s.w?' '+s.w:'')+(s.c?' rested on':' rested on no other segment')));
+ if(!s.c)return;
+ rest.append(others(s));
+ for(const [j,v] of s.c){
+  const o=S[j],b=el('i'),at=t=>100*t/all.total+'%';rows[j].classList.add('heard');lane.append(b);
+  Object.assign(b.style,{left:at(o.a),width:at(o.b-o.a),height:100*v/s.c[0][1]+'%'})}}
 function show(list,t){
- out.replaceChildren();line.style.setProperty('--at',t/all.total);line.hidden=false;
+ mark(S.indexOf(list[0]));out.replaceChildren();line.style.setProperty('--at',t/all.total);line.hidden=false;
  if(!list.length){out.append(el('p','',clock(t)+': no segment here'));return}
  for(const s of list.slice(0,2)){
   const head=el('p');head.append(clock(s.a)+' to '+clock(s.b)+(s.w?' · ':''));if(s.w)head.append(el('bdi','',s.w));
@@ -136,6 +171,7 @@ function show(list,t){
   for(const [name,v] of Object.entries(s.m))m.append(chip(v[1],name+(v[1]<0?' absent':' alone '+all.labels[v[1]]),
    v[1]<0?'':pc(v[2])+', covered '+pc(v[0])));
   out.append(m);if(s.t){const w=el('p','words',s.t);w.dir='auto';out.append(w)}
+  if(s.c)out.append(el('p','muted','rested on'),others(s))
  }
  if(list.length>2)out.append(el('p','muted',(list.length-2)+' more at this time'));
 }
@@ -152,6 +188,18 @@ plot.addEventListener('keydown',e=>{
  box.scrollLeft=track.offsetLeft+track.offsetWidth*t/all.total-box.clientWidth/2;
 });
 out.hidden=false;
+if(rest){
+ const table=document.querySelector('.rows'),pick=e=>{const i=rows.indexOf(e.target.closest('tr'));if(i>=0)mark(i);return i};
+ rows.forEach((r,i)=>r.tabIndex=i?-1:0);
+ table.addEventListener('pointerover',pick);
+ table.addEventListener('click',pick);
+ table.addEventListener('focusin',e=>{const i=pick(e);rows.forEach((r,k)=>r.tabIndex=k===i?0:-1)});
+ table.addEventListener('keydown',e=>{
+  const i=rows.indexOf(e.target),to={ArrowDown:i+1,ArrowUp:i-1,Home:0,End:rows.length-1}[e.key];
+  if(i<0||to===undefined)return;
+  e.preventDefault();rows[Math.min(Math.max(to,0),rows.length-1)].focus();
+ });
+}
 """
 
 
