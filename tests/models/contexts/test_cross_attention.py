@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from tests.layers.dialogues import dialogues
@@ -9,7 +7,8 @@ from tests.models.contexts.test_modal_graph import DIMS, rows
 
 from affuse.core.errors import BadConfig
 from affuse.layers.conversation import conversations
-from affuse.models.contexts.cross_attention import FAR, CrossModalAttention, sinusoids
+from affuse.layers.positions import sinusoids
+from affuse.models.contexts.cross_attention import FAR, CrossModalAttention
 
 
 def part(**options):
@@ -133,12 +132,6 @@ def test_reach_is_enough_and_needed():
     assert not torch.allclose(last(3), whole, rtol=1e-5, atol=1e-6)
     assert part(mode="causal", past=3, positions="sinusoid").reach is None
     assert part(mode="causal").reach is None
-
-
-def test_sinusoids():
-    found = sinusoids(torch.tensor([0, 3]), 6)
-    assert found[0].tolist() == [0, 1, 0, 1, 0, 1]
-    torch.testing.assert_close(found[1, 2:4], torch.tensor([math.sin(3 / 10000 ** (1 / 3)), math.cos(3 / 10000 ** (1 / 3))]))
 
 
 def test_misfits_are_refused():

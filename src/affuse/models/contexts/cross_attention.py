@@ -12,6 +12,7 @@ from affuse.core.errors import BadConfig
 from affuse.layers.blocks import Block, blocks, rows
 from affuse.layers.conversation import Conversations
 from affuse.layers.masked import masked_softmax
+from affuse.layers.positions import sinusoids
 from affuse.layers.speakers import SpeakerEmbedding, SpeakerKind, reach_of
 
 CARD = {
@@ -136,13 +137,6 @@ class _Pair(nn.Module):
         z = self.first(x + self.dropout(self.out(heard)))
         z = self.second(z + self.dropout(self.feed(z)))
         return self.gate(z).sigmoid() * z
-
-
-def sinusoids(position: Tensor, dim: int) -> Tensor:
-    """[N, dim]: sin and cos of position / 10000^(2i / dim) (Vaswani et al. 2017)."""
-    rate = torch.exp(torch.arange(0, dim, 2, device=position.device) * (-math.log(10000.0) / dim))
-    angle = position.unsqueeze(1) * rate
-    return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :dim]
 
 
 def _check(mode: str, lookahead: int, dim: int, heads: int) -> None:
