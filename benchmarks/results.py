@@ -20,7 +20,7 @@ import pandas as pd
 
 from affuse.core import io
 from affuse.evaluation.compare import compare
-from affuse.evaluation.intervals import metric
+from affuse.evaluation.intervals import value
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AFFUSE_SHARED") or ROOT.parent / "shared") / "data"
@@ -175,8 +175,7 @@ def _probabilities(rows: pd.DataFrame) -> np.ndarray:
 
 def _value(table: pd.DataFrame, subset: str, name: str) -> float:
     rows = _rows(table, subset)
-    chosen = metric(name)
-    return float(chosen.compute(chosen.statistics(rows["truth"].to_numpy(), _probabilities(rows)).sum(0)))
+    return value(name, rows["truth"].to_numpy(), _probabilities(rows))
 
 
 def _cell(tables: list[pd.DataFrame], subset: str, name: str, group_by: str) -> str:

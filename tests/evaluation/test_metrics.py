@@ -14,13 +14,8 @@ from affuse.evaluation.intervals import (
     metric,
     paired_difference,
     resample_weights,
+    value,
 )
-
-
-def value(name, truth, predicted):
-    chosen = metric(name)
-    return float(chosen.compute(chosen.statistics(truth, predicted).sum(0)))
-
 
 REFERENCES = {
     "accuracy": sk.accuracy_score,
@@ -61,6 +56,22 @@ def test_calibration_error_by_hand():
     assert value("calibration_error", truth, predicted) == pytest.approx(3 / 4 * abs(2 / 3 - 0.95) + 1 / 4 * abs(1 - 0.65))
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_mean_average_precision_equals_scikit_learn_over_the_classes_that_occur(ties):
+    rng = np.random.default_rng(2)
+    truth, predicted = rng.choice([0, 1, 3], 60), rng.dirichlet(np.ones(4), 60)
+    predicted = predicted.round(1) if ties else predicted
+    each = [sk.average_precision_score(truth == c, predicted[:, c]) for c in (0, 1, 3)]
+    assert value("mean_average_precision", truth, predicted) == pytest.approx(np.mean(each))
+
+
+def test_mean_average_precision_of_a_perfect_model_is_one():
+    """Published defect: 31 columns for 6 classes, so that a perfect model reached 0.19."""
+    truth = np.arange(60) % 6
+    assert value("mean_average_precision", truth, np.eye(6)[truth]) == 1
+    assert value("mean_average_precision", truth, np.eye(31)[truth]) == 1
+
+
 @pytest.mark.parametrize("name", list(registry.cards("metrics")))
 def test_statistics_are_additive_and_resamples_equal_recomputation(name):
     rng = np.random.default_rng(1)
@@ -69,9 +80,11 @@ def test_statistics_are_additive_and_resamples_equal_recomputation(name):
     truth = rng.integers(0, 4, n) if classes else rng.normal(size=(n, 2))
     predicted = rng.dirichlet(np.ones(4), n) if classes else rng.normal(size=(n, 2))
     chosen = metric(name)
-    sums = cluster_sums(chosen.statistics(truth, predicted), groups)
     weights = resample_weights(8, 20, seed=3)
-    fast = chosen.compute(weights @ sums)
+    if hasattr(chosen, "weighted"):
+        fast = chosen.weighted(truth, predicted, weights[:, groups])
+    else:
+        fast = chosen.compute(weights @ cluster_sums(chosen.statistics(truth, predicted), groups))
     for w, found in zip(weights, fast, strict=True):
         rows = np.concatenate([np.flatnonzero(groups == g) for g, k in enumerate(w.astype(int)) for _ in range(k)])
         assert found == pytest.approx(value(name, truth[rows], predicted[rows]))

@@ -1,0 +1,41 @@
+"""Mean average precision over the classes that occur."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from affuse.evaluation.metrics.confusion import mean_present, ratio
+
+CARD = {
+    "summary": "mAP: average precision of each class against the rest, mean over the classes that occur",
+    "source": "scikit-learn: average_precision_score",
+    "entry": "MeanAveragePrecision",
+    "tasks": ["classes"],
+    "better": "higher",
+    "licence": "Apache-2.0",
+}
+
+
+class MeanAveragePrecision:
+    """AP_c = sum_k (R_k - R_k-1) P_k over the thresholds k of class c; the number of classes is the task's.
+
+    Ranks are no sums over items, so that a resample is given as the items' weights.
+    """
+
+    @staticmethod
+    def weighted(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """truth [N] int, probabilities [N, C], weights [R, N] of the items -> metric [R]."""
+        classes = range(predicted.shape[1])
+        each = np.stack([_average_precision(truth == c, predicted[:, c], weights) for c in classes], 1)
+        occurs = np.stack([weights @ (truth == c) for c in classes], 1) > 0
+        return mean_present(each, occurs)
+
+
+def _average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of one class, [R]; items of equal score share a threshold."""
+    order = np.argsort(-score, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score[order])), len(order) - 1)
+    taken = weights[:, order]
+    hits = (taken * positive[order]).cumsum(1)[:, last]
+    precision, found = ratio(hits, taken.cumsum(1)[:, last]), np.diff(hits, axis=1, prepend=0)
+    return ratio((found * precision).sum(1), hits[:, -1])
