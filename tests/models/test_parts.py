@@ -126,15 +126,18 @@ def test_every_parameter_of_a_model_is_trained(fusion, objective):
 
 @pytest.mark.parametrize("objective", list(registry.cards("objectives")))
 def test_unlabelled_items_weigh_nothing(objective):
-    kind = registry.cards("objectives")[objective]["tasks"][0]
+    card = registry.cards("objectives")[objective]
+    kind = card["tasks"][0]
     loss = registry.build("objectives", objective, 4)
     batch = random_batch(STREAMS, 6, 4)
     if kind == "values":
         batch.target["emotion"] = torch.rand(6, 4)
     batch.target_mask["emotion"][2] = False
-    assert loss.weights(batch)[2] == 0
+    assert (loss.weights(batch)[2] > 0) == card.get("unlabelled", False)
     assert (loss.weights(batch)[[0, 1, 3, 4, 5]] > 0).all()
     own = {s.name: {"emotion": torch.randn(6, 4)} for s in STREAMS}
-    items = loss(Output({"emotion": torch.randn(6, 4)}, torch.zeros(6, 1), own), batch)
+    output = Output({"emotion": torch.randn(6, 4)}, torch.zeros(6, 1), own)
+    output.aux["views"] = [output, output]
+    items = loss(output, batch)
     assert items.shape == (6,)
     assert torch.isfinite(items).all()

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from affuse.core.config import AugmentConfig
+from affuse.core.errors import BadConfig
 from affuse.core.types import Encoded
 from affuse.training.augment import augment, crop, mixup, modality_dropout
-from tests.parts import CANDIDATES, random_batch
+from tests.parts import CANDIDATES, TOKENS, random_batch
 
 STREAMS = (CANDIDATES[0], CANDIDATES[2], CANDIDATES[4])
 
@@ -16,6 +17,14 @@ def test_no_options_change_nothing():
     found = augment(batch, AugmentConfig(), {"emotion": 4})
     assert all(torch.equal(found.x[k], v) for k, v in batch.x.items())
     assert torch.equal(found.target["emotion"], batch.target["emotion"])
+
+
+def test_token_ids_are_left_alone_and_never_mixed():
+    batch = random_batch((TOKENS,), 6, 4)
+    found = augment(batch, AugmentConfig(noise=1.0, speed=1.0, gain_db=6.0, crop_seconds=1e-4), {"emotion": 4})
+    assert torch.equal(found.x["tokens"], batch.x["tokens"])
+    with pytest.raises(BadConfig, match="token ids of stream 'tokens'"):
+        mixup(batch, AugmentConfig(mixup=0.4), {"emotion": 4})
 
 
 def test_mixing_mixes_inputs_and_labels_alike():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from affuse.balance.balancer import Apply, Balancer, Control, Epoch, Features, Step
+from affuse.balance.balancer import Apply, Balancer, Control, Epoch, Features, Step, own_rates
 from affuse.core.errors import BadConfig
 
 Head = Callable[[Features], Tensor]
@@ -18,9 +18,10 @@ class Attached:
     """One optimiser step per call of `step`; after an epoch, `epoch_end`.
 
     `loss(logits, target, reduction="none")` gives [N] or [N, D] (default: cross-entropy). Where the head is a module, probes run it
-    in evaluation mode. `clip`: the norm that gradients are
-    clipped to (0: not). `epochs`: how many there will be. A stream that is not given is zeros to the head.
-    Raises BadConfig for a parameter of an encoder that the optimiser does not have.
+    in evaluation mode; where it has a method blocks() -> {stream: weight [C, d_s]}, methods that compare weights see those columns.
+    `clip`: the norm that gradients are clipped to (0: not). `epochs`: how many there will be. `shared`: weights [*, d] of the head
+    that read every stream's features. A stream that is not given is zeros to the head.
+    Raises BadConfig for a parameter of an encoder that the optimiser does not have, and for shared weights that do not fit.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Attached:
         apply: Apply = "auto",
         clip: float = 0.0,
         epochs: int = 1,
+        shared: Sequence[nn.Parameter] = (),
     ) -> None:
         self.balancer, self.encoders, self.head, self.optimizer = balancer, dict(encoders), head, optimizer
         self.item_loss, self.apply, self.clip, self.epochs, self.epoch = loss, apply, clip, epochs, 0
         self.parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.encoders.items()}
         tag_groups(optimizer, self.parameters)
         self.trace: dict[str, float] = {}
+        self.shared = tuple(shared)
         self._ready = False
 
     def step(self, features: Features, target: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -58,10 +61,14 @@ class Attached:
             self.optimizer.zero_grad(set_to_none=True)
             loss = self.balancer.loss(step)
             self.balancer.backward(loss, step)
-            control = Control(self.parameters, self.optimizer, self.apply, epoch=self.epoch, epochs=self.epochs)
+            control = Control(self.parameters, self.optimizer, self.apply, epoch=self.epoch, epochs=self.epochs, turn=turn, shared=self.shared)
             self.balancer.gradients(control)
             if self.clip > 0:
-                nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], self.clip)
+                own = {id(p) for p in self.balancer.parameters()}
+                there = [p for g in self.optimizer.param_groups for p in g["params"]]
+                for mine in (False, True):
+                    if trained := [p for p in there if (id(p) in own) == mine]:
+                        nn.utils.clip_grad_norm_(trained, self.clip)
             self.optimizer.step()
             control.restore()
             self.trace = control.trace
@@ -74,13 +81,17 @@ class Attached:
         self.epoch += 1
 
     def _start(self, features: Features, target: Tensor) -> None:
+        if misfit := [s for s, h in features.items() for w in self.shared if w.shape[1] != h.shape[1]]:
+            raise BadConfig(f"the shared weights do not fit the features of stream '{misfit[0]}'", "give weights [*, d] that all streams go through")
         with torch.no_grad():
             outputs = self._probe(features, torch.ones(len(target), len(features), dtype=torch.bool, device=target.device)).shape[1]
         self.balancer.setup(self.encoders, {s: h.shape[1] for s, h in features.items()}, outputs)
         some = next(iter(features.values()))
         self.balancer.to(some.device, some.dtype)
-        if own := [p for p in self.balancer.parameters() if p.requires_grad]:
-            self.optimizer.add_param_group({"params": own})
+        rates = own_rates(self.balancer)
+        for rate in sorted(set(rates.values())):
+            own = [p for p in self.balancer.parameters() if p.requires_grad and rates[id(p)] == rate]
+            self.optimizer.add_param_group({"params": own, "lr": self.optimizer.defaults["lr"] * rate})
         self._ready = True
 
     def _step(self, features: Features, target: Tensor, inputs: Mapping[str, Tensor] | None, turn: int) -> Step:
@@ -91,13 +102,14 @@ class Attached:
         def item_loss(logits: Tensor) -> Tensor:
             return self.item_loss(logits, target, reduction="none").reshape(n, -1).mean(1)
 
-        def run(features: Features, present: Tensor) -> tuple[Tensor, Tensor]:
+        def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
             logits = self.head(_shown(features, present))
-            return (item_loss(logits) * weight).sum(), logits
+            return (item_loss(logits) * weight * share).sum(), logits
 
         again = {s: (lambda encoder, x=x: encoder(x)) for s, x in (inputs or {}).items()}
+        blocks = getattr(self.head, "blocks", dict)
         return Step(
-            features, present, target, weight, run, self._probe, item_loss, again, epoch=self.epoch, epochs=self.epochs, turn=turn
+            features, present, target, weight, run, self._probe, item_loss, again, blocks, self.epoch, self.epochs, turn
         )
 
     def _probe(self, features: Features, present: Tensor) -> Tensor:

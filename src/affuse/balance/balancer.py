@@ -6,17 +6,22 @@ step a `Control`, and after an epoch an `Epoch`. All of its state is in its stat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from affuse.core.errors import BadConfig
 
 if TYPE_CHECKING:
     from affuse.balance.attach import Attached
 
 Apply = Literal["auto", "grad", "lr"]
+Measure = Literal["true_prob", "accuracy"]
 Features = dict[str, Tensor]  # stream -> [N, d_s]
 
 
@@ -25,17 +30,18 @@ class Step:
     """One forward pass over a batch, or over one of the pieces that it is run in.
 
     features[s] [N, d_s] as the encoders gave them; present [N, S] bool; target [N], [N, C] or [N, D]; weight [N]: what each item
-    counts for, 1 in sum over the whole batch. run(features, present) -> (all objectives of the model, a scalar; logits [N, C]);
-    probe(features, present) -> logits, in evaluation mode. item_loss(logits) -> [N]: the task's. again[s](encoder) -> [N, d]:
-    another encoder on the stream's inputs. blocks(): the columns of the last layer's weight that read each stream, {} where the model
-    does more than concatenate. epoch and turn count from 0.
+    counts for, 1 in sum over the whole batch. run(features, present) -> (all objectives of the model, a scalar; logits [N, C]),
+    run(features, present, share) with share [N] as a factor of every item's weight; probe(features, present) -> logits, in
+    evaluation mode. item_loss(logits) -> [N]: the task's. again[s](encoder) -> [N, d]: another encoder on the stream's inputs.
+    blocks(): the columns [C, d_s] of the last layer's weight that read each stream, {} where the model does more than concatenate.
+    epoch and turn count from 0.
     """
 
     features: Features
     present: Tensor
     target: Tensor
     weight: Tensor
-    run: Callable[[Features, Tensor], tuple[Tensor, Tensor]]
+    run: Callable[..., tuple[Tensor, Tensor]]
     probe: Callable[[Features, Tensor], Tensor]
     item_loss: Callable[[Tensor], Tensor]
     again: Mapping[str, Callable[[nn.Module], Tensor]] = field(default_factory=dict)
@@ -49,9 +55,25 @@ class Step:
         """Names, in the order of `present`."""
         return list(self.features)
 
+    @property
+    def categorical(self) -> bool:
+        """Whether the targets are classes, or shares of classes that add up to 1, and not values."""
+        if not self.target.is_floating_point():
+            return True
+        known = self.target[self.weight > 0]
+        return known.dim() > 1 and known.shape[1] > 1 and bool(((known.sum(1) - 1).abs() < 1e-3).all())
+
     def with_features(self, features: Features) -> Step:
         """The same step with other features."""
         return replace(self, features=features)
+
+    def learning(self, stream: str) -> Step:
+        """The same step, in which the encoders of all other streams get no gradient."""
+        return self.with_features({s: h if s == stream else h.detach() for s, h in self.features.items()})
+
+    def with_shares(self, share: Tensor) -> Step:
+        """The same step with every item's weight times share [N]."""
+        return replace(self, weight=self.weight * share, run=partial(self.run, share=share))
 
     def fused(self) -> tuple[Tensor, Tensor]:
         """(this piece's share of the model's loss, logits [N, C]) from all that is present, as in training."""
@@ -78,22 +100,35 @@ class Step:
         """The task's loss of logits [N, C] over the items that have the stream: this piece's share of the batch's mean."""
         return (self.item_loss(logits) * self.counts(stream)).sum()
 
+    def shares(self, classes: int) -> Tensor:
+        """Targets as shares of classes, [N, C]."""
+        hard = not self.target.is_floating_point()
+        return one_hot(self.target, classes).float() if hard else torch.nan_to_num(self.target)
+
     def score(self, logits: Tensor) -> Tensor:
         """How well logits answer, 0..1, [N]: the true class' probability, or exp(-|error|) of values."""
         if not self.target.is_floating_point():
             return logits.float().softmax(1).gather(1, self.target.unsqueeze(1)).squeeze(1)
-        if self.target.shape == logits.shape and bool((self.target.sum(1) - 1).abs().max() < 1e-3):
-            return (logits.float().softmax(1) * self.target).sum(1)
+        if self.categorical:
+            return (logits.float().softmax(1) * torch.nan_to_num(self.target)).sum(1)
         return torch.exp(-(logits.float() - torch.nan_to_num(self.target)).abs().mean(1))
+
+    def right(self, logits: Tensor) -> Tensor:
+        """1 where logits answer right, else 0, [N]: the likeliest class is it, or every value is on the target's side of 0."""
+        if not self.target.is_floating_point():
+            return (logits.argmax(1) == self.target).float()
+        if self.categorical:
+            return (logits.argmax(1) == self.shares(logits.shape[1]).argmax(1)).float()
+        return ((logits > 0) == (self.target > 0)).all(1).float()
 
 
 @dataclass
 class Control:
     """What a balancer may do once the gradients of the whole batch lie there.
 
-    parameters[s]: those of stream s' encoder. `apply`: multipliers act on gradients, or on the learning rates of the optimiser's
-    groups that are tagged with a stream, because Adam divides a constant factor of the gradient out again (auto: by the optimiser).
-    `total` adds a tensor up over processes.
+    parameters[s]: those of stream s' encoder; shared: weights [*, d] that read every stream's features alike. `apply`: multipliers
+    act on gradients, or on the learning rates of the optimiser's groups that are tagged with a stream, because Adam divides a
+    constant factor of the gradient out again (auto: by the optimiser). `total` adds a tensor up over processes.
     """
 
     parameters: Mapping[str, list[nn.Parameter]]
@@ -102,6 +137,8 @@ class Control:
     total: Callable[[Tensor], Tensor] = lambda x: x
     epoch: int = 0
     epochs: int = 1
+    turn: int = 0
+    shared: Sequence[nn.Parameter] = ()
     trace: dict[str, float] = field(default_factory=dict)
     _rates: list[float] | None = None
 
@@ -121,6 +158,14 @@ class Control:
             self._rates = [g["lr"] for g in groups]
             for group in groups:
                 group["lr"] = group["lr"] * float(k.get(group.get("stream", ""), 1.0))
+
+    def skip_idle(self) -> None:
+        """What got no gradient at all takes no step: neither momentum nor weight decay moves it."""
+        there = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        sizes = torch.stack(torch._foreach_norm([p.grad for p in there])).tolist() if there else []
+        for p, size in zip(there, sizes, strict=True):
+            if size == 0:
+                p.grad = None
 
     def restore(self) -> None:
         """Put the learning rates back, after the optimiser's step."""
@@ -147,11 +192,28 @@ class Epoch:
     encoders: Mapping[str, nn.Module]
     seen: Callable[[str], Step | None]
 
+    def held_out(self) -> tuple[str, Step]:
+        """(`valid`, its Step), or `train` where nothing is held out. Raises BadConfig where neither can be seen."""
+        for split in ("valid", "train"):
+            step = self.seen(split)
+            if step is not None:
+                return split, step
+        raise BadConfig("the balancer looks at data after an epoch, and there is none", "give epoch_end({'valid': (features, target)})")
+
+    def both(self) -> tuple[Step, Step]:
+        """The Steps of `train` and `valid`. Raises BadConfig where one cannot be seen."""
+        train, valid = self.seen("train"), self.seen("valid")
+        if train is None or valid is None:
+            missing = "train" if train is None else "valid"
+            raise BadConfig(f"the balancer compares train with held-out data, and there is no {missing}", "hold out a valid split")
+        return train, valid
+
 
 class Balancer(nn.Module):
     """Plain joint training; every method overrides what it changes. Its parameters, if any, join the optimiser."""
 
     turns = 1  # optimiser steps per batch
+    own_rate = 1.0  # learning rate of its own parameters, relative to the optimiser's
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
         """Make what depends on the model: encoders by stream, the widths [d_s] of their features, the number of logits."""
@@ -184,7 +246,7 @@ class Balancer(nn.Module):
 
 
 class Scores(nn.Module):
-    """How well each stream alone answers: step.score averaged over the whole batch, then over steps with `beta`.
+    """How well each stream alone answers: step.score, or step.right, averaged over the whole batch, then over steps with `beta`.
 
     add() in every piece, update() once per step; `value` [S] holds the result, NaN until a stream was seen.
     """
@@ -192,9 +254,9 @@ class Scores(nn.Module):
     value: Tensor
     sums: Tensor
 
-    def __init__(self, streams: int, beta: float = 0.0) -> None:
+    def __init__(self, streams: int, beta: float = 0.0, measure: Measure = "true_prob") -> None:
         super().__init__()
-        self.beta = beta
+        self.beta, self.measure = beta, measure
         self.register_buffer("value", torch.full((streams,), float("nan")))
         self.register_buffer("sums", torch.zeros(streams, 2), persistent=False)
 
@@ -203,7 +265,8 @@ class Scores(nn.Module):
         """Count a piece; answers[s]: logits [N, C] of each stream (default: the model's with that stream alone)."""
         for i, stream in enumerate(step.streams):
             counts = (step.counts(stream) > 0).float()
-            score = step.score(step.only(stream) if answers is None else answers[stream])
+            logits = step.only(stream) if answers is None else answers[stream]
+            score = step.score(logits) if self.measure == "true_prob" else step.right(logits)
             self.sums[i] += torch.stack([(score * counts).sum(), counts.sum()])
 
     @torch.no_grad()
@@ -223,3 +286,14 @@ def linear_heads(dims: Mapping[str, int], outputs: int) -> nn.ModuleDict:
     for parameter in heads.parameters():
         nn.init.zeros_(parameter)
     return heads
+
+
+def copied_from(module: nn.Module) -> dict[int, str]:
+    """id of a parameter -> its stream, for what balancers in the module hold as `copies` of encoders: trained as those are."""
+    copies = [getattr(m, "copies", {}) for m in module.modules() if isinstance(m, Balancer)]
+    return {id(p): s for copied in copies for s, encoder in copied.items() for p in encoder.parameters()}
+
+
+def own_rates(module: nn.Module) -> dict[int, float]:
+    """id of a parameter -> its `own_rate`, for all parameters of balancers in the module; what is inside decides."""
+    return {id(p): m.own_rate for m in module.modules() if isinstance(m, Balancer) for p in m.parameters()}

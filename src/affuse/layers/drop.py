@@ -1,4 +1,4 @@
-"""Losing nodes and edges at random while training, and the loss that asks for the same answer all the same.
+"""Losing nodes, edges and streams at random while training, and the loss that asks for the same answer all the same.
 
 Feng et al. 2020 (GRAND): drop, predict, agree. Nothing is ever dropped outside training.
 """
@@ -65,6 +65,13 @@ class DropEdge(nn.Module):
     def extra_repr(self) -> str:
         """The settings, as printed with the model."""
         return f"p={self.p}, drop_self={self.drop_self}"
+
+
+def drop_but_one(present: Tensor, p: float) -> Tensor:
+    """present [N, M] without what is dropped, each with probability p; one that is present always stays, by chance."""
+    keep = present & (torch.rand(present.shape, device=present.device) >= p)
+    spared = (torch.rand(present.shape, device=present.device) * present).argmax(1, keepdim=True)
+    return keep | (torch.zeros_like(keep).scatter(1, spared, True) & present & ~keep.any(1, keepdim=True))
 
 
 def consistency(probabilities: Sequence[Tensor], temperature: float = 0.1, confidence: float = 0.0) -> Tensor:

@@ -103,7 +103,7 @@ class Model(nn.Module):
     def encode(self, batch: Batch) -> Encoded:
         """Every stream through its encoder; only utterances that have the stream are computed."""
         names = tuple(s.name for s in self.streams)
-        encodings = {n: self._encode_stream(n, batch, batch.present[:, i]) for i, n in enumerate(names)}
+        encodings = {n: encode_present(self.encoders[n], batch.x[n], batch.mask[n], batch.present[:, i]) for i, n in enumerate(names)}
         return Encoded(
             names,
             {n: e.tokens for n, e in encodings.items()},
@@ -111,16 +111,6 @@ class Model(nn.Module):
             {n: e.pooled for n, e in encodings.items()},
             batch.present,
         )
-
-    def _encode_stream(self, name: str, batch: Batch, present: Tensor) -> Encoding:
-        encoder, x, mask = self.encoders[name], batch.x[name], batch.mask[name]
-        if present.all():
-            return encoder(x, mask)  # type: ignore[no-any-return]
-        rows = present.nonzero().squeeze(1)
-        if len(rows) == 0:
-            empty = torch.zeros(len(present), 1, int(encoder.dim), device=x.device)  # type: ignore[arg-type]
-            return Encoding(empty, torch.zeros_like(empty[..., 0], dtype=torch.bool), empty[:, 0])
-        return Encoding(*(_scatter(value, rows, len(present)) for value in encoder(x[rows], mask[rows])))
 
     def fuse(self, encoded: Encoded, batch: Batch) -> Output:
         """Contexts, fusion and heads on encoded streams; `encoded.present` decides what takes part."""
@@ -202,6 +192,17 @@ def _run(chain: nn.ModuleList, x: Mapping[str, Tensor], present: Tensor, talk: C
     for part in chain:
         rows = part(rows, there, talk)
     return {name: talk.unsort(value) for name, value in rows.items()}
+
+
+def encode_present(encoder: nn.Module, x: Tensor, mask: Tensor, present: Tensor) -> Encoding:
+    """One stream x [N, T, ...], mask [N, T] through an encoder, which sees the utterances that have it; zeros for others."""
+    if present.all():
+        return encoder(x, mask)  # type: ignore[no-any-return]
+    rows = present.nonzero().squeeze(1)
+    if len(rows) == 0:
+        empty = torch.zeros(len(present), 1, int(encoder.dim), device=x.device)  # type: ignore[arg-type]
+        return Encoding(empty, torch.zeros_like(empty[..., 0], dtype=torch.bool), empty[:, 0])
+    return Encoding(*(_scatter(value, rows, len(present)) for value in encoder(x[rows], mask[rows])))
 
 
 def keep_streams(encoded: Encoded, keep: Tensor) -> Encoded:

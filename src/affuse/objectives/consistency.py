@@ -14,6 +14,7 @@ CARD = {
     "entry": "Consistency",
     "tasks": ["classes"],
     "auxiliary": True,
+    "unlabelled": True,
     "licence": "Apache-2.0",
 }
 

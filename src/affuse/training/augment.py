@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from affuse.core.config import AugmentConfig
+from affuse.core.errors import BadConfig
 from affuse.core.types import Batch, Encoded
+from affuse.layers.drop import drop_but_one
 from affuse.objectives.cross_entropy import soft_targets
 from affuse.training.augment_audio import add_noise, change_gain, change_speed
 
@@ -21,7 +23,7 @@ def augment(batch: Batch, config: AugmentConfig, classes: dict[str, int]) -> Bat
     """The batch with its waveforms and pictures varied, then mixed (`mixup`; classes: task -> C)."""
     x, mask = dict(batch.x), dict(batch.mask)
     for spec in batch.streams:
-        if spec.shape == ():
+        if spec.shape == () and spec.modality == "audio":
             x[spec.name], mask[spec.name] = _waveform(x[spec.name], mask[spec.name], config)
         elif len(spec.shape) == 3:
             x[spec.name] = _pictures(x[spec.name], mask[spec.name], config)
@@ -82,6 +84,8 @@ def mixup(batch: Batch, config: AugmentConfig, classes: dict[str, int]) -> Batch
     """
     if config.mixup <= 0 or len(batch) < 2 or torch.rand(()) >= config.mixup_probability:
         return batch
+    if ids := [spec.name for spec in batch.streams if spec.shape == () and spec.modality == "text"]:
+        raise BadConfig(f"augment.mixup cannot mix the token ids of stream '{ids[0]}'", "set augment.mixup=0")
     n, device = len(batch), batch.present.device
     lam = torch.distributions.Beta(config.mixup, config.mixup).sample((n,)).to(device)
     lam, other = torch.maximum(lam, 1 - lam), torch.randperm(n, device=device)
@@ -112,11 +116,7 @@ def modality_dropout(encoded: Encoded, modalities: Sequence[str], p: float) -> E
     if p <= 0 or len(set(modalities)) < 2:
         return encoded
     names = sorted(set(modalities))
-    n, device = len(encoded.present), encoded.present.device
-    column = torch.tensor([names.index(m) for m in modalities], device=device)
+    column = torch.tensor([names.index(m) for m in modalities], device=encoded.present.device)
     has = torch.stack([encoded.present[:, column == i].any(1) for i in range(len(names))], 1)
-    keep = has & (torch.rand(n, len(names), device=device) >= p)
-    spared = (torch.rand(n, len(names), device=device) * has).argmax(1)
-    lost = ~keep.any(1)
-    keep[lost, spared[lost]] = True
+    keep = drop_but_one(has, p)
     return replace(encoded, present=encoded.present & keep[:, column])

@@ -14,7 +14,7 @@ from affuse.core import registry
 from affuse.core.config import Recipe
 from affuse.core.errors import BadConfig
 from affuse.core.types import Batch, Encoded, Output
-from affuse.models.model import Model
+from affuse.models.model import EVERY, Model, encode_present
 from affuse.training.data import Dataset
 
 
@@ -33,6 +33,13 @@ def make_balancer(recipe: Recipe, train: Dataset, model: Model) -> Balancer:
     with torch.random.fork_rng(devices=[]):
         balancer.setup(dict(model.encoders), dims, len(train.spaces[_task(recipe)]))
     return balancer.to(next(model.parameters()).dtype)
+
+
+def shared_weights(model: Model) -> list[nn.Parameter]:
+    """Weights [*, d] that read the encoders' features of every stream: those of one head for all of them."""
+    if not model.one_head or len(model.before):
+        return []
+    return [head.weight for head in model.stream_heads[EVERY].values()]  # type: ignore[operator, union-attr]
 
 
 def _task(recipe: Recipe) -> str:
@@ -61,10 +68,10 @@ def make_step(
 
     views = max(getattr(objective, "views", 1) for objective in objectives.values())
 
-    def run(features: Features, present: Tensor) -> tuple[Tensor, Tensor]:
+    def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
         outputs = [fuse(features, present) for _ in range(views)]
         terms = [
-            recipe.objectives[n]["weight"] * (objective(output, batch) * objective.weights(batch)).sum() / weight[n]  # type: ignore[operator]
+            recipe.objectives[n]["weight"] * (objective(output, batch) * objective.weights(batch) * share).sum() / weight[n]  # type: ignore[operator]
             for output in (replace(o, aux={**o.aux, "views": outputs}) for o in outputs)
             for n, objective in objectives.items()
         ]
@@ -80,12 +87,18 @@ def make_step(
     def item_loss(logits: Tensor) -> Tensor:
         return main(Output({task: logits}, logits), batch)  # type: ignore[no-any-return]
 
-    def again(stream: str) -> Any:
-        return lambda encoder: encoder(batch.x[stream], batch.mask[stream]).pooled
+    def again(i: int, stream: str) -> Any:
+        return lambda encoder: encode_present(encoder, batch.x[stream], batch.mask[stream], batch.present[:, i]).pooled
+
+    def blocks() -> Features:
+        widths: dict[str, int] = getattr(model.fusion, "widths", {})
+        if not widths or model.conversational:
+            return {}
+        return dict(zip(widths, model.heads[task].weight.split(list(widths.values()), dim=1), strict=True))  # type: ignore[operator]
 
     items = main.weights(batch) / weight[name]
-    streams = {s: again(s) for s in encoded.streams} if batch.x else {}
-    return Step(encoded.pooled, encoded.present, batch.target[task], items, run, probe, item_loss, streams)
+    streams = {s: again(i, s) for i, s in enumerate(encoded.streams)} if batch.x else {}
+    return Step(encoded.pooled, encoded.present, batch.target[task], items, run, probe, item_loss, streams, blocks)
 
 
 @torch.no_grad()

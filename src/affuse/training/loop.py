@@ -18,12 +18,12 @@ from affuse.core import io, registry
 from affuse.core.config import Recipe
 from affuse.core.errors import BadConfig, BadFeatures
 from affuse.core.types import Batch
-from affuse.evaluation.intervals import metric
+from affuse.evaluation.intervals import value
 from affuse.evaluation.predict import predict
 from affuse.models.model import Model
 from affuse.training import checkpoint, distributed
 from affuse.training.augment import augment, modality_dropout
-from affuse.training.balancing import make_balancer, make_step, see
+from affuse.training.balancing import make_balancer, make_step, see, shared_weights
 from affuse.training.data import Dataset
 from affuse.training.optim import Average, make_optimizer, make_schedule
 from affuse.training.sampling import conversation_batches, epoch_batches, share
@@ -89,10 +89,10 @@ class Trainer:
             started = time.perf_counter()
             loss, traces = self._train_epoch()
             scores = self._validate()
-            self.balancer.epoch_end(Epoch(self.progress.epoch, self.config.epochs, self.model.encoders, self._seen))  # type: ignore[arg-type]
             self.progress.epoch += 1
+            self._keep_best(scores)  # first: what was scored, before the balancer may change encoders
+            self.balancer.epoch_end(Epoch(self.progress.epoch - 1, self.config.epochs, self.model.encoders, self._seen))  # type: ignore[arg-type]
             self.progress.seconds += time.perf_counter() - started
-            self._keep_best(scores)
             balance = {"balance": traces} if traces else {}
             self._record({"loss": loss, "valid": scores, "seconds": time.perf_counter() - started} | balance)
         if self.best is not None:
@@ -135,10 +135,12 @@ class Trainer:
         distributed.sum_gradients(parameters, self.world)
         if not torch.isfinite(distributed.total(loss, self.world)):
             raise BadFeatures(f"the loss is {float(loss)} in epoch {self.progress.epoch + 1}", "lower optim.lr; check the features for NaN")
-        control = self._control()
+        control = self._control(turn)
         self.balancer.gradients(control)
-        if self.recipe.optim.clip > 0:
-            nn.utils.clip_grad_norm_(parameters, self.recipe.optim.clip)
+        if self.recipe.optim.clip > 0:  # what a balancer trains of its own must not shorten the model's step
+            for module in (nn.ModuleList([self.model, self.objectives]), self.balancer):
+                if trained := list(module.parameters()):
+                    nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
         self.optimizer.step()
         control.restore()
         self.schedule.step()
@@ -146,11 +148,11 @@ class Trainer:
             self.average.update(self.model)
         return float(loss), control.trace
 
-    def _control(self) -> Control:
+    def _control(self, turn: int) -> Control:
         parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.model.encoders.items()}
         return Control(
             parameters, self.optimizer, self.recipe.balance["apply"], lambda x: distributed.total(x, self.world),
-            self.progress.epoch, self.config.epochs,
+            self.progress.epoch, self.config.epochs, turn, shared_weights(self.model),
         )  # fmt: skip
 
     def _piece(self, batch: Batch, weight: dict[str, Tensor], turn: int) -> Tensor:
@@ -280,4 +282,4 @@ def score(selection: str, truth: np.ndarray, predicted: np.ndarray, model: Model
         fitting = [n for n, card in cards.items() if kind in card["tasks"]]
         raise BadConfig(f"train.selection = '{selection}' does not fit a task of {kind}", f"choose one of {', '.join(fitting)}")
     names = dict.fromkeys([selection, "accuracy" if kind == "classes" else "mae"])
-    return {n: float(metric(n).compute(metric(n).statistics(truth, predicted).sum(0))) for n in names}
+    return {n: value(n, truth, predicted) for n in names}

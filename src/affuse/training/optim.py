@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from affuse.balance.balancer import copied_from, own_rates
 from affuse.core.config import OptimConfig, Recipe
 from affuse.models.model import Model
 
@@ -15,16 +16,18 @@ from affuse.models.model import Model
 def make_optimizer(model: Model, beside: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """AdamW or SGD over the model and what is trained beside it, in groups tagged with their `stream` ("": no encoder's).
 
-    Matrices and kernels are decayed, vectors (biases, norms, gates) are not; an encoder's rate is multiplied by its stream's `lr`.
+    Matrices and kernels are decayed, vectors (biases, norms, gates) are not; an encoder's rate is multiplied by its stream's `lr`,
+    that of a balancer's own parameters by its `own_rate`.
     """
     config, groups = recipe.optim, []
-    encoders = {id(p): s for s, encoder in model.encoders.items() for p in encoder.parameters()}
+    placed = {p: ("", rate) for p, rate in own_rates(beside).items()}
+    owner = {id(p): s for s, encoder in model.encoders.items() for p in encoder.parameters()} | copied_from(beside)
+    placed |= {p: (s, recipe.streams[s].lr) for p, s in owner.items()}
     trained = [p for module in (model, beside) for p in module.parameters() if p.requires_grad]
-    for stream in ["", *model.encoders]:
-        rate = config.lr * (recipe.streams[stream].lr if stream else 1.0)
+    for place in dict.fromkeys([("", 1.0), *placed.values()]):
         for decay, flat in ((config.weight_decay, False), (0.0, True)):
-            chosen = [p for p in trained if encoders.get(id(p), "") == stream and (p.dim() < 2) == flat]
-            groups.append({"params": chosen, "lr": rate, "weight_decay": decay, "stream": stream})
+            chosen = [p for p in trained if placed.get(id(p), ("", 1.0)) == place and (p.dim() < 2) == flat]
+            groups.append({"params": chosen, "lr": config.lr * place[1], "weight_decay": decay, "stream": place[0]})
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)

@@ -173,6 +173,16 @@ def _describe_run(
     }
 
 
+def record_attempt(corpus: Corpus, name: str, recipe: Recipe, folds: int | None) -> None:
+    """Count configurations tried on this corpus: one line per distinct recipe (seeds apart) in attempts.jsonl."""
+    values = recipe.to_dict()
+    values["train"] = {k: v for k, v in values["train"].items() if k != "seed"}
+    row = {"recipe": name, "config": io.digest(values), "folds": folds}
+    path = corpus.path / "attempts.jsonl"
+    if row not in io.read_jsonl(path):
+        io.append_jsonl(path, row)
+
+
 def configurations_tried(corpus: Corpus, name: str, folds: int | None) -> int:
     """Distinct configurations of this recipe trained on this corpus so far (seeds do not count); at least 1."""
     rows = io.read_jsonl(corpus.path / "attempts.jsonl")
@@ -338,6 +348,19 @@ def open_run(path: Path) -> tuple[dict[str, Any], Recipe, list[list[Path]]]:
 def run_model(folder: Path) -> Model:
     """The trained model of a run (or fold) folder, in eval mode."""
     return load_model(io.read_json(folder / "model.json"), folder / "model.safetensors")
+
+
+def split_of(folder: Path, corpus: Corpus) -> np.ndarray:
+    """The part of every row of the run's corpus [N] in the split that a run (or fold) folder was trained on."""
+    table = io.read_table(folder / "split.parquet")
+    return corpus.table["id"].map(dict(zip(table["id"], table["split"], strict=True))).to_numpy(dtype=object)
+
+
+def check_stores(info: Mapping[str, Any], data: Dataset) -> None:
+    """Refuse stores that are not those which the run was trained on."""
+    for name, store in data.stores.items():
+        if store.hash != info["store_hashes"][name]:
+            raise BadRun(f"store '{name}' changed since the run was trained", "extract it as the run's config.yaml says")
 
 
 def _versions() -> dict[str, str]:

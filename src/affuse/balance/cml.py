@@ -1,0 +1,57 @@
+"""Calibrating multimodal learning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from affuse.balance.balancer import Balancer, Control, Step
+
+CARD = {
+    "summary": "penalises an answer that grows more confident when a stream is taken away",
+    "source": "Ma et al., Calibrating Multimodal Learning, ICML 2023",
+    "entry": "CML",
+    "licence": "Apache-2.0",
+}
+
+
+class CML(Balancer):
+    """L = L_fused + weight mean_s E[relu(c(all but s) - c(all))], c = max_c p_c; of values, which have none: exp(-|error|).
+
+    Streams are taken away one at a time, from the items that have them and another one; both confidences have gradients.
+    """
+
+    sums: Tensor
+
+    def __init__(self, *, weight: float = 0.1) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
+        self.register_buffer("sums", torch.zeros(len(dims)), persistent=False)
+
+    def loss(self, step: Step) -> Tensor:
+        loss, logits = step.fused()
+        if self.weight == 0:
+            return loss
+        rises = torch.stack([self.rise(step, s, logits) for s in step.streams])
+        self.sums += rises.detach()
+        return loss + self.weight * rises.mean()
+
+    def rise(self, step: Step, stream: str, logits: Tensor) -> Tensor:
+        """By how much confidence rises over that of logits [N, C] without the stream: this piece's share of the batch's mean."""
+        others = step.of(set(step.streams) - {stream})
+        without = step.run(step.features, others)[1]
+        rise = (confidence(step, without) - confidence(step, logits)).relu()
+        return (rise * step.counts(stream) * others.any(1)).sum()
+
+    def gradients(self, control: Control) -> None:
+        control.note("rise", dict(zip(control.parameters, control.total(self.sums.clone()).tolist(), strict=True)))
+        self.sums.zero_()
+
+
+def confidence(step: Step, logits: Tensor) -> Tensor:
+    """How sure logits [N, C] are, 0..1, [N]."""
+    return logits.float().softmax(1).amax(1) if step.categorical else step.score(logits)

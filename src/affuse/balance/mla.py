@@ -1,0 +1,71 @@
+"""Multimodal learning with alternating unimodal adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from affuse.balance.balancer import Balancer, Control, Step
+
+CARD = {
+    "summary": "streams learn in turns, each alone; what they share is changed so that the others' answers stay",
+    "source": "Zhang et al., Multimodal Representation Learning by Alternating Unimodal Adaptation, CVPR 2024",
+    "entry": "MLA",
+    "ordered": True,
+    "licence": "Apache-2.0",
+}
+
+
+class MLA(Balancer):
+    """Turn s of every batch: L = L_s, the model's loss from stream s alone; dL/dW <- dL/dW P for weights W that all streams share.
+
+    P is orthogonal to the other streams' mean features in their latest turns. Other encoders, and what gets no gradient, stand
+    still. The method is made for one head of all streams: fusion=late, fusion.shared=true, fusion.how=entropy. Elsewhere no
+    weight reads every stream's features (side by side, they are orthogonal as they are), and turns are all there is.
+    Differs from the published code: there P holds all turns so far, that of s too, and shrinks until the head stands still, its
+    update divides by a matrix entry by entry, and a wrong parameter name keeps it from ever being used.
+    """
+
+    means: Tensor
+    sums: Tensor
+
+    def __init__(self, *, alpha: float = 0.1) -> None:
+        super().__init__()
+        self.alpha = alpha
+
+    def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
+        self.turns = len(dims)
+        width = max(dims.values()) if len(set(dims.values())) == 1 else 0  # nothing can be shared by several widths
+        self.register_buffer("means", torch.zeros(len(dims), width))
+        self.register_buffer("sums", torch.zeros(width + 1), persistent=False)
+
+    def loss(self, step: Step) -> Tensor:
+        stream = step.streams[step.turn]
+        if self.means.numel():
+            counts = (step.counts(stream) > 0).to(self.sums)
+            self.sums += torch.cat([counts @ step.features[stream].detach().to(self.sums), counts.sum()[None]])
+        return step.learning(stream).alone(stream)[0]
+
+    @torch.no_grad()
+    def gradients(self, control: Control) -> None:
+        control.skip_idle()
+        others = torch.arange(self.turns, device=self.means.device) != control.turn
+        p = projection(self.means[others], self.alpha)
+        for weight in control.shared:
+            if weight.grad is not None:
+                weight.grad = weight.grad @ p.to(weight.grad)
+        total = control.total(self.sums.clone())
+        self.sums.zero_()
+        if total[-1] > 0:
+            self.means[control.turn] = total[:-1] / total[-1]
+
+
+def projection(means: Tensor, alpha: float) -> Tensor:
+    """P [d, d]: from the identity, P <- P - P h h^T P / (alpha + h^T P h) for every row h of means [K, d]."""
+    p = torch.eye(means.shape[1], dtype=means.dtype, device=means.device)
+    for h in means:
+        k = p @ h
+        p = p - torch.outer(k, k) / (alpha + h @ k)
+    return p

@@ -1,0 +1,82 @@
+"""Diagnosing and re-learning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+import torch
+from torch import Tensor, nn
+
+from affuse.balance.balancer import Balancer, Control, Epoch, Step
+from affuse.core.errors import BadConfig
+
+CARD = {
+    "summary": "pulls encoders back to their start, the more the less their features' clusters hold on held-out data",
+    "source": "Wei et al., Diagnosing and Re-learning for Balanced Multimodal Learning, ECCV 2024",
+    "entry": "Relearning",
+    "licence": "Apache-2.0",
+}
+
+
+class Relearning(Balancer):
+    """theta_s <- w_s theta_s(start) + (1 - w_s) theta_s, w_s = tanh(gain |purity_s(train) - purity_s(valid)|).
+
+    Classes only. After every `every` epochs, at most `times` times, never after the last. purity_s: the share of items
+    whose class is the most frequent one of their k-means cluster of features h_s, with as many clusters as classes.
+    Running statistics and the optimiser's moments stay. A copy of every encoder as it started is part of the state.
+    Raises BadConfig for values, or without `valid`.
+    """
+
+    done: Tensor
+    pulled: Tensor
+
+    def __init__(self, *, every: int = 15, times: int = 2, gain: float = 3.0) -> None:
+        super().__init__()
+        self.every, self.times, self.gain = every, times, gain
+
+    def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
+        self.initial = nn.ModuleDict({s: deepcopy(encoder).requires_grad_(False) for s, encoder in encoders.items()})
+        self.classes = outputs
+        self.register_buffer("done", torch.tensor(0))
+        self.register_buffer("pulled", torch.zeros(len(dims)))
+
+    def loss(self, step: Step) -> Tensor:
+        if not step.categorical:
+            raise BadConfig("relearning counts classes, and the task is of values", "choose balance=uniform or another")
+        return super().loss(step)
+
+    def gradients(self, control: Control) -> None:
+        if self.done:
+            control.note("relearned", dict(zip(control.parameters, self.pulled.tolist(), strict=True)))
+
+    @torch.no_grad()
+    def epoch_end(self, epoch: Epoch) -> None:
+        over = epoch.number + 1
+        if over % self.every or over == epoch.epochs or self.done >= self.times:
+            return
+        train, valid = (purities(step, self.classes) for step in epoch.both())
+        self.pulled.copy_(torch.tanh(self.gain * (train - valid).abs()).nan_to_num(0.0))
+        self.done += 1
+        for (stream, encoder), w in zip(epoch.encoders.items(), self.pulled.tolist(), strict=True):
+            for now, start in zip(encoder.parameters(), self.initial[stream].parameters(), strict=True):
+                if now.requires_grad:
+                    now.lerp_(start, w)
+
+
+def purities(step: Step, classes: int) -> Tensor:
+    """Purity of every stream's features, clustered by k-means; NaN where no item has the stream. [S]"""
+    target = step.target.argmax(1) if step.target.dim() > 1 else step.target
+    kept = [step.counts(s) > 0 for s in step.streams]
+    return torch.stack([purity(h[k], target[k], classes) for h, k in zip(step.features.values(), kept, strict=True)])
+
+
+def purity(x: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Share of the rows x [N, D] whose class target [N] is the most frequent of their cluster's, 1/classes..1."""
+    if not len(x):
+        return torch.tensor(float("nan"))
+    from sklearn.cluster import KMeans
+
+    found = KMeans(min(classes, len(x)), n_init=3, random_state=0).fit_predict(x.float().cpu().numpy())
+    pairs = torch.as_tensor(found) * classes + target.cpu()
+    return torch.bincount(pairs.long(), minlength=classes * classes).view(classes, classes).amax(1).sum() / len(x)

@@ -1,0 +1,54 @@
+"""Balancers that take turns, stages or teachers, where affuse's own trainer reaches them all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tests.training.test_balancing import stop_after
+from tests.training.test_loop import RECIPE, assert_same_weights, make_trainer
+
+SHARED = {"name": "late", "how": "entropy", "shared": True}
+STAGES = {"name": "reconboost", "stage": 1, "rectify": 0}
+CASES = [({"name": "mla"}, SHARED), (STAGES, {"name": "late"}), ({"name": "umt", "warm": 0.3}, RECIPE["fusion"])]
+
+
+@pytest.mark.parametrize(("balance", "fusion"), CASES, ids=lambda part: part["name"])
+def test_pieces_and_interruptions_change_nothing(vector_corpus, tmp_path, monkeypatch, balance, fusion):
+    monkeypatch.setitem(RECIPE, "fusion", fusion)
+    monkeypatch.setitem(RECIPE, "objectives", {"cross_entropy": {}})
+    options = {"epochs": 5, "balance": balance, "keep": "last"}
+    whole, parts, rest = (make_trainer(vector_corpus, tmp_path / d, **options, accumulate=a) for d, a in (("w", 1), ("p", 3), ("r", 1)))
+    whole.run()
+    parts.run()
+    assert_same_weights(whole.model.state_dict(), parts.model.state_dict(), 1e-5)
+    rest.report = stop_after(4)
+    with pytest.raises(KeyboardInterrupt):
+        rest.run()
+    rest = make_trainer(vector_corpus, tmp_path / "r", **options)
+    rest.run()
+    assert_same_weights(whole.model.state_dict(), rest.model.state_dict(), 0.0)
+
+
+def test_streams_that_do_not_learn_stand_still_with_their_heads(vector_corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPE, "fusion", {"name": "late"})
+    monkeypatch.setitem(RECIPE, "objectives", {"cross_entropy": {}})
+    trainer = make_trainer(vector_corpus, tmp_path, epochs=1, balance=STAGES, keep="last")
+    old = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.run()
+    trained = {n for n, _ in trainer.model.named_parameters()}
+    moved = {k.split(".")[1] for k, v in trainer.model.state_dict().items() if k in trained and not torch.equal(v, old[k])}
+    assert moved == {trainer.model.streams[0].name}
+
+
+@pytest.mark.parametrize("alpha", [1e-9, 1e9])
+def test_mla_published_projection_never_ran_and_ours_does_on_the_one_head_of_all_streams(vector_corpus, tmp_path, monkeypatch, alpha):
+    monkeypatch.setitem(RECIPE, "fusion", SHARED)
+    monkeypatch.setitem(RECIPE, "objectives", {"cross_entropy": {}})
+    trainer = make_trainer(vector_corpus, tmp_path, balance={"name": "mla", "alpha": alpha})
+    (weight,), balancer = trainer._control(0).shared, trainer.balancer
+    trainer._step(trainer._epoch(0)[0], 0)
+    trainer._step(trainer._epoch(0)[0], 1)
+    ahead = weight.grad @ balancer.means[0]
+    assert balancer.means[1].any() and not balancer.means[2].any()
+    assert (ahead.norm() < 1e-6 * weight.grad.norm()) == (alpha < 1)
