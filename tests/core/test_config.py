@@ -25,6 +25,26 @@ def test_every_recipe_begins_with_a_comment_and_its_command(name):
     assert any("affuse " in line for line in head)
 
 
+def test_a_recipe_can_extend_another(tmp_path):
+    (tmp_path / "base.yaml").write_text("streams: {a: {encoder: {name: mlp, hidden: 8}}}\nfusion: {name: concat, dim: 9}\noptim: {lr: 0.5}\n")
+    over = tmp_path / "over.yaml"
+    over.write_text(f"extends: {tmp_path / 'base.yaml'}\nstreams: {{a: {{encoder: {{dropout: 0.1}}}}}}\nfusion: {{name: late}}\noptim: {{clip: 0.0}}\n")
+    recipe = load_recipe(str(over), ["optim.weight_decay=0"])
+    assert (recipe.streams["a"].encoder["hidden"], recipe.streams["a"].encoder["dropout"]) == (8, 0.1)
+    assert recipe.fusion == {"name": "late", "how": "sum", "shared": False}
+    assert (recipe.optim.lr, recipe.optim.clip, recipe.optim.weight_decay) == (0.5, 0.0, 0.0)
+    over.write_text(f"extends: {over}\n")
+    with pytest.raises(BadConfig, match="extends itself"):
+        load_recipe(str(over))
+
+
+def test_there_is_a_recipe_on_crema_d_for_every_balancer():
+    named = {f"cremad-{name.replace('_', '-')}" for name in registry.cards("balancers")}
+    assert named <= set(config.recipe_names())
+    for name in registry.cards("balancers"):
+        assert load_recipe(f"cremad-{name.replace('_', '-')}").balance["name"] == name
+
+
 def test_overrides_reach_every_level():
     recipe = make_recipe(BASE, ["optim.lr=1e-4", "fusion=gated", "fusion.dim=7", "streams.text.encoder.hidden=9", "train.epochs=3"])
     assert recipe.optim.lr == 1e-4

@@ -148,15 +148,32 @@ def recipe_names() -> dict[str, Path]:
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     """A recipe by name or path, with `dotted.key=value` overrides applied and every option checked.
 
-    Raises UnknownName (closest recipes, keys or parts), BadConfig or MissingFile.
+    `extends: NAME` in a recipe starts from another one: mappings are merged, and a part of another name takes the place
+    of the whole part. Raises UnknownName (closest recipes, keys or parts), BadConfig or MissingFile.
     """
+    return make_recipe(_read_recipe(name), overrides)
+
+
+def _read_recipe(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe, with those of what it extends below them."""
     path = Path(name)
     if path.suffix not in (".yaml", ".yml"):
         known = recipe_names()
         if name not in known:
             raise UnknownName.among("recipe", name, known)
         path = known[name]
-    return make_recipe(read_yaml(path), overrides)
+    if name in seen:
+        raise BadConfig(f"recipe {name} extends itself", f"take the line 'extends' out of {path}")
+    values = read_yaml(path)
+    base = values.pop("extends", None)
+    return values if base is None else _merged(_read_recipe(str(base), (*seen, name)), values)
+
+
+def _merged(base: Any, over: Any) -> Any:
+    """`over` on top of `base`."""
+    if not isinstance(base, dict) or not isinstance(over, dict) or base.get("name") != over.get("name", base.get("name")):
+        return over
+    return base | {key: _merged(base.get(key), value) for key, value in over.items()}
 
 
 def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
@@ -164,17 +181,17 @@ def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Rec
     data = _plain(values)
     for override in overrides:
         _apply(data, override)
-    recipe: Recipe = _fill(Recipe, data, "")
+    recipe: Recipe = fill(Recipe, data)
     _resolve_parts(recipe)
     return recipe
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str = "recipe") -> dict[str, Any]:
     """A YAML mapping; MissingFile or BadConfig name the file."""
     import yaml
 
     if not path.is_file():
-        raise MissingFile(f"no recipe file {path}", "see: affuse list recipes")
+        raise MissingFile(f"no {what} file {path}", "see: affuse list recipes" if what == "recipe" else "check the path")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -246,8 +263,8 @@ def _child(node: Any, key: str, override: str) -> tuple[Any, Any]:
     return int(key), node[int(key)]
 
 
-def _fill(cls: type[Any], data: Mapping[str, Any], where: str) -> Any:
-    """An instance of dataclass `cls` from a mapping; unknown keys name the closest ones."""
+def fill(cls: type[Any], data: Mapping[str, Any], where: str = "") -> Any:
+    """An instance of dataclass `cls` from a mapping; unknown keys name the closest ones, a missing one is named."""
     if not isinstance(data, Mapping):
         raise BadConfig(f"{where or 'recipe'} = {data!r} is not a mapping", f"write {where}: {{key: value}}")
     hints = typing.get_type_hints(cls)
@@ -255,13 +272,16 @@ def _fill(cls: type[Any], data: Mapping[str, Any], where: str) -> Any:
     for key in data:
         if key not in hints:
             raise UnknownName.among("key", f"{prefix}{key}", [f"{prefix}{h}" for h in hints])
+    for needed in dataclasses.fields(cls):
+        if needed.name not in data and needed.default is needed.default_factory is dataclasses.MISSING:
+            raise BadConfig(f"{prefix}{needed.name} has no value", f"add {prefix}{needed.name}")
     return cls(**{key: _value(value, hints[key], f"{prefix}{key}") for key, value in data.items()})
 
 
 def _value(value: Any, hint: Any, where: str) -> Any:
     args = typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return _fill(typing.cast("type[Any]", hint), value or {}, where)
+        return fill(typing.cast("type[Any]", hint), value or {}, where)
     if hint == Part:
         return _part(value, where)
     if hint == Parts:
