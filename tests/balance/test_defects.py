@@ -36,7 +36,7 @@ def test_selection_on_the_test_split_test_items_are_in_neither_part_that_trainin
     """OGM, BML, PMR, MMPareto, LFM, BCGM: the best epoch on the test split is reported."""
     trainer = make_trainer(vector_corpus, tmp_path)
     seen = set(trainer.train.table["id"]) | set(trainer.valid.table["id"])
-    assert 0 < len(set(vector_corpus.table["id"]) - seen)
+    assert len(set(vector_corpus.table["id"]) - seen) > 0
     assert not set(trainer.train.table["source"]) & set(trainer.valid.table["source"])
 
 
