@@ -19,8 +19,10 @@ from affuse.corpora.synthetic import BLENDS, CARD, Signal, _converse, blend, fea
 from affuse.corpora.synthetic_text import TEMPLATES, sentence
 
 
-def _rows(conversations: int = 200, imbalance: float = 1.0, inertia: float = 0.0, contagion: float = 0.0) -> list[Any]:
-    return _converse(space("iemocap-4"), conversations, 10, 20, imbalance, inertia, contagion, 0)
+def _rows(
+    conversations: int = 200, imbalance: float = 1.0, inertia: float = 0.0, contagion: float = 0.0, **more: Any
+) -> list[Any]:
+    return _converse(space("iemocap-4"), conversations, 10, 20, imbalance, inertia, contagion, 0, **more)
 
 
 def _repeats(rows: list[Any], lag: int) -> float:
@@ -97,6 +99,47 @@ def test_inertia_and_contagion_have_their_rates() -> None:
     assert _repeats(own, 2) == pytest.approx(expected, abs=0.04)
     assert _repeats(own, 1) == pytest.approx(0.25, abs=0.05)
     assert _repeats(partner, 1) == pytest.approx(expected, abs=0.04)
+
+
+def _pairs(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """How far each label is from its speaker's last one and from the partner's (classes, modulo 4), where there is one."""
+    found: tuple[list[int], list[int]] = ([], [])
+    last: dict[str, dict[str, int]] = {}
+    for row in rows:
+        label = space("iemocap-4").index(row["label"])
+        said = last.setdefault(row["conversation"], {})
+        for speaker, before in said.items():
+            found[speaker != row["speaker"]].append((label - before) % 4)
+        said[row["speaker"]] = label
+    return np.array(found[0]), np.array(found[1])
+
+
+def test_random_turns_are_tosses_of_a_coin() -> None:
+    speaker = np.array([r["speaker"] for r in _rows(turns="random")]).reshape(-1, 10)
+    goes_on = speaker[:, 1:] == speaker[:, :-1]
+    assert goes_on.mean() == pytest.approx(0.5, abs=0.04)
+    assert (goes_on[:, 1:] & goes_on[:, :-1]).mean() == pytest.approx(0.25, abs=0.04)
+    assert max(len(set(turns)) for turns in speaker) == 2
+
+
+def test_at_random_turns_it_is_the_speaker_that_counts_not_the_distance() -> None:
+    expected = 0.6 + 0.4 / 4
+    own, _ = _pairs(_rows(inertia=0.6, turns="random"))
+    assert (own == 0).mean() == pytest.approx(expected, abs=0.03)
+    assert _repeats(_rows(inertia=0.6, turns="random"), 1) == pytest.approx((expected + 0.25) / 2, abs=0.04)
+    _, partner = _pairs(_rows(contagion=0.6, turns="random"))
+    assert (partner == 0).mean() == pytest.approx(expected, abs=0.03)
+
+
+def test_an_answer_is_another_label_than_the_one_answered() -> None:
+    _, partner = _pairs(_rows(contagion=0.6, turns="random", answer=1))
+    shares = np.bincount(partner, minlength=4) / len(partner)
+    assert shares == pytest.approx([0.1, 0.7, 0.1, 0.1], abs=0.03)
+
+
+def test_the_corpus_of_before_these_knobs_is_still_the_same(tmp_path: Path) -> None:
+    corpus = make_synthetic(tmp_path, conversations=6, utterances=5, seed=4, media=False)
+    assert corpus.hash == "e052f8c2ac9ba155"
 
 
 def test_without_strength_nothing_can_be_learnt_and_more_strength_helps() -> None:
@@ -226,6 +269,8 @@ def test_the_mouth_opens_with_the_voice() -> None:
         ({"imbalance": 0.5}, "imbalance"),
         ({"inertia": 0.7, "contagion": 0.7}, "inertia"),
         ({"labels": "vad"}, "vad"),
+        ({"turns": "often"}, "often"),
+        ({"answer": -1}, "answer"),
         ({"seconds": float("nan")}, "seconds"),
     ],
 )

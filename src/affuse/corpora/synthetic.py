@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from affuse.corpora.synthetic_text import TEMPLATES, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Turns = Literal["alternate", "random"]
 
 CARD = {
     "summary": "drawn talking faces, synthesised voices and templated sentences, with knobs for every difficulty",
@@ -85,6 +87,8 @@ def make_synthetic(
     imbalance: float = 1.0,
     inertia: float = 0.3,
     contagion: float = 0.2,
+    turns: Turns = "alternate",
+    answer: int = 0,
     speaker_cues: float = 0.8,
     seed: int = 0,
     media: bool = True,
@@ -94,13 +98,16 @@ def make_synthetic(
     With `media` every utterance is an MP4 (224 x 224, 16 kHz); an absent face is an empty room, absent sound is no
     track, absent text is empty. Without, the stores `audio_vec`, `vision_vec`, `text_vec` hold one vector each.
     `imbalance` is the count of the first class over that of the last (geometric between them); a turn repeats its
-    speaker's last label with probability `inertia`, the partner's with `contagion`. Dyads are the `source` and
-    never cross splits. Raises BadConfig for a knob out of range.
+    speaker's last label with probability `inertia`, the partner's with `contagion`, and is a fresh draw otherwise, or
+    where the last one is missing. Turns alternate, or are taken at `random`: then who spoke cannot be told from the
+    position. With `answer` a partner's label is not caught but answered, by the one as many classes further on. Dyads
+    are the `source` and never cross splits. Raises BadConfig for a knob out of range.
     """
     knobs = {k: v for k, v in locals().items() if k != "dst"}
     label_space = _checked(knobs)
     signals = {m: Signal(*(float(knobs[f"{k}_{m}"]) for k in ("strength", "noise", "missing"))) for m in MODALITIES}
-    rows = _converse(label_space, conversations, utterances, speakers, imbalance, inertia, contagion, seed)
+    chain = (imbalance, inertia, contagion, seed, turns, answer)
+    rows = _converse(label_space, conversations, utterances, speakers, *chain)
     _write_texts(rows, signals["text"], absences(len(rows), signals, seed)["text"], seed)
     dst = Path(dst)
     if media:
@@ -118,12 +125,15 @@ def _checked(knobs: Mapping[str, Any]) -> LabelSpace:
     if label_space.kind != "classes":
         raise BadConfig(f"labels={label_space.name} has no classes", "choose classes, e.g. labels=ekman-7")
     shares = ("strength_", "noise_", "missing_", "inertia", "contagion", "speaker_cues")
-    low = {"conversations": 1, "utterances": 1, "speakers": 2, "seconds": 0.5, "fps": 1, "imbalance": 1, "seed": 0}
+    low = {"conversations": 1, "utterances": 1, "speakers": 2, "seconds": 0.5, "fps": 1, "imbalance": 1}
+    low |= {"answer": 0, "seed": 0}
     for name, value in knobs.items():
         if name.startswith(shares) and not 0 <= value <= 1:
             raise BadConfig(f"{name}={value} is not between 0 and 1", f"set {name} between 0 and 1")
         if name in low and not value >= low[name]:
             raise BadConfig(f"{name}={value} is too small", f"set {name} to {low[name]} or more")
+    if knobs["turns"] not in get_args(Turns):
+        raise BadConfig(f"turns={knobs['turns']} is unknown", f"set turns to {' or '.join(get_args(Turns))}")
     if knobs["speakers"] % 2:
         raise BadConfig(f"speakers={knobs['speakers']} is odd", "speakers come in pairs: give an even number")
     if knobs["inertia"] + knobs["contagion"] > 1:
@@ -143,21 +153,25 @@ def _converse(
     inertia: float,
     contagion: float,
     seed: int,
+    turns: Turns = "alternate",
+    answer: int = 0,
 ) -> list[dict[str, Any]]:
     """Manifest rows of all conversations, without their content."""
     rng = np.random.default_rng([seed, 0])
     dyads = min(speakers // 2, conversations)
     decks = [_deck(-(-conversations // dyads), utterances, len(labels), imbalance, rng) for _ in range(dyads)]
+    coins = np.random.default_rng([seed, 7]).integers(2, size=(conversations, utterances))
     rows = []
     for c in range(conversations):
         meeting, dyad = divmod(c, dyads)
-        drawn, first = decks[dyad][meeting], meeting % 2
-        for turn, label in enumerate(_felt(drawn, rng.random(utterances), inertia, contagion)):
+        who = (meeting + np.arange(utterances)) % 2 if turns == "alternate" else coins[c]
+        felt = _felt(decks[dyad][meeting], rng.random(utterances), who, len(labels), inertia, contagion, answer)
+        for turn, label in enumerate(felt):
             row = {
                 "id": f"synthetic_c{c:04d}_u{turn:02d}",
                 "conversation": f"synthetic_c{c:04d}",
                 "position": turn,
-                "speaker": f"synthetic_s{2 * dyad + (first + turn) % 2:03d}",
+                "speaker": f"synthetic_s{2 * dyad + who[turn]:03d}",
                 "source": f"synthetic_dyad{dyad:03d}",
                 "split": _split(dyad, dyads),
                 "label": labels.labels[label],
@@ -175,14 +189,18 @@ def _deck(meetings: int, utterances: int, classes: int, imbalance: float, rng: n
     return rng.permutation(ordered).reshape(meetings, utterances)
 
 
-def _felt(drawn: np.ndarray, chance: np.ndarray, inertia: float, contagion: float) -> np.ndarray:
-    """Labels [L] of alternating turns: own last one, the partner's last one, or a fresh draw."""
-    felt = drawn.copy()
-    for turn in range(1, len(felt)):  # a chain: each turn depends on the two before
-        if turn > 1 and chance[turn] < inertia:
-            felt[turn] = felt[turn - 2]
-        elif inertia <= chance[turn] < inertia + contagion:
-            felt[turn] = felt[turn - 1]
+def _felt(
+    drawn: np.ndarray, chance: np.ndarray, who: np.ndarray, classes: int, inertia: float, contagion: float, answer: int
+) -> np.ndarray:
+    """Labels [L] of turns by `who` [L] (0 or 1): own last one, an answer to the partner's last one, or a fresh draw."""
+    felt, last = drawn.copy(), [-1, -1]
+    for turn, speaker in enumerate(who):  # a chain: each turn depends on the last ones of both
+        own, other = last[speaker], last[1 - speaker]
+        if own >= 0 and chance[turn] < inertia:
+            felt[turn] = own
+        elif other >= 0 and inertia <= chance[turn] < inertia + contagion:
+            felt[turn] = (other + answer) % classes
+        last[speaker] = felt[turn]
     return felt
 
 
@@ -272,13 +290,18 @@ def feature_arrays(
     absent, found = absences(len(table), signals, seed), {}
     for i, m in enumerate(MODALITIES):
         rng = np.random.default_rng([seed, 6, i])
-        means, offsets = rng.standard_normal((len(labels), dim)), rng.standard_normal((len(names), dim))
-        means *= 2 / np.linalg.norm(means, axis=1, keepdims=True)
+        means, offsets = class_means(rng, len(labels), dim), rng.standard_normal((len(names), dim))
         values = signals[m].strength * means[classes] + 0.35 * speaker_cues * offsets[who]
         values += (0.5 + 1.5 * signals[m].noise) * rng.standard_normal(values.shape)
         values[absent[m]] = np.nan
         found[f"{m}_vec"] = (table["id"].tolist(), values.astype(np.float32))
     return found
+
+
+def class_means(rng: np.random.Generator, classes: int, dim: int = 16) -> np.ndarray:
+    """Where the vectors of each label lie at strength 1: [classes, dim], 2 from the origin."""
+    means = rng.standard_normal((classes, dim))
+    return means * (2 / np.linalg.norm(means, axis=1, keepdims=True))
 
 
 def _write_stores(corpus: Corpus, arrays: Mapping[str, tuple[list[str], np.ndarray]]) -> None:
