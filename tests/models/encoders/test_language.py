@@ -136,7 +136,7 @@ def test_a_recipe_trains_scores_and_answers_for_words(tiny, tmp_path):
     ]  # fmt: skip
     write_corpus(tmp_path / "corpus", rows, "words", "iemocap-4")
     options = [f"streams.tokens.{part}.model={tiny}" for part in ("extractor", "encoder")]
-    options += ["streams.tokens.lr=10", "train.epochs=5", "train.batch_size=12", "train.amp=auto", "split.valid=0.2"]
+    options += ["streams.tokens.lr=10", "train.epochs=16", "train.keep=last", "train.batch_size=12", "train.amp=auto", "split.valid=0.2"]
     run = tmp_path / "run"
     assert main(["train", "finetuned-transformer", *options, "--corpus", str(tmp_path / "corpus"), "--out", str(run), "--quiet"]) == 0
     assert io.read_json(run / "evaluation.json")["protocol"]["n"] > 0
