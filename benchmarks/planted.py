@@ -242,9 +242,9 @@ def _learnt(base: Path, best: Ideal) -> list[str]:
     """What the models obtained of it."""
     lines = ["| model | knows | accuracy | per seed | less none | share of the ideal gain | seconds per run |", "|---|---|---|---|---|---|---|"]
     for name, model in MODELS.items():
-        found = [io.read_json(p) for p in sorted((base / name).glob("*/evaluation.json"))]
-        each = [e["metrics"]["accuracy"]["value"] for e in found]
-        seconds = np.mean([io.read_json(p)["train_seconds"] for p in (base / name).glob("*/run.json")])
+        scored = sorted((base / name).glob("*/evaluation.json"))
+        each = [io.read_json(p)["metrics"]["accuracy"]["value"] for p in scored]
+        seconds = np.mean([io.read_json(p.with_name("run.json"))["train_seconds"] for p in scored])
         cells = ["", ""]
         if name != "none":
             gap = _gap(base, name, "none")

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 
 from affuse.core import io
-from affuse.evaluation.compare import compare
-from affuse.evaluation.intervals import value
+from affuse.evaluation.compare import Scored, compare
+from affuse.reporting.bench import interval
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AFFUSE_SHARED") or ROOT.parent / "shared") / "data"
@@ -152,42 +152,17 @@ def page(name: str, out: Path) -> str:
         "|---|---|" + "---|" * (len(METRICS) + 3),
     ]
     for variant, paths in runs.items():
-        tables = [pd.read_parquet(p.with_name("predictions.parquet")) for p in paths]
+        scored = Scored([p.parent for p in paths])
         run = io.read_json(paths[0].with_name("run.json"))
-        for subset in sorted(set(tables[0]["modalities"]), key=lambda m: -m.count("+")):
-            cells = [_cell(tables, subset, m, info["group_by"]) for m in METRICS]
-            each = ", ".join(f"{_value(t, subset, 'uar'):.3f}" for t in tables)
+        for subset in sorted(set(scored.tables[0]["modalities"]), key=lambda m: (-m.count("+"), m)):
+            cells = [interval(scored.estimate(m, subset)) for m in METRICS]
+            each = ", ".join(f"{v:.3f}" for v in scored.each("uar", subset))
             minutes = np.mean([io.read_json(p.with_name("run.json"))["train_seconds"] for p in paths]) / 60
             text.append(f"| {variant} | {subset} | " + " | ".join(cells) + f" | {each} | {run['parameters']:,} | {minutes:.1f} |")
     text += ["", f"Majority class: accuracy {first['rows'][0]['metrics']['accuracy']['value']:.3f}, UAR {first['rows'][0]['metrics']['uar']['value']:.3f}.", ""]
     if len(runs) > 1:
         text += _comparisons(base, list(runs))
     return "\n".join(text) + "\n"
-
-
-def _rows(table: pd.DataFrame, subset: str) -> pd.DataFrame:
-    return table[table["modalities"] == subset].sort_values("id")
-
-
-def _probabilities(rows: pd.DataFrame) -> np.ndarray:
-    return rows[[c for c in rows.columns if c.startswith("p:")]].to_numpy()
-
-
-def _value(table: pd.DataFrame, subset: str, name: str) -> float:
-    rows = _rows(table, subset)
-    return value(name, rows["truth"].to_numpy(), _probabilities(rows))
-
-
-def _cell(tables: list[pd.DataFrame], subset: str, name: str, group_by: str) -> str:
-    from affuse.evaluation.intervals import distribution
-
-    each = []
-    for table in tables:
-        rows = _rows(table, subset)
-        each.append(distribution(name, rows["truth"].to_numpy(), _probabilities(rows), rows[group_by].to_numpy()))
-    values = np.mean(each, axis=0)
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return f"{values[0]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _comparisons(base: Path, variants: list[str]) -> list[str]:

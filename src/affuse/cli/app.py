@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from affuse.cli import analyze, check, compare, demo, doctor, evaluate, extract, import_, list_, show, train
+from affuse.cli import analyze, bench, check, compare, demo, doctor, evaluate, extract, import_, list_, show, train
 from affuse.cli.console import console, print_error
 from affuse.core.errors import AffuseError, BadConfig, MissingFile, UnknownName
 
@@ -23,7 +23,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
-for verb in (analyze, train, evaluate, compare, extract, check):
+for verb in (analyze, train, evaluate, compare, bench, extract, check):
     app.command(verb.run, name=verb.__name__.rsplit(".", 1)[-1])
 app.command(import_.app, name="import")
 app.command(list_.run, name="list")

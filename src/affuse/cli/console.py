@@ -51,8 +51,8 @@ def choose_device(name: str, threads: int | None) -> str:
 
 
 @contextmanager
-def progress(quiet: bool) -> Iterator[Progress]:
-    """A rich progress display on stderr; silent where --quiet or stderr is no terminal."""
+def progress(quiet: bool, window: float = 30) -> Iterator[Progress]:
+    """A rich progress display on stderr, its speed over `window` seconds; silent where --quiet or stderr is no terminal."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -61,7 +61,7 @@ def progress(quiet: bool) -> Iterator[Progress]:
             return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty(), transient=True) as bar:
+    with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty(), transient=True, speed_estimate_period=window) as bar:
         yield bar
 
 

@@ -56,7 +56,7 @@ def run(
     if distributed.is_first():
         for stream, parameters in runs.missing_stores(bound, opened).items():
             extract_into(opened, stream, parameters, workers, quiet)
-        record_attempt(opened, name, bound, folds)
+        runs.record_attempt(opened, name, bound, folds)
     distributed.wait(world)
     folder = out or default_folder(name, bound, opened, folds)
     train_with_progress(bound, name, opened, folder, folds, chosen, quiet or not distributed.is_first())
@@ -73,18 +73,6 @@ def default_folder(name: str, recipe: Recipe, corpus: Corpus, folds: int | None)
     from affuse.core.io import digest
 
     return Path("runs") / f"{name}-{corpus.name}-{digest([recipe.to_dict(), corpus.hash, folds])[:8]}"
-
-
-def record_attempt(corpus: Corpus, name: str, recipe: Recipe, folds: int | None) -> None:
-    """Count configurations tried on this corpus: one line per distinct recipe (seeds apart) in attempts.jsonl."""
-    from affuse.core import io
-
-    config = recipe.to_dict()
-    config["train"] = {k: v for k, v in config["train"].items() if k != "seed"}
-    row = {"recipe": name, "config": io.digest(config), "folds": folds}
-    path = corpus.path / "attempts.jsonl"
-    if row not in io.read_jsonl(path):
-        io.append_jsonl(path, row)
 
 
 def train_with_progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,52 @@ import pandas as pd
 
 from affuse.core import io, registry
 from affuse.core.errors import BadRun, ProtocolError, UnknownName
-from affuse.evaluation.intervals import RESAMPLES, paired_difference
+from affuse.evaluation.intervals import RESAMPLES, Difference, Estimate, estimate_mean, paired_difference, value
+
+
+class Scored:
+    """What runs that differ by seed answered on the same items: `truth` [N], `groups` [N], `answers(subset)`.
+
+    Raises ProtocolError where they were not scored under the same protocol or on the same items.
+    """
+
+    def __init__(self, runs: Sequence[Path]) -> None:
+        self.runs = runs
+        evaluations = [io.read_json(r / "evaluation.json") for r in runs]
+        _agree(evaluations)
+        self.evaluation = evaluations[0]
+        self.tables = [io.read_table(r / "predictions.parquet").sort_values("id") for r in runs]
+        full = self.tables[0][self.tables[0]["full"]]
+        self.ids, self.truth = full["id"].tolist(), np.array(full["truth"].tolist())
+        self.groups = full[self.evaluation["protocol"]["group_by"]].to_numpy()
+
+    def answers(self, subset: str = "") -> list[np.ndarray]:
+        """Per run the answers [N, C] with a subset of modalities ("audio", "audio+vision"), or with all of them."""
+        return [self._of(table, subset) for table in self.tables]
+
+    def _of(self, table: pd.DataFrame, subset: str) -> np.ndarray:
+        named = table["modalities"].map(lambda m: set(m.split("+")) == set(subset.split("+")))
+        rows = table[named if subset else table["full"]]
+        if rows.empty:
+            raise UnknownName.among("subset of modalities", subset, table["modalities"])
+        if rows["id"].tolist() != self.ids:
+            raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
+        return rows[[c for c in rows.columns if c.startswith("p:")]].to_numpy()
+
+    def estimate(self, name: str, subset: str = "") -> Estimate:
+        """Metric with its interval, averaged over the runs within each resample."""
+        return estimate_mean(name, self.truth, self.answers(subset), self.groups)
+
+    def each(self, name: str, subset: str = "") -> list[float]:
+        """The metric of every run."""
+        return [value(name, self.truth, p) for p in self.answers(subset)]
+
+    def less(self, other: Scored, name: str, subset: str = "", subset_other: str = "") -> Difference:
+        """Metric of these runs minus that of the others, with interval and p."""
+        _agree([self.evaluation, other.evaluation])
+        if self.ids != other.ids:
+            raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
+        return paired_difference(name, self.truth, self.answers(subset), other.answers(subset_other), self.groups)
 
 
 def compare(a: Path, b: Path, name: str | None = None, subset_a: str = "", subset_b: str = "") -> dict[str, Any]:
@@ -20,35 +66,22 @@ def compare(a: Path, b: Path, name: str | None = None, subset_a: str = "", subse
     `subset_a`, `subset_b` choose a subset of modalities ("audio", "audio+vision") instead of all.
     Raises ProtocolError when the runs were not scored under the same protocol.
     """
-    runs_a, runs_b = seeds_of(a), seeds_of(b)
-    protocols = {io.digest(_comparable(r)): _comparable(r) for r in [*runs_a, *runs_b]}
-    if len(protocols) > 1:
-        raise ProtocolError(_first_difference(list(protocols.values())), "compare runs trained on the same corpus, split and folds")
-    evaluation = io.read_json(runs_a[0] / "evaluation.json")
-    name = name or ("uar" if "uar" in evaluation["metrics"] else next(iter(evaluation["metrics"])))
-    if name not in evaluation["metrics"]:
-        raise UnknownName.among("metric", name, evaluation["metrics"])
-    tables_a = [_predictions(r, subset_a) for r in runs_a]
-    tables_b = [_predictions(r, subset_b) for r in runs_b]
-    group_by = evaluation["protocol"]["group_by"]
-    ids = tables_a[0]["id"]
-    if any(list(t["id"]) != list(ids) for t in [*tables_a, *tables_b]):
-        raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
-    truth = np.array(tables_a[0]["truth"].tolist())
-    gap = paired_difference(
-        name, truth, [_values(t) for t in tables_a], [_values(t) for t in tables_b], tables_a[0][group_by].to_numpy()
-    )
+    runs_a, runs_b = Scored(seeds_of(a)), Scored(seeds_of(b))
+    known, protocol = runs_a.evaluation["metrics"], runs_a.evaluation["protocol"]
+    name = name or ("uar" if "uar" in known else next(iter(known)))
+    if name not in known:
+        raise UnknownName.among("metric", name, known)
     return {
         "a": str(a),
         "b": str(b),
         "subsets": [subset_a or "all", subset_b or "all"],
-        "seeds": [len(runs_a), len(runs_b)],
+        "seeds": [len(runs_a.runs), len(runs_b.runs)],
         "metric": name,
         "better": registry.cards("metrics")[name]["better"],
-        "mean": [_mean(name, truth, tables_a), _mean(name, truth, tables_b)],
-        "difference": gap.to_dict(),
-        "interval": f"95 % paired bootstrap, {RESAMPLES} resamples, clustered by {group_by}",
-        "protocol": evaluation["protocol"],
+        "mean": [float(np.mean(runs_a.each(name, subset_a))), float(np.mean(runs_b.each(name, subset_b)))],
+        "difference": runs_a.less(runs_b, name, subset_a, subset_b).to_dict(),
+        "interval": f"95 % paired bootstrap, {RESAMPLES} resamples, clustered by {protocol['group_by']}",
+        "protocol": protocol,
     }
 
 
@@ -62,36 +95,17 @@ def seeds_of(path: Path) -> list[Path]:
     return runs
 
 
-def _comparable(run: Path) -> dict[str, Any]:
+def _agree(evaluations: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse evaluations of which the parts that must agree do not."""
+    found = [_comparable(e) for e in evaluations]
+    for other in found[1:]:
+        for key, mine in found[0].items():
+            if other[key] != mine:
+                message = f"the runs have different protocols: {key} is {mine} and {other[key]}"
+                raise ProtocolError(message, "compare runs trained on the same corpus, split and folds")
+
+
+def _comparable(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the protocol that must agree."""
-    evaluation = io.read_json(run / "evaluation.json")
-    protocol = evaluation["protocol"]
     keys = ("split", "split_hash", "folds", "group_by", "n", "same_corpus")
-    return {"corpus": evaluation["corpus"]["hash"], "labels": evaluation["labels"], **{k: protocol[k] for k in keys}}
-
-
-def _first_difference(protocols: list[dict[str, Any]]) -> str:
-    a, b = protocols[:2]
-    key = next(k for k in a if a[k] != b[k])
-    return f"the runs have different protocols: {key} is {a[key]} and {b[key]}"
-
-
-def _predictions(run: Path, subset: str) -> pd.DataFrame:
-    table = io.read_table(run / "predictions.parquet")
-    known = sorted(set(table["modalities"]))
-    if subset and "+".join(sorted(subset.split("+"))) not in {"+".join(sorted(k.split("+"))) for k in known}:
-        raise UnknownName.among("subset of modalities", subset, known)
-    wanted = table["full"] if not subset else table["modalities"].map(lambda m: set(m.split("+")) == set(subset.split("+")))
-    return table[wanted].sort_values("id", ignore_index=True)
-
-
-def _values(table: pd.DataFrame) -> np.ndarray:
-    return table[[c for c in table.columns if c.startswith("p:")]].to_numpy()
-
-
-def _mean(name: str, truth: np.ndarray, tables: list[pd.DataFrame]) -> float:
-    chosen = registry.load("metrics", name)
-    values = [chosen.compute(chosen.statistics(truth, _values(t)).sum(0)) for t in tables]  # type: ignore[attr-defined]
-    return float(np.mean(values))
-
-
+    return {"corpus": evaluation["corpus"]["hash"], "labels": evaluation["labels"], **{k: evaluation["protocol"][k] for k in keys}}

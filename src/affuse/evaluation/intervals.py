@@ -2,7 +2,7 @@
 
 A metric is a file of `evaluation/metrics/`: `statistics(truth, predicted) -> [N, K]` per item, additive, and
 `compute(sums [..., K]) -> [...]`. So a resample of whole clusters is a weighted sum of cluster sums, and all
-resamples are one matrix product.
+resamples are one matrix product. A metric of ranks has `weighted(truth, predicted, weights [R, N]) -> [R]` instead.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from affuse.core import registry
 
 RESAMPLES = 2000
+CHUNK = 1 << 20  # weights of items at a time
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,14 @@ class Estimate:
 def metric(name: str) -> Any:
     """The metric of that name."""
     return registry.load("metrics", name)
+
+
+def value(name: str, truth: np.ndarray, predicted: np.ndarray) -> float:
+    """The metric of that name on the sample itself."""
+    chosen = metric(name)
+    if hasattr(chosen, "weighted"):
+        return float(chosen.weighted(truth, predicted, np.ones((1, len(truth))))[0])
+    return float(chosen.compute(chosen.statistics(truth, predicted).sum(0)))
 
 
 def resample_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -57,17 +66,40 @@ def distribution(
 ) -> np.ndarray:
     """The metric on the sample (first) and on every clustered resample, [1 + RESAMPLES]."""
     chosen = metric(name)
+    if hasattr(chosen, "weighted"):
+        names, index = np.unique(np.asarray(groups), return_inverse=True)
+        drawn = resample_weights(len(names), seed=seed)
+        parts = np.array_split(drawn, max(1, len(drawn) * len(index) // CHUNK))
+        return np.concatenate([chosen.weighted(truth, predicted, part[:, index].astype(np.float32)) for part in parts])
     sums = cluster_sums(chosen.statistics(truth, predicted), groups)
     return np.asarray(chosen.compute(resample_weights(len(sums), seed=seed) @ sums))
+
+
+def mean_distribution(
+    name: str, truth: np.ndarray, runs: Sequence[np.ndarray], groups: Sequence[Any] | np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """`distribution` averaged over the predictions of runs that differ by seed, within each resample."""
+    return np.mean([distribution(name, truth, predicted, groups, seed) for predicted in runs], axis=0)
+
+
+def as_estimate(values: np.ndarray, groups: Sequence[Any] | np.ndarray) -> Estimate:
+    """What has this `distribution` [1 + RESAMPLES], with its 95 % percentile interval; NaN bounds of a single cluster."""
+    low, high = np.percentile(values[1:], [2.5, 97.5]) if len(set(groups)) > 1 else (np.nan, np.nan)
+    return Estimate(float(values[0]), float(low), float(high), len(groups))
+
+
+def estimate_mean(
+    name: str, truth: np.ndarray, runs: Sequence[np.ndarray], groups: Sequence[Any] | np.ndarray, seed: int = 0
+) -> Estimate:
+    """Mean metric over runs with its 95 % percentile interval; with a single cluster that is NaN (nothing to resample)."""
+    return as_estimate(mean_distribution(name, truth, runs, groups, seed), groups)
 
 
 def estimate(
     name: str, truth: np.ndarray, predicted: np.ndarray, groups: Sequence[Any] | np.ndarray, seed: int = 0
 ) -> Estimate:
-    """Metric with its 95 % percentile interval; with a single cluster the interval is NaN (nothing to resample)."""
-    values = distribution(name, truth, predicted, groups, seed)
-    low, high = np.percentile(values[1:], [2.5, 97.5]) if len(set(groups)) > 1 else (np.nan, np.nan)
-    return Estimate(float(values[0]), float(low), float(high), len(truth))
+    """Metric of one run with its interval."""
+    return estimate_mean(name, truth, [predicted], groups, seed)
 
 
 @dataclass(frozen=True)
@@ -97,12 +129,16 @@ def paired_difference(
 
     p = twice the share of resamples on the far side of 0 (at least 1 / RESAMPLES).
     """
-
-    def mean(predictions: Sequence[np.ndarray]) -> np.ndarray:
-        return np.mean([distribution(name, truth, p, groups, seed) for p in predictions], axis=0)
-
-    gap = mean(a) - mean(b)
+    gap = mean_distribution(name, truth, a, groups, seed) - mean_distribution(name, truth, b, groups, seed)
     drawn = gap[1:]
     p = 2 * min((drawn <= 0).mean(), (drawn >= 0).mean())
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Difference(float(gap[0]), float(low), float(high), float(np.clip(p, 1 / len(drawn), 1)), len(truth))
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p values [K] adjusted for their number by Holm's step-down method (1979): at most a, all of them false with chance a."""
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values)
+    stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))
+    return np.minimum(stepped, 1)[np.argsort(order)]

@@ -14,16 +14,17 @@ import torch
 
 from affuse.core import io, registry
 from affuse.core.config import Recipe
-from affuse.core.errors import BadRun, ProtocolError
+from affuse.core.errors import ProtocolError
 from affuse.core.labels import LabelSpace, map_by_name
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
+from affuse.evaluation.diagnosis import probe_modalities, shapley_of
 from affuse.evaluation.intervals import RESAMPLES, estimate
 from affuse.evaluation.metrics import confusion
 from affuse.evaluation.metrics.calibration_error import CalibrationError
 from affuse.evaluation.predict import predict_subsets
 from affuse.training.data import Dataset
-from affuse.training.run import dataset, open_run, run_model
+from affuse.training.run import check_stores, dataset, open_run, run_model, split_of
 
 Subset = tuple[str, ...]
 
@@ -41,14 +42,21 @@ class Predictions:
 
 
 def evaluate(
-    run: Path, corpus: Corpus, split: str = "test", missing: str | None = None, device: str = "cpu"
+    run: Path,
+    corpus: Corpus,
+    split: str = "test",
+    missing: str | None = None,
+    device: str = "cpu",
+    probes: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Score a run on a split of a corpus; writes evaluation.json and predictions.parquet into the run folder.
 
-    `missing`: "each" for every subset of modalities, or names joined by + to take away. Another corpus than
+    `missing`: "each" for every subset of modalities, or names joined by + to take away. `probes`: probe the encoders
+    of every modality, beside those of a run trained on it alone where one is given. Another corpus than
     the run's is scored by label name. Raises ProtocolError when not every item of the split was scored.
     """
     info, recipe, folders = open_run(run)
+    probed = None if probes is None else probe_modalities(run, probes, corpus, split, torch.device(device))
     found = collect(info, recipe, folders, corpus, split, missing, torch.device(device))
     result = {
         "run": str(run),
@@ -60,6 +68,9 @@ def evaluate(
         **score_all(found, info["group_by"]),
         "protocol": protocol(info, corpus, found, split),
     }
+    if probed is not None:
+        result["probes"] = probed[0]
+        result["protocol"] |= probed[1]
     own = corpus.hash == info["corpus"]["hash"]
     if own and split == "test":
         io.write_json(run / "run.json", info | {"test_openings": info.get("test_openings", 0) + 1})
@@ -87,7 +98,7 @@ def collect(
         chosen = _rows(folder, corpus, split, own)
         data = dataset(corpus, recipe, model.spaces if own else _foreign(recipe, corpus, model.spaces), chosen)
         if own:
-            _check_stores(info, data)
+            check_stores(info, data)
         full = tuple(m for m in MODALITIES if m in set(model.modality.values()))
         subsets = subsets_of(full, missing)
         task = next(iter(model.spaces))
@@ -101,8 +112,7 @@ def collect(
 def _rows(folder: Path, corpus: Corpus, split: str, own: bool) -> np.ndarray:
     """Which rows of the corpus are this fold's `split`."""
     if own:
-        table = io.read_table(folder / "split.parquet")
-        return np.asarray(corpus.table["id"].map(dict(zip(table["id"], table["split"], strict=True))) == split)
+        return np.asarray(split_of(folder, corpus) == split)
     given = np.asarray(corpus.table["split"] == split)
     return given if given.any() else np.ones(len(corpus), dtype=bool)
 
@@ -110,12 +120,6 @@ def _rows(folder: Path, corpus: Corpus, split: str, own: bool) -> np.ndarray:
 def _foreign(recipe: Recipe, corpus: Corpus, spaces: Mapping[str, LabelSpace]) -> dict[str, LabelSpace]:
     """Label spaces to read another corpus' labels with."""
     return {t: corpus.space if recipe.tasks[t].column == "label" else s for t, s in spaces.items()}
-
-
-def _check_stores(info: Mapping[str, Any], data: Dataset) -> None:
-    for name, store in data.stores.items():
-        if store.hash != info["store_hashes"][name]:
-            raise BadRun(f"store '{name}' changed since the run was trained", "extract it as the run's config.yaml says")
 
 
 def subsets_of(full: Subset, missing: str | None) -> list[Subset]:
@@ -203,7 +207,7 @@ def score_all(found: Predictions, group_by: str) -> dict[str, Any]:
     result = {"n": len(full), "n_split": len(found.table), "metrics": score_metrics(found, full, groups), "rows": rows}
     if found.space.kind == "classes":
         result |= _class_details(found, full, groups)
-    return result
+    return result | shapley_of(found, groups)
 
 
 def _row(

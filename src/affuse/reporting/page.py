@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from affuse.reporting import plots
+from affuse.reporting.balance import balance
 from affuse.reporting.folder import Folder, integer, mapping, number
 from affuse.reporting.results import bars, calibration, headline, intervals, learning, matrix, rows
 from affuse.reporting.style import stylesheet
@@ -40,7 +41,7 @@ TO_ONE = {"uar", "accuracy", "macro_f1", "weighted_f1", "ccc", "pearson"}
 
 def page(folder: Folder) -> str:
     """The whole document."""
-    made = [make(folder) for make in (hero, ran, rows, matrix, bars, calibration, learning, protocol, configuration)]
+    made = [make(folder) for make in (hero, ran, rows, matrix, bars, calibration, learning, balance, protocol, configuration)]
     title = f"{text(mapping(folder.run).get('recipe') or folder.path.name)} · affuse report"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -48,7 +49,7 @@ def page(folder: Folder) -> str:
         '<meta name="color-scheme" content="light dark">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{title}</title><style>{stylesheet()}</style></head>\n<body><main>"
-        + "\n".join(one for one in made if isinstance(one, str))
+        + "\n".join(one for one in made if isinstance(one, str) and one)
         + f"\n{absences([one for one in made if isinstance(one, Absent)])}{footer(folder)}</main></body></html>\n"
     )
 

@@ -64,6 +64,11 @@ def decimals(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}" if abs(value) < 1e5 else f"{value:.3g}"
 
 
+def between(low: float, high: float) -> str:
+    """An interval as text: 0.1 – 0.2, or -0.2 to 0.1 where a dash would be taken for a sign."""
+    return f"{decimals(low)} {'to' if low < 0 else '–'} {decimals(high)}"
+
+
 def text_width(text: str, size: float = 12) -> float:
     """Estimated width of `text` in px at a font size of `size` px."""
     return sum(1.75 if unicodedata.east_asian_width(c) in "WF" else 1.0 for c in text) * CHARACTER * size / 12
@@ -90,8 +95,9 @@ def interval_plot(rows: Sequence[Row], full: Row | None = None) -> str:
 
 
 def _entry(row: Row, scale: Axis, full: Row | None) -> str:
-    grid = "".join(_vertical("grid", scale.share(t), *TALL) for t in scale.ticks)
-    spread = f" {decimals(row.low)} – {decimals(row.high)}" if row.low is not None and row.high is not None else ""
+    signed = scale.ticks[0] < 0
+    grid = "".join(_vertical("base" if signed and t == 0 else "grid", scale.share(t), *TALL) for t in scale.ticks)
+    spread = f" {between(row.low, row.high)}" if row.low is not None and row.high is not None else ""
     kind = row.kind if row.kind in ("baseline", "full") else "part"
     label = escape(f"{row.name}: {decimals(row.value)}{', interval' + spread if spread else ''}")
     note = f"<small>{escape(row.note)}</small>" if row.note else ""
@@ -261,7 +267,7 @@ def _cell(count: int, total: int, x: float, y: float, size: int, what: str, hit:
     )
 
 
-# ---- calibration and curves -------------------------------------------------------------------------------------
+# ---- calibration -------------------------------------------------------------------------------------
 
 
 class Bin(NamedTuple):
@@ -315,47 +321,3 @@ def reliability(bins: Sequence[Bin]) -> str:
         f'<svg class="scaled" viewBox="0 0 {left + side + 14} {below + strip + 44}" role="img" '
         f'aria-label="reliability diagram, {len(bins)} bins">{"".join(parts)}{ideal}{dots}{words}</svg>'
     )
-
-
-def curves(title: str, lines: Sequence[Mapping[int, float]], chosen: Sequence[int | None]) -> str:
-    """Values over epochs: one line per run or fold, their mean over the epochs all of them reached, chosen epochs."""
-    left, top, wide, tall = 52, 10, 310, 170
-    epochs = [e for line in lines for e in line]
-    scale = axis([v for line in lines for v in line.values()], 4, zero=False)
-    first, last = min(epochs), max(max(epochs), min(epochs) + 1)
-
-    def at(epoch: float, value: float) -> tuple[float, float]:
-        return left + wide * (epoch - first) / (last - first), top + tall * (1 - scale.share(value))
-
-    def trace(style: str, line: Mapping[int, float]) -> str:
-        points = [at(epoch, value) for epoch, value in sorted(line.items())]
-        if len(points) == 1:
-            return f'<circle class="point" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>'
-        return f'<polyline class="{style}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
-
-    grid = "".join(
-        f'<line class="grid" x1="{left}" x2="{left + wide}" y1="{at(first, t)[1]:.1f}" y2="{at(first, t)[1]:.1f}"/>'
-        f'<text class="tick" x="{left - 8}" y="{at(first, t)[1] + 4:.1f}" text-anchor="end">{scale.label(t)}</text>'
-        for t in scale.ticks
-    )
-    marks = "".join(
-        f'<text class="tick" x="{at(e, scale.ticks[0])[0]:.1f}" y="{top + tall + 18}" text-anchor="middle">{e}</text>'
-        for e in sorted({first, round((first + last) / 2), last})
-    )
-    drawn = "".join(trace("mean" if len(lines) == 1 else "one", line) for line in lines)
-    rings = "".join(
-        f'<circle class="chosen" cx="{at(e, line[e])[0]:.1f}" cy="{at(e, line[e])[1]:.1f}" r="4"/>'
-        for line, e in zip(lines, chosen, strict=True)
-        if e is not None and e in line
-    )
-    mean = trace("mean", _mean(lines)) if len(lines) > 1 and _mean(lines) else ""
-    return (
-        f'<div><h3>{escape(title)}</h3><svg class="scaled" viewBox="0 0 {left + wide + 14} {top + tall + 42}" '
-        f'role="img" aria-label="{escape(title)} over epochs">{grid}{marks}{drawn}{mean}{rings}'
-        f'<text class="tick" x="{left + wide / 2}" y="{top + tall + 36}" text-anchor="middle">epoch</text></svg></div>'
-    )
-
-
-def _mean(lines: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    shared = set.intersection(*(set(line) for line in lines))
-    return {e: sum(line[e] for line in lines) / len(lines) for e in shared}

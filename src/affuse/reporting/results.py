@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from affuse.reporting import plots
+from affuse.reporting.curves import curves
 from affuse.reporting.folder import Folder, History, integer, mapping, number, objects
 from affuse.reporting.words import (
     Absent,
@@ -198,11 +199,11 @@ def learning(folder: Folder) -> str | Absent:
     key = str(mapping(mapping(folder.run).get("selection")).get("metric") or "uar")
     chosen = [h.best for h in folder.histories]
     panels = (
-        ("train loss", [_series(h, "loss") for h in folder.histories]),
-        (f"validation {metric_name(key)}", [_series(h, "valid", key) for h in folder.histories]),
-        ("learning rate", [_series(h, "lr") for h in folder.histories]),
+        ("train loss", [series(h, "loss") for h in folder.histories]),
+        (f"validation {metric_name(key)}", [series(h, "valid", key) for h in folder.histories]),
+        ("learning rate", [series(h, "lr") for h in folder.histories]),
     )
-    drawn = "".join(plots.curves(title, lines, chosen) for title, lines in panels if any(lines))
+    drawn = "".join(curves(title, lines, chosen) for title, lines in panels if any(lines))
     absent = [title for title, lines in panels if not any(lines)]
     lines = (
         f"{len(folder.histories)} models (folds, members), light, and their mean over the epochs that all reached, bold"
@@ -214,7 +215,8 @@ def learning(folder: Folder) -> str | Absent:
     return section("Learning curves", f"{lines}{ring}.{gone}", f'<div class="box panels">{drawn}</div>')
 
 
-def _series(history: History, *keys: str) -> dict[int, float]:
+def series(history: History, *keys: str) -> dict[int, float]:
+    """Epoch -> number at this path of the epoch's line, where there is one."""
     found = {}
     for epoch, line in history.epochs.items():
         value: Any = line

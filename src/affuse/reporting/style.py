@@ -124,6 +124,8 @@ section{margin-top:48px}
 .absent{margin:0;padding-left:20px}
 .lead{color:var(--muted);max-width:92ch;margin:-8px 0 16px}
 .box{background:var(--surface);border:1px solid var(--line);border-radius:10px;padding:20px}
+.part+.part{margin-top:16px}
+.part h3:not(:first-child){margin-top:24px}
 .scroll{overflow-x:auto;-webkit-overflow-scrolling:touch}
 .scroll:focus-visible,summary:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
 .warn{background:var(--warn);color:var(--warn-ink);border-radius:10px;padding:12px 16px;margin:0 0 20px;font-weight:600}
@@ -215,6 +217,13 @@ i.f1{background:var(--third)}
 .point{fill:var(--accent);stroke:var(--surface);stroke-width:1.5}
 .one{fill:none;stroke:var(--second);stroke-width:1.2;opacity:.5}
 .mean{fill:none;stroke:var(--accent);stroke-width:2.5;stroke-linejoin:round}
+.trace{fill:none;stroke-width:2.5;stroke-linejoin:round}
+.hue0{stroke:var(--accent)}
+.hue1{stroke:var(--second)}
+.hue2{stroke:var(--third)}
+.dash1{stroke-dasharray:7 4}
+.dash2{stroke-dasharray:2 3}
+svg.key{display:inline-block;margin-right:6px;vertical-align:1px}
 .chosen{fill:var(--surface);stroke:var(--second);stroke-width:1.8}
 .diagonal{fill:none;stroke:var(--ink);stroke-width:1.5}
 @media (max-width:720px){

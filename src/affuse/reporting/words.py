@@ -74,7 +74,7 @@ def three(value: float | None) -> str:
 
 def span(found: Metric) -> str:
     """An interval as text, empty where there is none."""
-    return "" if found.low is None or found.high is None else f"{three(found.low)} – {three(found.high)}"
+    return "" if found.low is None or found.high is None else plots.between(found.low, found.high)
 
 
 def listing(words: list[str]) -> str:

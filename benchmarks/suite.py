@@ -1,0 +1,35 @@
+"""What the suites of benchmarks/suites have in common: corpora made where they are missing, then `affuse bench`, pages into docs/results."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from results import ROOT
+
+from affuse.cli.bench import bench
+from affuse.core.seed import set_threads
+from affuse.evaluation.bench import load_suite
+
+
+def run_suite(name: str, corpora: Mapping[str, Callable[[Path], None]], text: str | None) -> int:
+    """Parse the command line, make the corpora of the chosen settings below OUT/corpora, run the suite; the exit code."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "runs" / name)
+    parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results")
+    parser.add_argument("--only", nargs="*", default=[], help="SETTING or SETTING/ARM, with * for any")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="write the pages only")
+    given = parser.parse_args()
+    set_threads(1)
+    suite = load_suite(ROOT / "benchmarks" / "suites" / f"{name}.yaml")
+    for setting, values in suite.settings.items():
+        corpus = given.out / "corpora" / setting
+        suite.settings[setting] = replace(values, corpus=corpus)
+        wanted = not given.only or any(fnmatch(setting, pattern.split("/")[0]) for pattern in given.only)
+        if wanted and not (corpus / "corpus.json").is_file():
+            corpora[setting](corpus)
+    return bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1)

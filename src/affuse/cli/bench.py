@@ -1,0 +1,90 @@
+"""affuse bench: a suite of settings, arms and seeds, and its result pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from affuse.cli.console import Device, Quiet, Threads, choose_device, note, output, progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from affuse.evaluation.bench import Job, Suite
+
+
+def run(
+    suite: Path,
+    *,
+    out: Path | None = None,
+    pages: Path | None = None,
+    only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
+    table: Annotated[bool, Parameter(negative="")] = False,
+    workers: int = 1,
+    device: Device = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> int:
+    """Train and score every setting, arm and seed of SUITE; goes on where it stopped, lists what failed (exit 1), writes a page per setting.
+
+    Parameters
+    ----------
+    out
+        Folder of the runs and of ledger.jsonl (default: runs/NAME).
+    pages
+        Where the pages go (default: OUT).
+    only
+        SETTING or SETTING/ARM, with * for any; the other runs are left as they are.
+    table
+        Write the pages only.
+    workers
+        Processes that train side by side, one run each; 1 trains in this one.
+    """
+    from affuse.evaluation.bench import load_suite
+
+    read = load_suite(suite)
+    out = out or Path("runs") / read.name
+    return bench(read, out, pages or out, only or (), 0 if table else workers, choose_device(device, threads), threads, quiet)
+
+
+def bench(
+    suite: Suite, out: Path, pages: Path, only: Sequence[str] = (), workers: int = 1, device: str = "cpu", threads: int | None = None, quiet: bool = False
+) -> int:
+    """Run the queue (not at all with 0 workers) and write the pages; prints their paths, returns the exit code."""
+    from affuse.evaluation.bench import conduct, plan
+    from affuse.reporting.bench import write_pages
+
+    jobs = plan(suite, out, only)
+    failed = []
+    if workers:
+        _extract(jobs, workers, quiet)
+        jobs = plan(suite, out, only)  # once more: features belong to what a run depends on
+        with progress(quiet, 3600) as bar:
+            task = bar.add_task(suite.name, total=None)
+
+            def show(row: dict[str, Any], total: int) -> None:
+                bar.update(task, advance=1, total=total, description=f"{row['setting']}/{row['arm']}/seed{row['seed']} ({row['seconds']:.0f} s)")
+
+            rows = conduct(jobs, out, workers, device, threads, show)
+        failed = [row for row in rows if row["status"] == "failed"]
+        note(f"{suite.name}: {len(rows) - len(failed)} runs done now, {len(jobs) - len(rows)} before", quiet)
+    for row in failed:
+        output.print(f"failed: {row['setting']}/{row['arm']}/seed{row['seed']}: {row['error']}", markup=False, soft_wrap=True)
+    for path in write_pages(suite, out, pages, list(dict.fromkeys(job.setting for job in jobs))):
+        output.print(str(path), soft_wrap=True)
+    return 1 if failed else 0
+
+
+def _extract(jobs: Sequence[Job], workers: int, quiet: bool) -> None:
+    """Fill the stores that the corpora lack."""
+    from affuse.cli.extract import extract_into
+    from affuse.corpora.manifest import Corpus
+    from affuse.training.run import missing_stores
+
+    for job in jobs:
+        if job.seed == 0:
+            corpus = Corpus.open(job.corpus)
+            for stream, parameters in missing_stores(job.recipe, corpus).items():
+                extract_into(corpus, stream, parameters, workers, quiet)

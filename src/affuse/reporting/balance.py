@@ -1,0 +1,103 @@
+"""The section on balance: what every modality carries, what its encoder learned, what the balancer did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from affuse.reporting import plots
+from affuse.reporting.curves import legend, mean_line, trace_styles, traces
+from affuse.reporting.folder import Folder, mapping
+from affuse.reporting.results import headline, intervals, series
+from affuse.reporting.words import metric, metric_name, section, span, text, three
+
+FIRST = ("k", "score")  # of what is traced
+TRACES = {"k": "k, factor of the step", "score": "score of the stream alone"}
+
+
+def balance(folder: Folder) -> str:
+    """The whole section; empty where the run folder says nothing of balance."""
+    parts = [shapley_values(folder), probe_gaps(folder), balancer_traces(folder)]
+    return section("Balance", _lead(folder), "".join(parts)) if any(parts) else ""
+
+
+def _lead(folder: Folder) -> str:
+    evaluation = mapping(folder.evaluation)
+    values = {m: metric(v).value for m, v in mapping(evaluation.get("shapley")).items()}
+    known = {m: v for m, v in values.items() if v is not None}
+    if len(known) < 2:
+        return ""
+    most, least = max(known, key=lambda m: known[m]), min(known, key=lambda m: known[m])
+    found = metric(evaluation.get("imbalance"))
+    name = escape(metric_name(str(mapping(evaluation.get("imbalance")).get("metric") or "score")))
+    apart = f"; they are {three(found.value)} apart ({span(found)})" if found.value is not None and span(found) else ""
+    carried = f"{escape(most)} carries most of the {name} ({three(known[most])}), {escape(least)} least ({three(known[least])})"
+    return f"{carried}{apart}."
+
+
+def shapley_values(folder: Folder) -> str:
+    """What every modality adds to the score, and the scores of the subsets that say so."""
+    evaluation = mapping(folder.evaluation)
+    drawn = _rows(mapping(evaluation.get("shapley")))
+    if not drawn:
+        return ""
+    key = str(mapping(evaluation.get("imbalance")).get("metric") or "score")
+    subsets = intervals(folder, key) if key != headline(folder) else []
+    order = {"baseline": 0, "unimodal": 1, "subset": 2, "full": 3}
+    subsets.sort(key=lambda row: order.get(row.kind, 2))
+    name = escape(metric_name(key))
+    how = (
+        f"What a modality adds to the {name}, averaged over all orders in which the modalities can join; together they add "
+        "up to the score of all modalities minus that of none, the baseline."
+    )
+    how += "" if subsets else " The scores of the subsets are the rows further up."
+    below = f"<h3>{name} with every subset</h3>{plots.interval_plot(subsets)}" if subsets else ""
+    return _box(f"Shapley values of the {name}", how, plots.interval_plot(drawn) + below)
+
+
+def probe_gaps(folder: Folder) -> str:
+    """What linear probes read from the frozen encoders, beside those of runs that were trained on one modality."""
+    evaluation = mapping(folder.evaluation)
+    probes = {str(m): mapping(p) for m, p in mapping(evaluation.get("probes")).items()}
+    what = mapping(evaluation.get("protocol")).get("probe")
+    about = f"Scored is the {text(what)}. " if what else ""
+    gaps = _rows(
+        {m: p.get("gap") for m, p in probes.items()},
+        {m: f"alone {three(metric(p.get('alone')).value)}, joint {three(metric(p.get('joint')).value)}" for m, p in probes.items()},
+    )
+    rest = _rows({m: p.get("joint") for m, p in probes.items() if metric(p.get("gap")).value is None})
+    drawn = ""
+    if gaps:
+        how = f"{about}To the right of 0, an encoder that was trained alone learned more than the same one beside the others."
+        drawn += _box("Probe gap: trained alone minus trained together", how, plots.interval_plot(gaps))
+    return drawn + (_box("Probes of the encoders", about, plots.interval_plot(rest)) if rest else "")
+
+
+def balancer_traces(folder: Folder) -> str:
+    """What the balancer noted in every epoch, one line per stream: the mean over folds and members."""
+    keys = dict.fromkeys(k for h in folder.histories for line in h.epochs.values() for k in mapping(line.get("balance")))
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    for what, _, stream in sorted(key.partition(".") for key in keys):
+        lines = [line for h in folder.histories if (line := series(h, "balance", f"{what}.{stream}"))]
+        if lines and (mean := mean_line(lines)):
+            found.setdefault(what, {})[stream] = mean
+    if not found:
+        return ""
+    order = [*(w for w in FIRST if w in found), *(w for w in found if w not in FIRST)]
+    styles = trace_styles(list(dict.fromkeys(s for w in order for s in found[w])))
+    panels = "".join(traces(TRACES.get(w, w.replace("_", " ")), found[w], styles) for w in order)
+    models = f" and over {len(folder.histories)} models (folds, members)" if len(folder.histories) > 1 else ""
+    how = f"What the balancer noted, mean over the steps of an epoch{models}."
+    return _box("Traces of the balancer", how, f'{legend(styles)}<div class="panels">{panels}</div>')
+
+
+def _rows(scores: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> list[plots.Row]:
+    """A row of the interval plot per modality that has a value."""
+    found = {m: metric(v) for m, v in scores.items()}
+    said = notes or {}
+    return [plots.Row(m, "part", v.value, v.low, v.high, said.get(m, "")) for m, v in found.items() if v.value is not None]
+
+
+def _box(title: str, how: str, body: str) -> str:
+    return f'<div class="box part"><h3>{title}</h3><p class="muted">{how}</p>{body}</div>'

@@ -1,0 +1,194 @@
+"""A suite of two arms and two seeds: queue, ledger, resumption, failures, and pages whose numbers are `affuse compare`'s."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from tests.conftest import make_vector_corpus
+
+from affuse.cli.app import main
+from affuse.core import io
+from affuse.core.config import load_recipe
+from affuse.core.errors import BadConfig, ProtocolError, UnknownName
+from affuse.corpora.manifest import Corpus
+from affuse.evaluation import bench
+from affuse.evaluation.bench import load_suite, plan
+from affuse.evaluation.compare import compare
+from affuse.evaluation.intervals import holm
+from affuse.reporting.bench import page
+from affuse.training import run as runs
+
+SMALL = ["streams.*.encoder.hidden=8", "train.epochs=2", "train.keep=last", "train.ema=0"]
+
+
+def write_suite(folder: Path, corpus: Path, arms: dict[str, object], changes: dict[str, object] | None = None, seeds: int = 2) -> Path:
+    values = {
+        "name": "tiny",
+        "seeds": seeds,
+        "metrics": ["accuracy", "uar"],
+        "baselines": ["none"],
+        "arms": arms,
+        "settings": {"vectors": {"recipe": "vectors", "corpus": str(corpus), "overrides": SMALL}},
+    }
+    path = folder / "suite.yaml"
+    path.write_text(yaml.safe_dump(values | (changes or {}), sort_keys=False))
+    return path
+
+
+ARMS = {"none": [], "uniform": {"overrides": ["balance=uniform"], "note": "a loss per stream"}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """(suite file, folder of its runs, page) of a suite that was run; nobody writes there."""
+    base = tmp_path_factory.mktemp("bench")
+    corpus = make_vector_corpus(base / "corpus")
+    suite = write_suite(base, corpus.path, ARMS)
+    assert main(["bench", str(suite), "--out", str(base / "out"), "--quiet"]) == 0
+    return suite, base / "out", base / "out" / "tiny-vectors.md"
+
+
+@pytest.fixture
+def again(finished: tuple[Path, Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """(suite file, folder of its runs), a copy to change."""
+    suite, out, _ = finished
+    shutil.copytree(out, tmp_path / "out")
+    return suite, tmp_path / "out"
+
+
+def ledger(out: Path) -> list[tuple[str, int, str]]:
+    return [(row["arm"], row["seed"], row["status"]) for row in io.read_jsonl(out / "ledger.jsonl")]
+
+
+def test_seeds_are_outermost_and_every_run_is_a_line_of_the_ledger(finished):
+    assert ledger(finished[1]) == [("none", 0, "done"), ("uniform", 0, "done"), ("none", 1, "done"), ("uniform", 1, "done")]
+
+
+def test_a_run_of_the_queue_is_what_affuse_train_makes(finished, tmp_path):
+    suite = load_suite(finished[0])
+    corpus = Corpus.open(suite.settings["vectors"].corpus)
+    recipe = runs.bind(load_recipe("vectors", [*SMALL, "balance=uniform", "train.seed=1"]), corpus)
+    runs.train(recipe, "vectors", corpus, tmp_path / "alone")
+    bench.evaluate(tmp_path / "alone", corpus, missing="each")
+    queued = finished[1] / "vectors" / "uniform" / "seed1"
+    assert (queued / "config.yaml").read_text() == (tmp_path / "alone" / "config.yaml").read_text()
+    pd.testing.assert_frame_equal(*(io.read_table(run / "predictions.parquet") for run in (queued, tmp_path / "alone")))
+
+
+def test_the_page_has_the_numbers_of_compare(finished):
+    _, out, path = finished
+    text = path.read_text()
+    found = compare(out / "vectors" / "uniform", out / "vectors" / "none", "accuracy")
+    gap = found["difference"]
+    row = next(line for line in text.splitlines() if line.startswith("| uniform | "))
+    assert f"| {found['mean'][0]:.3f} [" in row
+    assert f"| {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] |" in row
+    evaluation = io.read_json(out / "vectors" / "none" / "seed0" / "evaluation.json")
+    assert f"{evaluation['n']} utterances scored" in text
+    assert "Holm" in text and "a loss per stream" in text and "`balance=uniform`" in text
+    assert re.search(r"\| arm \| audio \| text \| vision \|", text)
+
+
+def test_what_is_complete_is_not_trained_again(again, monkeypatch):
+    suite, out = again
+    monkeypatch.setattr(bench, "perform", lambda job, device: pytest.fail(f"{job.key} again"))
+    assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
+    assert len(ledger(out)) == 4
+
+
+def test_after_an_interruption_the_queue_goes_on_without_training_again(again, monkeypatch):
+    suite, out = again
+    (out / "ledger.jsonl").unlink()
+    cut = out / "vectors" / "none" / "seed1"
+    (cut / "predictions.parquet").unlink()  # interrupted while scoring
+    monkeypatch.setattr(runs, "_train_model", lambda *given: pytest.fail("trained again"))
+    with monkeypatch.context() as patch:
+        patch.setattr(bench, "evaluate", lambda *given, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 130
+    assert ledger(out) == [("none", 0, "done"), ("uniform", 0, "done")]
+    assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
+    assert {row[2] for row in ledger(out)} == {"done"} and len(ledger(out)) == 4
+    assert (cut / "predictions.parquet").is_file()
+
+
+def test_a_failing_arm_is_listed_and_the_others_finish(tmp_path, capsys):
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    suite = write_suite(tmp_path, corpus.path, {"none": [], "wild": ["optim.lr=1e30"]}, seeds=1)
+    assert main(["bench", str(suite), "--out", str(tmp_path / "out"), "--quiet"]) == 1
+    assert "failed: vectors/wild/seed0: the loss is" in capsys.readouterr().out
+    assert ledger(tmp_path / "out") == [("none", 0, "done"), ("wild", 0, "failed")]
+    text = (tmp_path / "out" / "tiny-vectors.md").read_text()
+    assert "| none | 0." in text and "wild (0): the loss is" in text
+
+
+def test_changed_overrides_do_not_take_an_old_run_for_their_own(again, tmp_path, capsys):
+    suite, out = again
+    corpus = load_suite(suite).settings["vectors"].corpus
+    changed = write_suite(tmp_path, corpus, {"none": [], "uniform": ["balance=uniform", "balance.weight=2"]})
+    assert main(["bench", str(changed), "--out", str(out), "--quiet"]) == 1
+    assert f"{out / 'vectors' / 'uniform' / 'seed0'} holds another run" in capsys.readouterr().out
+    text = (out / "tiny-vectors.md").read_text()
+    assert "| uniform |" not in text and "holds another run" in text
+
+
+def test_a_run_that_misses_an_item_is_refused(again):
+    suite, out = again
+    path = out / "vectors" / "none" / "seed1" / "predictions.parquet"
+    table = io.read_table(path)
+    io.write_table(path, table[table["id"] != table["id"].iloc[0]])
+    with pytest.raises(ProtocolError, match=r"seed1 scored \d+ of the \d+ items"):
+        page(load_suite(suite), "vectors", out)
+
+
+def test_only_chooses_and_the_rest_stays_open(tmp_path):
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    suite = load_suite(write_suite(tmp_path, corpus.path, ARMS))
+    assert [job.key for job in plan(suite, tmp_path, ["*/uniform"])] == [("vectors", "uniform", 0), ("vectors", "uniform", 1)]
+    assert len(plan(suite, tmp_path, ["vectors"])) == 4
+    with pytest.raises(UnknownName, match="unifrom"):
+        plan(suite, tmp_path, ["vectors/unifrom"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"baselin": ["none"]}, UnknownName, "baselines"),
+        ({"baselines": ["nome"]}, UnknownName, "none"),
+        ({"metrics": ["uarr"]}, UnknownName, "uar"),
+        ({"settings": {"v": {"recipe": "vectors", "corpus": "c", "fold": 3}}}, UnknownName, "settings.v.folds"),
+        ({"settings": {"v": {"recipe": "vectors"}}}, BadConfig, "settings.v.corpus"),
+        ({"settings": {"v": {"recipe": "vectors", "corpus": "c", "arms": ["unifom"]}}}, UnknownName, "uniform"),
+        ({"arms": {"none": {"override": []}}}, UnknownName, "arms.none.overrides"),
+        ({"settings": {}}, BadConfig, "settings"),
+    ],
+)
+def test_what_a_suite_cannot_have_is_named(tmp_path, changes, error, named):
+    path = write_suite(tmp_path, tmp_path / "corpus", ARMS, changes)
+    with pytest.raises(error) as caught:
+        load_suite(path)
+    assert named in str(caught.value)
+
+
+def test_an_arm_that_no_recipe_can_have_is_named_before_anything_runs(tmp_path, capsys):
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    suite = write_suite(tmp_path, corpus.path, {"none": [], "typo": ["balance=unifrom"]})
+    assert main(["bench", str(suite), "--out", str(tmp_path / "out"), "--quiet"]) == 2
+    said = capsys.readouterr().err
+    assert "vectors/typo" in said and "uniform" in said and not (tmp_path / "out").exists()
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]).tolist() == [1.0, 1.0] and holm([]).tolist() == []
+
+
+def test_the_shipped_suite_names_every_balancer():
+    suite = load_suite(Path(__file__).resolve().parents[2] / "benchmarks" / "suites" / "balancers.yaml")
+    named = {o.removeprefix("balance=") for arm in suite.arms.values() for o in arm.overrides if o.startswith("balance=")}
+    assert named | {"none"} == set(bench.registry.cards("balancers"))
