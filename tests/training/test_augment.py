@@ -6,7 +6,7 @@ import torch
 from affuse.core.config import AugmentConfig
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoded
-from affuse.training.augment import augment, crop, mixup, modality_dropout
+from affuse.training.augment import augment, crop, hide_words, mixup, modality_dropout
 from tests.parts import CANDIDATES, TOKENS, random_batch
 
 STREAMS = (CANDIDATES[0], CANDIDATES[2], CANDIDATES[4])
@@ -87,3 +87,13 @@ def test_modality_dropout_always_leaves_one(p):
     assert (found.present[both, 0] == found.present[both, 1]).all()  # streams of a modality go together
     assert found.present.sum() < present.sum()
     assert modality_dropout(encoded, ["audio"] * 3, p) is encoded
+
+
+def test_hidden_words_leave_their_places_and_the_first_token():
+    mask = torch.arange(60) < torch.tensor([[60], [1], [0]])
+    torch.manual_seed(0)
+    kept = hide_words(mask, 0.4)
+    assert not (kept & ~mask).any()
+    assert kept[:2, 0].all() and not kept[2].any()
+    assert 20 < kept[0].sum() < 50
+    assert torch.equal(hide_words(mask, 0.0), mask)

@@ -77,7 +77,7 @@ class OptimConfig:
 
 @dataclass
 class AugmentConfig:
-    """What is done to training batches only; probabilities are per utterance."""
+    """What is done to training batches only; probabilities are per utterance, `words` is the share of token ids that are hidden."""
 
     modality_dropout: float = 0.0
     mixup: float = 0.0
@@ -91,6 +91,7 @@ class AugmentConfig:
     flip: float = 0.0
     shift: float = 0.0
     jitter: float = 0.0
+    words: float = 0.0
 
 
 @dataclass

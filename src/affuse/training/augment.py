@@ -25,6 +25,8 @@ def augment(batch: Batch, config: AugmentConfig, classes: dict[str, int]) -> Bat
     for spec in batch.streams:
         if spec.shape == () and spec.modality == "audio":
             x[spec.name], mask[spec.name] = _waveform(x[spec.name], mask[spec.name], config)
+        elif spec.shape == () and spec.modality == "text":
+            mask[spec.name] = hide_words(mask[spec.name], config.words)
         elif len(spec.shape) == 3:
             x[spec.name] = _pictures(x[spec.name], mask[spec.name], config)
     return mixup(replace(batch, x=x, mask=mask), config, classes)
@@ -43,6 +45,15 @@ def _waveform(x: Tensor, mask: Tensor, config: AugmentConfig) -> tuple[Tensor, T
         low, high = config.noise_snr
         x, mask = add_noise(x, mask, snr_db=(low, high), p=config.noise)
     return x, mask
+
+
+def hide_words(mask: Tensor, share: float) -> Tensor:
+    """Token ids [N, T], of which each is hidden with probability `share`; the first one of a row, a marker, always stays."""
+    if share <= 0:
+        return mask
+    keep = torch.rand(mask.shape, device=mask.device) >= share
+    keep[:, 0] = True
+    return mask & keep
 
 
 def crop(x: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
