@@ -25,6 +25,11 @@ def test_every_recipe_begins_with_a_comment_and_its_command(name):
     assert any("affuse " in line for line in head)
 
 
+@pytest.mark.parametrize("word", ["on", "off", "auto"])
+def test_on_and_off_are_words_where_words_are_asked_for(word):
+    assert make_recipe(BASE, [f"train.amp={word}"]).train.amp == word
+
+
 def test_a_recipe_can_extend_another(tmp_path):
     (tmp_path / "base.yaml").write_text("streams: {a: {encoder: {name: mlp, hidden: 8}}}\nfusion: {name: concat, dim: 9}\noptim: {lr: 0.5}\n")
     over = tmp_path / "over.yaml"

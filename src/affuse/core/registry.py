@@ -108,6 +108,8 @@ def convert(value: Any, annotation: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, args, where)
     if origin is typing.Literal:
+        if isinstance(value, bool) and value not in args:  # YAML reads on and off as booleans
+            value = "on" if value else "off"
         if value in args:
             return value
         raise UnknownName.among(f"value of {where}:", str(value), [str(a) for a in args])
