@@ -347,9 +347,56 @@ def test_odd_times_and_unknown_sequences_are_told(tmp_path):
     assert "'quux' tells neither audio, vision nor text" in told
 
 
+def test_segments_that_stand_out_of_order_are_placed_by_time(tmp_path):
+    spans = [[82.7, 89.3], [119.9, 125.3], [0.7, 18.7]]
+    csd(tmp_path / "labels.csd", "Labels", {FIRST: (np.array([[1.0], [2.0], [3.0]]), spans)})
+    table = import_cmu_mosi(tmp_path / "labels.csd", tmp_path / "c", partial=True).table
+    assert list(table["id"]) == [f"{FIRST}[{k}]" for k in range(3)]  # as the SDK names them
+    assert list(table["position"]) == [1, 2, 0]
+    assert list(table["sentiment"]) == [1, 2, 3]
+
+
+def test_what_a_source_lacks_or_does_not_fit_is_told(tmp_path):
+    labelled(tmp_path / "r", **dict.fromkeys((FIRST, SECOND)))
+    csd(tmp_path / "r" / "covarep.csd", "COVAREP", {FIRST: frames(2, 10, 2)})
+    csd(tmp_path / "r" / "facet.csd", "FACET", {f"{FIRST}_1": frames(2, 10, 2)})
+    clips(tmp_path / "r", ["clips/other_1.mp4"])
+    corpus = import_cmu_mosi(tmp_path / "r", tmp_path / "c", partial=True)
+    assert corpus.stores() == ["covarep"]
+    told = " | ".join(corpus.info["warnings"])
+    assert "covarep.csd lacks the videos of 2 of 4 utterances" in told
+    assert "facet.csd was left out: its keys are not the videos of the labels" in told
+    assert "1 media files were left out" in told
+    content = mmsa()
+    ids = [n.replace("$_$", ",") for part in content.values() for n in part["id"]]
+    lines = [f"{i},,0.2,train" for i in [*ids, "more,1"]]
+    dump(tmp_path / "s" / "x.pkl", content)
+    (tmp_path / "s" / "label.csv").write_text("video_id,clip_id,text,label,mode\n" + "\n".join(lines))
+    corpus = import_cmu_mosi(tmp_path / "s", tmp_path / "d", partial=True)
+    assert "x.pkl lacks 1 of 10 utterances" in corpus.info["warnings"]
+
+
+def test_other_labels_are_no_features_whatever_their_folder_is_called(tmp_path):
+    labelled(tmp_path / "video")
+    csd(tmp_path / "video" / "more.csd", "Emotion Labels", {FIRST: (np.ones((2, 6)), [[0.0, 1.0], [1.0, 2.0]])})
+    corpus = import_cmu_mosi(tmp_path / "video", tmp_path / "c", partial=True)
+    assert corpus.stores() == []
+    assert any("more.csd was left out" in w for w in corpus.info["warnings"])
+
+
+def test_features_of_one_name_are_refused_and_an_extractors_name_is_not_taken(tmp_path):
+    labelled(tmp_path / "r")
+    csd(tmp_path / "r" / "text.csd", "CMU_MOSI_GloVe", {FIRST: frames(2, 10, 2)})
+    assert import_cmu_mosi(tmp_path / "r", tmp_path / "c", partial=True).stores() == ["csd_glove"]
+    csd(tmp_path / "r" / "copy.csd", "CMU_MOSI_GloVe", {FIRST: frames(2, 10, 2, seed=1)})
+    with pytest.raises(BadCorpus, match="2 files hold features called 'csd_glove'"):
+        import_cmu_mosi(tmp_path / "r", tmp_path / "d", partial=True)
+    assert not (tmp_path / "d").exists()
+
+
 @pytest.mark.parametrize(
     ("line", "named"),
-    [("0,1,v,one,2", "no labels"), ("0,1,v,1,2\nx,1,v,2,1", "not lines of start"), ("0,1,v,1,2\n0,1,,2,1", "not lines of start"), ("0,1,v,1,9", "outside -3 to 3"), ("5,1,v,1,2", "start 5.0 and end 1.0")],
+    [("0,1,v,one,2", "no labels"), ("0,1,v,1,2\n,,v,2,1", "a time is missing"), ("0,1,v,1,2\nx,1,v,2,1", "not lines of start"), ("0,1,v,1,2\n0,1,,2,1", "not lines of start"), ("0,1,v,1,9", "outside -3 to 3"), ("5,1,v,1,2", "start 5.0 and end 1.0")],
 )
 def test_malformed_opinion_segments(tmp_path, line, named):
     (tmp_path / "OpinionLevelSentiment.csv").write_text(line + "\n")

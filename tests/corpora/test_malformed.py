@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from affuse.cli.import_ import features
-from affuse.core.errors import AffuseError, BadFeatures
+from affuse.core.errors import AffuseError, BadCorpus, BadFeatures
 from affuse.corpora.erc_features import import_erc_features
 from affuse.corpora.manifest import write_corpus
 from affuse.corpora.table import import_table
@@ -368,3 +368,12 @@ def test_opensmile_tables(tmp_path: Path, case: str) -> None:
     (tmp_path / "bad.csv").write_bytes(OPENSMILE[case])
     with pytest.raises(BadFeatures):
         read_opensmile(tmp_path / "bad.csv")
+
+
+def test_rows_longer_than_the_header_are_no_shifted_columns(tmp_path):
+    from affuse.corpora.release import read_csv
+
+    path = tmp_path / "labels.csv"
+    path.write_text("id,label\na,happy,1\nb,sad,2\n")
+    with pytest.raises(BadCorpus, match="more cells than the header"):
+        read_csv(path, "id", "label")

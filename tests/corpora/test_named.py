@@ -103,6 +103,14 @@ def test_a_pattern_with_a_slash_sees_the_folders(tmp_path):
     assert list(corpus.table["speaker"]) == ["anna", "bert", "bert"]
 
 
+def test_recordings_of_one_name_and_size_are_copies_only_if_their_content_is(tmp_path):
+    release(tmp_path / "r", "anna/happy1.wav", "bert/happy1.wav")
+    for name, sound in (("anna", b"1234"), ("bert", b"4321")):
+        (tmp_path / "r" / name / "happy1.wav").write_bytes(sound)
+    corpus = import_named(tmp_path / "r", tmp_path / "c", pattern=r"(?P<label>[a-z]+)\d")
+    assert list(corpus.table["id"]) == ["anna_happy1", "bert_happy1"]
+
+
 def test_names_without_speakers_are_said(tmp_path):
     corpus = import_named(release(tmp_path / "r", "happy1.wav", "sad1.wav"), tmp_path / "c", pattern=r"(?P<label>[a-z]+)\d")
     assert any("no speaker" in w for w in corpus.info["warnings"])

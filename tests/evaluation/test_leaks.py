@@ -134,6 +134,8 @@ def test_too_few_groups_classes_and_shapes_that_do_not_fit_are_refused():
         find_leak(x, np.where(touched, NAMES[y], ""), group, touched)
     with pytest.raises(ProtocolError, match="two classes"):
         find_leak(x, np.where(touched, 0, 1), group, touched)
+    with pytest.raises(ProtocolError, match="no range of targets"):
+        find_leak(x, np.where(touched, 0.0, 5.0) + y / 4, group, touched)
     with pytest.raises(BadFeatures, match="do not fit"):
         find_leak(x[:-1], y, group, touched)
     with pytest.raises(BadFeatures, match="do not fit"):

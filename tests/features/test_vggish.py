@@ -261,6 +261,16 @@ def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
         convert(tmp_path / name, tmp_path / "out.safetensors")
 
 
+def test_a_compressed_file_with_damage_inside_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez_compressed(path, pca_eigen_vectors=np.random.default_rng(0).normal(size=(128, 128)), pca_means=np.zeros(128))
+    data = bytearray(path.read_bytes())
+    data[90:400] = b"\xff" * 310
+    path.write_bytes(data)
+    with pytest.raises(BadFeatures, match="holds no VGGish PCA"):
+        vggish.read_pca(path)
+
+
 def test_a_program_in_a_torch_file_is_not_run(tmp_path: Path) -> None:
     class Harm:
         def __reduce__(self):

@@ -52,8 +52,8 @@ class Untyped(nn.Module):
     def forward(self, x, edges, relation, weight=None):
         if not self.initial:
             return self.layer(x, edges, weight=weight)
-        scaled = None if weight is None else symmetric(edges, len(x)).to(x.dtype) * weight
-        return self.layer(x, x.tanh(), edges, scaled)
+        scaled = symmetric(edges, len(x)).to(x.dtype) * (1 if weight is None else weight)
+        return self.layer(aggregate(x, edges, weight=scaled), x.tanh())
 
 
 LAYERS = {
@@ -360,7 +360,8 @@ def test_gcnii_equals_pyg(pyg, variant):
     else:
         copy(theirs.weight1, ours.weight)
     h, initial = features(19).float(), features(19).float().tanh()
-    same(ours(h, initial, edges), theirs(h, initial, index(edges)))
+    heard = aggregate(h, edges, weight=symmetric(edges, len(h)))
+    same(ours(heard, initial), theirs(h, initial, index(edges)))
 
 
 def test_hypergraph_convolution_equals_pyg(pyg):

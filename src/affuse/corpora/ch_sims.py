@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -17,22 +18,31 @@ CARD = {
     "layout": "a folder or file, told by content: label.csv (video_id, clip_id, text, label, label_T, label_A, label_V, annotation, "
     "mode); Raw/VIDEO/CLIP.mp4; MMSA pickle; {train,val,test}_corpus JSON with its transcription csv",
     "counts": {"train": 1368, "valid": 456, "test": 457},
-    "splits": "default: none, training makes one by video; split=published is by clip: nearly every video is in train, valid and test",
+    "splits": "default: none, training makes one by video; split=published is by clip: nearly every video is in both train and valid",
 }
 RELEASE = Release(name="ch_sims", title="CH-SIMS", card=CARD, space="sentiment-sims", unimodal=True, language="zh")
 
 
-def import_ch_sims(
-    src: Path,
-    dst: Path,
-    *,
-    partial: bool = False,
-    labels: Labels = "none",
-    split: Literal["by-video", "published"] = "by-video",
-) -> Corpus:
-    """Import CH-SIMS from a folder or file: `sentiment`, and sentiment_text, sentiment_audio, sentiment_vision (-1 ... 1).
+def importer(release: Release) -> Callable[..., Corpus]:
+    """The importer of `release`: CH-SIMS, or its second version."""
 
-    `labels`: classes for the label column (sentiment-3, or sentiment-2 without the zeros). The published split is checked
-    and kept as published_split; it shares videos, so it is used only with split=published. Raises BadCorpus, BadFeatures.
-    """
-    return import_release(RELEASE, src, dst, partial=partial, labels=labels, split=split)
+    def import_release_(
+        src: Path,
+        dst: Path,
+        *,
+        partial: bool = False,
+        labels: Labels = "none",
+        split: Literal["by-video", "published"] = "by-video",
+    ) -> Corpus:
+        """Import a folder or file: `sentiment`, and sentiment_text, sentiment_audio, sentiment_vision (-1 ... 1).
+
+        `labels`: classes for the label column (sentiment-3, or sentiment-2 without the zeros). The published split is
+        checked and kept as published_split; it shares videos, so it is used only with split=published. Raises BadCorpus,
+        BadFeatures.
+        """
+        return import_release(release, src, dst, partial=partial, labels=labels, split=split)
+
+    return import_release_
+
+
+import_ch_sims = importer(RELEASE)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
-
-from affuse.corpora.cmu import Labels, Release, import_release
-from affuse.corpora.manifest import Corpus
+from affuse.corpora.ch_sims import importer
+from affuse.corpora.cmu import Release
 
 CARD = {
     "summary": "CH-SIMS v2.0 (s): 4,403 Chinese clips, sentiment -1 to 1 of clip, words, sound and picture; clips, features",
@@ -20,19 +17,4 @@ CARD = {
     "splits": "default: none, training makes one by video; split=published is by clip: most videos are in several splits",
 }
 RELEASE = Release(name="ch_sims_v2", title="CH-SIMS v2.0", card=CARD, space="sentiment-sims", unimodal=True, language="zh")
-
-
-def import_ch_sims_v2(
-    src: Path,
-    dst: Path,
-    *,
-    partial: bool = False,
-    labels: Labels = "none",
-    split: Literal["by-video", "published"] = "by-video",
-) -> Corpus:
-    """Import CH-SIMS v2.0 (s) from a folder or file: `sentiment`, and sentiment_text, sentiment_audio, sentiment_vision.
-
-    `labels`: classes for the label column (sentiment-3, or sentiment-2 without the zeros). The published split is checked
-    and kept as published_split; it shares videos, so it is used only with split=published. Raises BadCorpus, BadFeatures.
-    """
-    return import_release(RELEASE, src, dst, partial=partial, labels=labels, split=split)
+import_ch_sims_v2 = importer(RELEASE)

@@ -75,7 +75,10 @@ def import_release(
     rows, notes, labelled = _utterances(release, sources, src)
     _complete(release, rows, sources)
     streams = _csd_streams(release, rows, sources, aligned, notes) + _pickle_streams(rows, sources.pickles, notes)
-    short = _check(release, rows, labelled, partial, notes) + _content(rows, bool(streams), partial, notes)
+    for name, n in Counter(stream.spec.name for stream in streams).items():
+        if n > 1:
+            raise BadCorpus(f"{src}: {n} files hold features called '{name}'", "keep one of them")
+    short = _check(release, rows, labelled, partial, notes) + _content(rows, sources, bool(streams), partial, notes)
     space = SPACES[release.space if labels == "none" else labels]
     notes += _shared_videos(rows, split)
     for row, name in zip(rows, class_names([r["sentiment"] for r in rows], labels), strict=True):
@@ -133,7 +136,7 @@ def _fitting(release: Release, lists: list[list[Row]], kind: str, src: Path) -> 
 def _labels_csd(release: Release, sources: Sources) -> Csd | None:
     """The labels sequence: 1 column (sentiment) or 7 (and emotions), called "label" where several fit or labels come elsewhere."""
     fitting = [c for c in sources.csds if not c.words and c.width == (7 if release.emotions else 1)]
-    named = [c for c in fitting if "label" in f"{c.name} {c.path.name}".lower()]
+    named = [c for c in fitting if _called_labels(c)]
     if not named and (sources.opinions or sources.tables or sources.pickles or sources.jsons):
         return None
     if len(named or fitting) > 1:
@@ -142,9 +145,14 @@ def _labels_csd(release: Release, sources: Sources) -> Csd | None:
     return next(iter(named or fitting), None)
 
 
+def _called_labels(csd: Csd) -> bool:
+    return "label" in f"{csd.name} {csd.path.name}".lower()
+
+
 def _csd_rows(labels: Csd, notes: list[str]) -> list[Row]:
-    """One row per label interval, its id video[k] as the SDK names it."""
-    rows, early, empty = [], 0, 0
+    """One row per label interval, its id video[k] as the SDK names it; k is its place in the file, which is not that in time."""
+    rows: list[Row] = []
+    early = empty = 0
     columns = ("sentiment", *EMOTIONS)[: labels.width]
     for key, intervals, values in labels.read():
         aligned = re.fullmatch(r"(.+)\[(\d+)\]", key) if len(intervals) == 1 else None
@@ -153,9 +161,13 @@ def _csd_rows(labels: Csd, notes: list[str]) -> list[Row]:
                 empty += 1
                 continue
             early += start < 0
-            place = {"conversation": aligned[1], "position": int(aligned[2])} if aligned else {"conversation": key, "position": k}
-            name = key if aligned else f"{key}[{k}]"
-            rows.append({"id": name, **place, "start": max(start, 0.0), "end": end, **dict(zip(columns, map(float, vector), strict=True))})
+            name, video = (key, aligned[1]) if aligned else (f"{key}[{k}]", key)
+            times = {"start": max(start, 0.0), "end": end}
+            rows.append({"id": name, "conversation": video, **times, **dict(zip(columns, map(float, vector), strict=True))})
+    before: Counter[str] = Counter()
+    for row in sorted(rows, key=lambda row: row["start"]):
+        row["position"] = before[row["conversation"]]
+        before[row["conversation"]] += 1
     if early:
         notes.append(f"{labels.path.name}: {early} label intervals begin before 0 s; they begin at 0 s here")
     if empty:
@@ -165,7 +177,8 @@ def _csd_rows(labels: Csd, notes: list[str]) -> list[Row]:
 
 def _complete(release: Release, rows: list[Row], sources: Sources) -> None:
     """Add words, times, splits and clips that other files know; every row gets every column."""
-    words = sorted(sources.words, key=lambda known: sum(row["id"] in known for row in rows))
+    ids = {row["id"] for row in rows}
+    words = sorted(sources.words, key=lambda known: len(known.keys() & ids))  # of two, the fitting one counts
     said = {name: line for known in words for name, line in known.items()}
     folds = {**release.folds, **sources.folds}
     if not folds:
@@ -243,9 +256,11 @@ def _check_ranges(release: Release, rows: list[Row]) -> None:
             )
 
 
-def _content(rows: list[Row], features: bool, partial: bool, notes: list[str]) -> list[str]:
+def _content(rows: list[Row], sources: Sources, features: bool, partial: bool, notes: list[str]) -> list[str]:
     """Shortfalls: clips that some utterances have and others lack, or that there is nothing but labels."""
     has = {"clips": sum(bool(r.get("video") or r.get("audio")) for r in rows), "words": sum(bool(r["text"]) for r in rows)}
+    if sources.clips and not has["clips"]:
+        notes.append(f"{len(set(sources.clips.values()))} media files were left out: no utterance has their names, or times to cut them by")
     if not features and not any(has.values()):
         line = f"no words, clips or features: labels only ({len(rows)} utterances)"
         if not partial:
@@ -273,19 +288,25 @@ def _csd_streams(release: Release, rows: list[Row], sources: Sources, aligned: b
     for csd in found:
         if csd.words or csd is labels:
             continue
-        modality = _modality(csd)
+        modality, segments = _modality(csd), _segments(csd, timed)
+        lost = sum(len(found) for key, found in segments.items() if key not in csd.rows)
         if modality is None:
             notes.append(f"{csd.path.name} was left out: '{csd.name}' tells neither audio, vision nor text")
+        elif lost == len(timed):
+            notes.append(f"{csd.path.name} was left out: its keys are not the videos of the labels")
         else:
-            streams.append(_csd_stream(csd, modality, timed, spans if aligned else None))
+            notes += [f"{csd.path.name} lacks the videos of {lost} of {len(timed)} utterances"] if lost else []
+            streams.append(_csd_stream(csd, modality, segments, spans if aligned else None))
     return streams
 
 
-def _csd_stream(csd: Csd, modality: Modality, rows: list[Row], spans: Mapping[str, np.ndarray] | None) -> Stream:
+def _csd_stream(
+    csd: Csd, modality: Modality, segments: dict[str, list[Segment]], spans: Mapping[str, np.ndarray] | None
+) -> Stream:
     rate = 0.0 if spans is not None else csds.frame_rate(csd)
     spec = StreamSpec(_stream_name(csd), modality, (csd.width,), rate)
-    content = io.digest([io.file_sha256(csd.path), sorted(_segments(csd, rows).items()), spans is not None])
-    return Stream(spec, content, lambda: csds.features(csd, _segments(csd, rows), rate, spans))
+    content = io.digest([io.file_sha256(csd.path), sorted(segments.items()), spans is not None])
+    return Stream(spec, content, lambda: csds.features(csd, segments, rate, spans))
 
 
 def _segments(csd: Csd, rows: list[Row]) -> dict[str, list[Segment]]:
@@ -318,7 +339,8 @@ def _words(csd: Csd, rows: list[Row]) -> dict[str, np.ndarray]:
 
 
 def _modality(csd: Csd) -> Modality | None:
-    for hint in (csd.name, csd.path.stem, csd.path.parent.name):
+    """Whose features these are; None where no name tells, and of labels, which no folder's name makes features."""
+    for hint in () if _called_labels(csd) else (csd.name, csd.path.stem, csd.path.parent.name):
         if any(word in hint.lower() for word in ("covarep", "acoustic")):
             return "audio"
         try:
@@ -330,7 +352,8 @@ def _modality(csd: Csd) -> Modality | None:
 
 def _stream_name(csd: Csd) -> str:
     name = re.sub(r"\W+", "_", csd.name.lower()).strip("_")
-    return re.sub(r"^cmu_(mosi|mosei)_", "", name) if name not in registry.cards("extractors") else f"csd_{name}"
+    name = re.sub(r"^cmu_(mosi|mosei)_", "", name)
+    return f"csd_{name}" if name in registry.cards("extractors") else name
 
 
 def _pickle_streams(rows: list[Row], pickles: list[FeaturePickle], notes: list[str]) -> list[Stream]:
@@ -340,7 +363,8 @@ def _pickle_streams(rows: list[Row], pickles: list[FeaturePickle], notes: list[s
     notes += [f"{p.path.name} was left out: its ids are not those of the labels" for p in pickles if p not in usable]
     streams = []
     for pickle in usable:
-        notes += pickle.warnings
+        lost = len(ids - {row["id"] for row in pickle.rows})
+        notes += [*pickle.warnings, *([f"{pickle.path.name} lacks {lost} of {len(ids)} utterances"] if lost else [])]
         content = io.file_sha256(pickle.path)
         for modality in pickle.arrays:
             name = f"{pickle.layout.lower()}_{modality}" + (f"_{pickle.path.stem}" if len(usable) > 1 else "")

@@ -43,11 +43,20 @@ class Csd:
         with _opened(self.path) as file:
             for key in self.rows if keys is None else keys:
                 group = file[self.name]["data"][key]
-                intervals = np.asarray(group["intervals"][()], dtype=np.float64)
-                wrong = np.flatnonzero(~(np.abs(intervals) <= LONGEST).all(1) | ~(intervals[:, 1] >= intervals[:, 0]))
-                if len(wrong):
-                    raise _bad(self.path, f"interval {intervals[wrong[0]].tolist()} of '{key}' is no stretch of time")
-                yield key, intervals, self._features(group["features"][()])
+                yield key, self._intervals(key, group), self._features(group["features"][()])
+
+    def times(self) -> Iterator[np.ndarray]:
+        """The intervals of `read`, of all keys; features, which may be tens of gigabytes, are not read."""
+        with _opened(self.path) as file:
+            data = file[self.name]["data"]
+            yield from (self._intervals(key, data[key]) for key in self.rows)
+
+    def _intervals(self, key: str, group: Any) -> np.ndarray:
+        intervals = np.asarray(group["intervals"][()], dtype=np.float64)
+        wrong = np.flatnonzero(~(np.abs(intervals) <= LONGEST).all(1) | ~(intervals[:, 1] >= intervals[:, 0]))
+        if len(wrong):
+            raise _bad(self.path, f"interval {intervals[wrong[0]].tolist()} of '{key}' is no stretch of time")
+        return intervals
 
     def _features(self, raw: np.ndarray) -> np.ndarray:
         if not self.words:
@@ -130,7 +139,7 @@ def _bad(path: Path, what: str) -> BadCorpus:
 
 def frame_rate(csd: Csd) -> float:
     """Rows per second where the rows stand on an even grid (nine of ten steps within 10 % of the median), else 0."""
-    steps = np.concatenate([np.diff(times[:, 0]) for _, times, _ in csd.read()] or [np.zeros(0)])
+    steps = np.concatenate([np.diff(times[:, 0]) for times in csd.times()] or [np.zeros(0)])
     steps = steps[steps > 0]
     middle = float(np.median(steps)) if len(steps) else 0.0
     even = len(steps) > 1 and float(np.mean(np.abs(steps - middle) <= 0.1 * middle)) >= 0.9

@@ -107,35 +107,21 @@ def _splits(
     """(dialogue -> split, what the id sets name that the fields lack)."""
     groups = [f.content for f in found if f.kind == "set"]
     order = [s.strip() for s in sets.split(",")] if sets else ["train", "test", "valid"][: len(groups)]
-    if (
-        not set(order) <= {*SPLITS, "none"}
-        or "train" not in order
-        or len(set(order) - {"none"}) + order.count("none") != len(order)
-    ):
+    named = [s for s in order if s != "none"]
+    if not set(named) <= set(SPLITS) or "train" not in named or len(set(named)) < len(named):
         raise BadConfig(f"sets={sets} is not a list of train, test, valid, none", "for example sets=train,test,valid")
     if len(order) != len(groups) or len(groups) < 2:
-        raise refused(
-            path,
-            found,
-            f"{len(groups)} id sets, {len(order)} wanted ({', '.join(order)})",
-            "name them: sets=train,test",
-        )
+        wanted = f"{len(order)} wanted ({', '.join(order)})"
+        raise refused(path, found, f"{len(groups)} id sets, {wanted}", "name them: sets=train,test")
     by_split = {s: dict.fromkeys(g) for s, g in zip(order, groups, strict=True) if s != "none"}
     if not sets and max(map(len, by_split.values())) > len(by_split["train"]):
-        raise refused(
-            path,
-            found,
-            "the first id set is not the largest, so it may not be train",
-            f"name them: sets={','.join(order)}",
-        )
+        why = "the first id set is not the largest, so it may not be train"
+        raise refused(path, found, why, f"name them: sets={','.join(order)}")
     chosen: dict[str, str] = {}
     for split in SPLITS:  # of several sets the last one counts: what is tested on is not trained on
         shared = [n for n in by_split.get(split, ()) if n in chosen]
-        warnings += (
-            [f"{len(shared)} dialogues are in {split} and in an earlier set, e.g. {shared[0]}: kept in {split} only"]
-            if shared
-            else []
-        )
+        if shared:
+            warnings.append(f"{len(shared)} dialogues are in {split} and in an earlier set, e.g. {shared[0]}: kept in {split} only")
         chosen |= dict.fromkeys(by_split.get(split, ()), split)
     if "train" not in chosen.values():
         raise refused(path, found, "every dialogue of the train set is in another set, too")
@@ -143,9 +129,8 @@ def _splits(
     if len(absent) == len(chosen):
         raise refused(path, found, f"no dialogue of the id sets is in the fields, e.g. {absent[0]} against {names[0]}")
     warnings += [f"{len(unused)} dialogues are in no id set, e.g. {unused[0]}: left out"] if unused else []
-    return {
-        n: chosen[n] for n in names if n in chosen
-    }, f"{len(absent)} dialogues without fields, e.g. {absent[0]}" if absent else ""
+    missing = f"{len(absent)} dialogues without fields, e.g. {absent[0]}" if absent else ""
+    return {n: chosen[n] for n in names if n in chosen}, missing
 
 
 def _classes(
@@ -180,11 +165,8 @@ def _classes(
             "give order= with a name for each",
         )
     if assumed:
-        warnings.append(
-            f"class order assumed ({assumed}): "
-            + ", ".join(f"{i} {n}" for i, n in enumerate(names))
-            + "; order= overrides it"
-        )
+        listed = ", ".join(f"{i} {n}" for i, n in enumerate(names))
+        warnings.append(f"class order assumed ({assumed}): {listed}; order= overrides it")
     _check_published(path, labels, splits, wanted or assumed, names)
     return names, wanted or assumed
 
@@ -219,38 +201,27 @@ def _check_published(
 def _streams(path: Path, vectors: list[Field], fields: str, warnings: list[str]) -> dict[str, dict[str, list[Any]]]:
     """Store name -> content: as told, else by number and width as published."""
     widths = [int(f.says.rsplit(" ", 1)[1]) for f in vectors]
-    texts, pair = (
-        ["text", "text2", "text3", "text4"],
-        {(600, 300): ["text", "audio"], (600,): ["text"], (1024,): ["text"]},
-    )
-    names = pair.get(tuple(widths), [])
+    known = {(600, 300): ["text", "audio"], (600,): ["text"], (1024,): ["text"]}
+    names = known.get(tuple(widths), [])
     if len(set(widths[:4])) == 1 and len(widths) in (4, 6):
-        names = [*texts, "audio", "vision"][: len(widths)]
+        names = ["text", "text2", "text3", "text4", "audio", "vision"][: len(widths)]
     elif len(widths) == 3 and len(set(widths)) > 1:
         names = ["text", "audio", "vision"]
     if fields:
         names = [n.strip() for n in fields.split(",")]
-        strange = [n for n in names if not re.fullmatch(r"\w+", n) or names.count(n) > 1]
-        if strange:
+        if strange := [n for n in names if not re.fullmatch(r"\w+", n) or names.count(n) > 1]:
             raise BadConfig(
                 f"fields={fields}: '{strange[0]}' is no name, or occurs twice", "for example fields=text,audio,vision"
             )
         for n in names:
             guess_modality(n)
     elif clash := [(n, w) for n, w in zip(names, widths) if w in WIDTHS and not n.startswith(WIDTHS[w])]:
-        raise refused(
-            path,
-            vectors,
-            f"{clash[0][1]} numbers are a width of {WIDTHS[clash[0][1]]}, not of {clash[0][0]}",
-            "name the fields: fields=text,audio,vision",
-        )
+        name, width = clash[0]
+        why = f"{width} numbers are a width of {WIDTHS[width]}, not of {name}"
+        raise refused(path, vectors, why, "name the fields: fields=text,audio,vision")
     if len(names) != len(widths):
-        raise refused(
-            path,
-            vectors,
-            f"{len(widths)} feature fields of widths {widths}: which is which cannot be told",
-            "name them in file order: fields=text,audio,vision",
-        )
+        why = f"{len(widths)} feature fields of widths {widths}: which is which cannot be told"
+        raise refused(path, vectors, why, "name them in file order: fields=text,audio,vision")
     if widths[:2] == [600, 300]:
         warnings.append(
             "vectors of 600 and 300 numbers are known as outputs of bcLSTMs trained on MELD's labels: they hold labels and the future"
@@ -281,10 +252,8 @@ def _rows(
         warnings.append("speakers are places within a dialogue: who speaks in several, and in several splits, cannot be told")
     blank = sum(not r["label"] for r in rows)
     warnings += [f"{blank} of {len(rows)} utterances have the label -1: unlabelled"] if blank else []
-    tested = sorted(
-        {str(r["source"]) for r in rows if r["split"] == "test" and _IEMOCAP.fullmatch(str(r["conversation"]))}
-        - {"Ses05"}
-    )
+    sessions = {str(r["source"]) for r in rows if r["split"] == "test" and _IEMOCAP.fullmatch(str(r["conversation"]))}
+    tested = sorted(sessions - {"Ses05"})
     warnings += [f"test holds {', '.join(tested)}; the published test is session 5 alone"] if tested else []
     other = [
         r["id"]
@@ -317,14 +286,10 @@ def _values(
     """(ids, [n, D]) of one feature field; rows of zeros stand for what was missing and become NaN."""
     held = list(dict.fromkeys(r["conversation"] for r in rows if content.get(r["conversation"])))
     ids = [r["id"] for r in rows if r["conversation"] in content]
-    values = (
-        np.concatenate([m for n in held if (m := matrix(content[n])) is not None])
-        if held
-        else np.zeros((0, 1), np.float32)
-    )
+    parts = [m for n in held if (m := matrix(content[n])) is not None]
+    values = np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
     absent = ~values.any(axis=1)
     values[absent] = np.nan
-    warnings += (
-        [f"{stream}: {absent.sum()} of {len(ids)} vectors are all zero and count as absent"] if absent.any() else []
-    )
+    if absent.any():
+        warnings.append(f"{stream}: {absent.sum()} of {len(ids)} vectors are all zero and count as absent")
     return (ids, values) if not absent.all() else ([], values)

@@ -61,9 +61,8 @@ def _field(part: Any) -> Field:
 
 def _items(value: Any) -> list[Any] | None:
     """The utterances of one dialogue, None where the value is no sequence."""
-    return (
-        list(value) if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0) else None
-    )
+    listed = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    return list(value) if listed else None
 
 
 def _kind(lists: list[list[Any]]) -> tuple[str, str]:
@@ -77,9 +76,8 @@ def _kind(lists: list[list[Any]]) -> tuple[str, str]:
         if max(map(len, lists)) > 1 and all(a < b for part in lists for a, b in zip(part, part[1:])):
             return "ids", "utterance numbers"
         low, high = int(min(flat)), int(max(flat))
-        return (
-            ("classes", f"classes {low}..{high}") if low >= -1 and high < 64 else ("unknown", f"integers {low}..{high}")
-        )
+        fits = low >= -1 and high < 64
+        return ("classes", f"classes {low}..{high}") if fits else ("unknown", f"integers {low}..{high}")
     return _kind_of_vectors(lists)
 
 
@@ -119,6 +117,7 @@ def matrix(part: Sequence[Any]) -> np.ndarray | None:
 
 
 def refused(path: Path, found: Sequence[Field], why: str, remedy: str = "") -> BadFeatures:
+    """The error that says why, and what each field of the file was taken for."""
     listed = "; ".join(f"{i}: {f.says}" for i, f in enumerate(found, start=1))
     return BadFeatures(f"{path}: {why}. Its fields: {listed}", remedy or "see the layouts: affuse show erc_features")
 
@@ -159,9 +158,6 @@ def check_shapes(path: Path, found: list[Field], labels: Mapping[str, list[Any]]
         short += [f"field {i} ({field.says}): {len(absent)} of {len(labels)} dialogues"] if absent else []
         for name, part in field.content.items():
             if len(part) != len(labels[name]):
-                raise refused(
-                    path,
-                    found,
-                    f"field {i} has {len(part)} utterances of dialogue {name}, the labels {len(labels[name])}",
-                )
+                why = f"field {i} has {len(part)} utterances of dialogue {name}, the labels {len(labels[name])}"
+                raise refused(path, found, why)
     return short

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from affuse.core import io
 from affuse.core.errors import BadConfig, BadCorpus, UnknownName
 from affuse.core.labels import space as label_space
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
@@ -217,12 +218,13 @@ def _unmatched(left: list[str], n: int, pattern: str) -> list[str]:
 def _rows(
     taken: Sequence[tuple[Path, str, dict[str, str]]], meaning: Mapping[str, str], warnings: list[str]
 ) -> list[dict[str, object]]:
-    """A row per name: its stem where that is unique, else its path; a second copy of a file is left out."""
+    """A row per name: its stem where that is unique, else its path; a second copy of a file (same content) is left out."""
     kind = dict.fromkeys(PICTURE, "video") | dict.fromkeys(SOUND, "audio")
     copies: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    times = Counter((path.stem, kind[path.suffix.lower()]) for path, _, _ in taken)
     for path, _, groups in taken:
-        told = (*groups.values(), str(path.stat().st_size))
-        copies.setdefault((path.stem, kind[path.suffix.lower()]), set()).add(told)
+        place = (path.stem, kind[path.suffix.lower()])
+        copies.setdefault(place, set()).add((*groups.values(), io.file_sha256(path) if times[place] > 1 else ""))
     unique = all(len(told) == 1 for told in copies.values())
     rows: dict[str, dict[str, object]] = {}
     doubled = 0

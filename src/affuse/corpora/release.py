@@ -71,6 +71,8 @@ def read_csv(path: Path, *columns: str, whole: tuple[str, ...] = ()) -> pd.DataF
             table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="cp1252")
     except (ValueError, OSError) as error:
         raise BadCorpus(f"{path} is not a readable csv file: {error}", "download the official file again") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise BadCorpus(f"{path}: rows have more cells than the header", "download the official file again")
     missing = [c for c in (*columns, *whole) if c not in table]
     if missing:
         raise BadCorpus(f"{path} has no column '{missing[0]}'", "use the official file")

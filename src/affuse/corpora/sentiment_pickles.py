@@ -81,6 +81,8 @@ def read_pickle(path: Path) -> FeaturePickle:
     if not splits:
         keys = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else type(content).__name__
         raise _bad(path, f"no splits train, valid, test in it ({keys})")
+    if len(splits) < sum(k in SPLITS for k in content):
+        raise _bad(path, f"a split is there under two names: {', '.join(k for k in content if k in SPLITS)}")
     if wrong := [k for k, v in splits.items() if not isinstance(v, dict)]:
         raise _bad(path, f"'{wrong[0]}' is a {type(splits[wrong[0]]).__name__}, not a dict of arrays")
     found = FeaturePickle(path, _layout(path, splits))
@@ -191,7 +193,7 @@ def _identities(found: FeaturePickle, split: str, ids: Any, n: int) -> list[Row]
     if ids is None:
         found.warnings.append(f"{found.path.name}: {split} has no ids: which utterances share a video is not known")
         return [{"id": f"{split}_{i:05d}"} for i in range(n)]
-    if n and not isinstance(ids[0], str | bytes) and len(np.shape(ids[0])) == 1:
+    if n and _length(ids[0]):
         return _timed(found.path, split, ids)
     rows = []
     for name in map(_string, ids):
@@ -201,7 +203,7 @@ def _identities(found: FeaturePickle, split: str, ids: Any, n: int) -> list[Row]
         video, mark, clip = name.rpartition("$_$") if "$_$" in name else name.rpartition("_")
         if not (mark and video and clip):
             raise _bad(found.path, f"{split}: id '{name}' names no video and clip (video$_$clip)")
-        rows.append({"id": f"{video}_{clip}", "conversation": video, "position": int(clip) if clip.isdigit() else 0})
+        rows.append({"id": f"{video}_{clip}", "conversation": video, "position": int(clip) if clip.isdecimal() else 0})
     return rows
 
 

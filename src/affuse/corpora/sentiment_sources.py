@@ -100,6 +100,8 @@ def _json_rows(path: Path) -> list[Row]:
     for key, entries in content.items():
         if key not in JSON_SPLITS:
             return []  # another corpus: MER2023 has several tests
+        if not isinstance(entries, dict):
+            raise BadCorpus(f"{path}: '{key}' is a {type(entries).__name__}, not a dict of utterances", "use the official label file")
         for name, entry in entries.items():
             try:
                 value = float(entry["val"])
@@ -113,7 +115,7 @@ def _row(path: Path, name: str, split: str, value: float) -> Row:
     video, mark, clip = name.rpartition("_")
     if not (mark and video and clip):
         raise BadCorpus(f"{path}: '{name}' names no video and clip", "ids are VIDEO_CLIP")
-    return {"id": name, "conversation": video, "position": int(clip) if clip.isdigit() else 0, "split": split, "sentiment": value}
+    return {"id": name, "conversation": video, "position": int(clip) if clip.isdecimal() else 0, "split": split, "sentiment": value}
 
 
 def _table_rows(path: Path) -> list[Row]:
@@ -160,6 +162,8 @@ def opinions(path: Path) -> list[Row]:
     try:
         table = pd.read_csv(path, header=None, names=["start", "end", "video", "clip", "label"], dtype={"video": str})
         numbers = table[["start", "end", "clip", "label"]].astype(float).to_numpy().tolist()
+        if table[["start", "end"]].isna().any(axis=None):
+            raise ValueError("a time is missing")
         names = [f"{video.strip()}_{int(clip)}" for video, (_, _, clip, _) in zip(table["video"], numbers, strict=True)]
     except (ValueError, TypeError, AttributeError) as error:
         raise BadCorpus(f"{path}: not lines of start, end, video, segment, label: {error}", "use the official file") from error

@@ -108,7 +108,7 @@ def find_leak(
     values [N, D] (NaN: missing); targets [N] names or integers (classes; "" is missing) or floats [N] or [N, K] (NaN is
     missing); groups [N]: what must not cross folds; touched [N] bool: labels may have been used. Classes are scored by
     UAR, values by Pearson's r with every side weighted to the same spread of targets. Raises BadFeatures for shapes that
-    do not fit, ProtocolError where a side is missing or has fewer than MIN_GROUPS groups.
+    do not fit, ProtocolError where a side is missing, has fewer than MIN_GROUPS groups, or shares no targets.
     """
     x, truth, codes, side, lost = _usable(values, targets, groups, touched)
     classes = truth.dtype.kind == "i"
@@ -239,6 +239,8 @@ def _matched(
     n = min(map(len, groups))
     sides = [rows[np.isin(codes[rows], rng.permutation(g)[:n])] for rows, g in zip(sides, groups, strict=True)]
     counts = np.minimum(*(np.bincount(classes[rows], minlength=classes.max() + 1) for rows in sides))
+    if not counts.any():
+        raise ProtocolError("no range of targets is common to both sides", "compare splits whose targets overlap")
     counts = np.ceil(counts * min(1.0, MAX_TRAIN / max(1, counts.sum()))).astype(int)
     return [_first(rng.permutation(rows), classes, counts) for rows in sides]
 
@@ -350,7 +352,7 @@ def check_corpus(
 
 
 def _targets(corpus: Corpus, column: str | None) -> np.ndarray:
-    """Targets [N] or [N, K] of the corpus: a numeric column as floats, names as they are."""
+    """Targets [N] or [N, K] of the corpus: a column of floats as it is, any other as classes."""
     table = corpus.table
     own = [name for name in corpus.space.labels if name in table] if corpus.space.kind == "values" else []
     if column is None and own:

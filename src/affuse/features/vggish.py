@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -247,14 +248,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix in (".pth", ".pt"):
             return {k: torch.tensor(v) for k, v in checkpoints.load_state(path).items()}
         return load_file(path)
-    except (
-        SafetensorError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        EOFError,
-    ) as error:
+    except (SafetensorError, zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, TypeError, EOFError) as error:
         raise BadFeatures(
             f"{path} holds no readable weights ({type(error).__name__}: {error})"[:300],
             "download it again, and convert it anew",
@@ -298,7 +292,7 @@ def read_pca(path: Path | None) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path.expanduser(), allow_pickle=False) as arrays:
             vectors, means = arrays["pca_eigen_vectors"], arrays["pca_means"].reshape(-1)
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BadFeatures(f"{path} holds no VGGish PCA ({error})", "download vggish_pca_params.npz again") from error
     if vectors.shape != (DIM, DIM) or means.shape != (DIM,):
         raise BadFeatures(

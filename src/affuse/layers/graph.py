@@ -225,7 +225,8 @@ class GraphTransformer(nn.Module):
 class GCNII(nn.Module):
     """Layer l = 1, 2... of GCNII (Chen et al. 2020): ((1-a) A h + a h_0) ((1-b) I + b W), b = log(lam / l + 1).
 
-    `variant` (MMGCN's) lets W see [A h; h_0], twice as wide. The usual relu, residual or depth gate is the caller's.
+    `variant` (MMGCN's) lets W see [A h; h_0], twice as wide. A h (such as `aggregate` with `symmetric` weights), and
+    the usual relu, residual or depth gate are the caller's.
     """
 
     def __init__(self, dim: int, layer: int, *, alpha: float = 0.1, lam: float = 0.5, variant: bool = False) -> None:
@@ -233,11 +234,10 @@ class GCNII(nn.Module):
         self.alpha, self.beta, self.variant = alpha, math.log(lam / layer + 1), variant
         self.weight = nn.Parameter(torch.empty(dim * (1 + variant), dim).uniform_(-(dim**-0.5), dim**-0.5))
 
-    def forward(self, h: Tensor, initial: Tensor, edges: Edges, weight: Tensor | None = None) -> Tensor:
-        """h, initial [N, dim] -> [N, dim]; weight [E] is A, `symmetric` unless given (once, for all layers)."""
-        heard = aggregate(h, edges, weight=symmetric(edges, len(h)).to(h.dtype) if weight is None else weight)
+    def forward(self, heard: Tensor, initial: Tensor) -> Tensor:
+        """heard = A h and initial = h_0 [..., dim] -> [..., dim]."""
         mixed = (1 - self.alpha) * heard + self.alpha * initial
-        seen = torch.cat([heard, initial], 1) if self.variant else mixed
+        seen = torch.cat([heard, initial], -1) if self.variant else mixed
         return (1 - self.beta) * mixed + self.beta * (seen @ self.weight)
 
 

@@ -11,7 +11,7 @@ from affuse.core import registry
 from affuse.core.errors import BadConfig
 from affuse.layers.conversation import conversations
 from affuse.layers.edges import cross_modal, similarity, window, within_modal
-from affuse.layers.graph import symmetric
+from affuse.layers.graph import aggregate, symmetric
 from affuse.models.contexts.modal_graph import ModalGraph
 
 DIMS = {"sound": 5, "face": 3, "words": 4}
@@ -93,7 +93,7 @@ def test_dense_blocks_equal_sparse_edges(past, future):
     weight = symmetric(edges, len(flat), similarity(flat, edges))
     h = initial = graph.enter(flat).relu()
     for layer in graph.layers:
-        h = layer(h, initial, edges, weight).relu()
+        h = layer(aggregate(h, edges, weight=weight), initial).relu()
     found = graph(x, present, c)
     for i, s in enumerate(DIMS):
         expected = h.view(3, len(c), 8)[i] * present[:, i, None]

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
+from affuse.layers.attention import Matching, SelfAttention
 from affuse.layers.conversation import Conversations, conversations
-from affuse.models.contexts.recurrent import Matching, Recurrent, SelfAttention
+from affuse.models.contexts.recurrent import Recurrent
 
 LENGTHS = (5, 1, 9, 3)
 DIMS = {"sound": 6, "words": 8}

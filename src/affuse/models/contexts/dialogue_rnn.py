@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from affuse.core.errors import BadConfig
+from affuse.layers.attention import Matching, recall, remember
 from affuse.layers.blocks import blocks
 from affuse.layers.conversation import Conversations
-from affuse.models.contexts.recurrent import Matching, recall, remember
 
 CARD = {
     "summary": "recurrent states of the dialogue, of each of its speakers, and of their emotions",

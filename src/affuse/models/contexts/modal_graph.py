@@ -78,15 +78,9 @@ class ModalGraph(nn.Module):
             if self.gate is not None:
                 state = self.gate(entered.flatten(0, 1), state)
                 h = state[0].view_as(entered)
-            h = self.dropout(F.relu(_mixed(layer, graph.heard(h), initial)))  # type: ignore[arg-type]
+            h = self.dropout(F.relu(layer(graph.heard(h), initial)))
             h = h if self.gate is None else h + entered
         return h
-
-
-def _mixed(layer: GCNII, heard: Tensor, initial: Tensor) -> Tensor:
-    """GCNII's variant on what was heard, A h: ((1-a) A h + a h_0) (1-b) + b [A h; h_0] W."""
-    mixed = (1 - layer.alpha) * heard + layer.alpha * initial
-    return (1 - layer.beta) * mixed + layer.beta * (torch.cat([heard, initial], -1) @ layer.weight)
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
-from affuse.layers.blocks import Block, Blocks, blocks
+from affuse.layers.attention import Matching, SelfAttention, recall, remember
+from affuse.layers.blocks import blocks
 from affuse.layers.conversation import Conversations
-from affuse.models.contexts.transformer import attend
 
 CARD = {
     "summary": "LSTM or GRU over the conversation, both ways offline; self- or matching attention over its states",
@@ -92,49 +90,3 @@ class Recurrent(nn.Module):
                 h = recall(self.attention[name], memory)
             found[name], after[name] = self._finish(name, value, h), (hidden, memory)
         return found, after
-
-
-def remember(memory: tuple[Tensor, ...], h: Tensor, past: int | None) -> tuple[Tensor, ...]:
-    """The last `past` states [1, d], and h."""
-    return (*memory, h)[-(past or 0) - 1 :]
-
-
-def recall(attention: nn.Module, memory: Sequence[Tensor]) -> Tensor:
-    """What attention gives for the last of the remembered states [1, d], which hears them all: [1, d]."""
-    h = torch.cat(list(memory))
-    key = torch.arange(len(h), device=h.device).unsqueeze(0)
-    last = Block(key[:, -1:], key, torch.ones_like(key, dtype=torch.bool).unsqueeze(1))
-    found: Tensor = attention(h, Blocks((last,), torch.zeros_like(key[0])))
-    return found[-1:]
-
-
-class SelfAttention(nn.Module):
-    """LayerNorm(h + MHA(h)) within each conversation."""
-
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        if dim % heads:
-            raise BadConfig(f"{heads} heads do not share states of {dim}", "give dim as a multiple of heads")
-        self.heads, self.dropout = heads, dropout
-        self.project, self.out = nn.Linear(dim, 3 * dim, bias=False), nn.Linear(dim, dim)
-        self.norm = nn.LayerNorm(dim)
-
-    def forward(self, h: Tensor, among: Blocks) -> Tensor:
-        """h [N, dim] -> [N, dim]."""
-        q, k, v = self.project(h).unflatten(1, (3, self.heads, -1)).unbind(1)
-        dropout = self.dropout if self.training else 0.0
-        mixed = attend(q * q.shape[-1] ** -0.5, k, v, among, dropout=dropout)
-        return self.norm(h + self.out(mixed.flatten(1)))
-
-
-class Matching(nn.Module):
-    """DialogueGCN's general2: sum_j softmax_j(tanh((W h_i + b) h_j)) h_j."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.transform = nn.Linear(dim, dim)
-
-    def forward(self, h: Tensor, among: Blocks) -> Tensor:
-        """h [N, dim] -> [N, dim]."""
-        query, heard = self.transform(h).unsqueeze(1), h.unsqueeze(1)
-        return attend(query, heard, heard, among, scored=lambda scores, block: scores.tanh()).squeeze(1)

@@ -1,9 +1,8 @@
-"""Self-attention within each conversation: the attention itself, and a transformer of it."""
+"""A transformer over the utterances of each conversation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
+from affuse.layers.attention import attend
 from affuse.layers.blocks import Block, Blocks, blocks, rows
 from affuse.layers.conversation import Conversations
 
@@ -22,25 +22,6 @@ CARD = {
     "modes": ["offline", "causal", "lookahead"],
     "licence": "Apache-2.0",
 }
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, among: Blocks, *, dropout: float = 0.0, heard: Tensor | None = None,
-    scored: Callable[[Tensor, Block], Tensor] = lambda scores, block: scores,
-) -> Tensor:  # fmt: skip
-    """softmax_j(scored(q_i k_j)) v_j over whom i hears: q, k, v [N, H, d] -> [N, H, d].
-
-    `scored` turns scores [B, H, Q, K] into others; of others than itself an utterance hears only those in `heard` [N].
-    Who may not be heard has exactly no weight, and no gradient.
-    """
-    found = []
-    for block in among.parts:
-        q, k, v = rows(query, block.query), rows(key, block.key), rows(value, block.key)
-        scores = scored(torch.einsum("bqhd,bkhd->bhqk", q, k), block)
-        hears = block.hears if heard is None else block.hears & (heard[block.key].unsqueeze(1) | (block.later == 0))
-        weights = scores.masked_fill(~hears.unsqueeze(1), torch.finfo(scores.dtype).min).softmax(-1)
-        found.append(torch.einsum("bhqk,bkhd->bqhd", F.dropout(weights, dropout), v))
-    return among.join(found)
 
 
 class ContextTransformer(nn.Module):
