@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from affuse.balance.balancer import Balancer, Control
+from affuse.balance.balancer import Balancer, Control, own_rates
+from affuse.core import registry
 
-from .conftest import Planted, network, train
+from .conftest import Planted, network, optimizer_of, train
 
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 
@@ -82,3 +83,18 @@ def test_momentum_keeps_what_the_rate_does_not():
         optimizer.step()
         control.restore()
         assert torch.allclose(optimizer.state[layer.weight]["momentum_buffer"], torch.full((2, 2), kept))
+
+
+@pytest.mark.parametrize("name", ["none", "uniform", "cggm", "bcgm"])
+def test_a_scheduler_that_is_made_after_attaching_moves_every_rate(name):
+    data, (encoders, head) = Planted([2.0, 1.0]), network(2)
+    balancer = registry.build("balancers", name)
+    attached = balancer.attach(encoders, head, optimizer_of(encoders, head))
+    schedule = torch.optim.lr_scheduler.LambdaLR(attached.optimizer, lambda step: 0.5**step)
+    for _ in range(2):
+        attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
+        schedule.step()
+    trained = {id(p): g["lr"] for g in attached.optimizer.param_groups for p in g["params"]}
+    rates = own_rates(balancer)
+    assert {i: 0.025 * rates.get(i, 1.0) for i in trained} == pytest.approx(trained)
+    assert all(id(p) in trained for p in balancer.parameters())

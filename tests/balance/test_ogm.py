@@ -48,3 +48,19 @@ def test_the_noise_has_the_size_of_the_gradient_before_it_was_scaled(k):
     noise = layer.weight.grad - k * seen
     assert noise.std() == pytest.approx(float(seen.std()), rel=0.02)
     assert OGMGE.noise
+
+
+def test_every_process_adds_the_same_noise():
+    """What two processes drew is added up; the sum has the size that one draw has."""
+    gradient, others = torch.randn(200, 200), iter([torch.ones(1), torch.randn(200, 200)])
+    weight = nn.Parameter(torch.zeros(200, 200))
+    weight.grad = gradient.clone()
+    drawn: list[torch.Tensor] = []
+
+    def total(x: torch.Tensor) -> torch.Tensor:
+        drawn.append(x + next(others))
+        return drawn[-1]
+
+    Control({"a": [weight]}, torch.optim.SGD([weight], 0.1), total=total).scale({"a": 0.5}, noise=True)
+    torch.testing.assert_close(weight.grad, 0.5 * gradient + drawn[1] / 2**0.5)
+    assert (weight.grad - 0.5 * gradient).std() == pytest.approx(1, rel=0.05)

@@ -49,6 +49,8 @@ def test_show(capsys):
     assert (card["kind"], card["parameters"]) == ("fusions", {"dim": 64})
     assert run("show", "ravdess") == 0
     assert "zenodo" in capsys.readouterr().out.lower()
+    assert run("show", "vectors", "balance=ogm") == 0
+    assert "alpha: 0.8" in capsys.readouterr().out
     assert run("show", "gatedd") == 2
     assert "gated" in capsys.readouterr().err
 
@@ -68,6 +70,11 @@ def test_show(capsys):
         ["import", "table", "none.csv", "dst"],
         ["extract", "none", "waveform"],
         ["train", "vectors", "--corpus", "none"],
+        ["bench", "missing.yaml"],
+        ["bench", "missing.yaml", "--workers", "0"],
+        ["evaluate", "none", "--corpus", "none", "--alone", "nonsense"],
+        ["evaluate", "none", "--corpus", "none", "--alone", "audio=a", "--alone", "audio=b"],
+        ["show", "vectors", "balance=ogmm"],
     ],
 )
 def test_wrong_usage_exits_2_with_a_message_and_no_traceback(arguments, capsys, tmp_path, monkeypatch):
@@ -135,7 +142,10 @@ def test_a_run_folder_is_never_mixed_with_another_recipe(tmp_path, capsys):
     assert run("train", "vectors", "train.epochs=1", *common) == 0
     assert run("train", "vectors", "train.epochs=1", *common) == 0
     assert run("train", "vectors", "train.epochs=2", *common) == 1
-    assert "holds another run" in capsys.readouterr().err
+    assert "holds another run (its recipe differs)" in capsys.readouterr().err
+    io.write_json(corpus / "corpus.json", io.read_json(corpus / "corpus.json") | {"hash": "of other labels"})
+    assert run("train", "vectors", "train.epochs=1", *common) == 1
+    assert "holds another run (its corpus differs)" in capsys.readouterr().err
 
 
 def test_another_corpus_is_scored_by_label_name(tmp_path, capsys):

@@ -38,6 +38,9 @@ def test_a_recipe_can_extend_another(tmp_path):
     assert (recipe.streams["a"].encoder["hidden"], recipe.streams["a"].encoder["dropout"]) == (8, 0.1)
     assert recipe.fusion == {"name": "late", "how": "sum", "shared": False}
     assert (recipe.optim.lr, recipe.optim.clip, recipe.optim.weight_decay) == (0.5, 0.0, 0.0)
+    (tmp_path / "base.yaml").write_text("streams: {a: {encoder: mlp}}\nfusion: concat\n")
+    over.write_text(f"extends: {tmp_path / 'base.yaml'}\nfusion: {{dim: 9}}\n")
+    assert load_recipe(str(over)).fusion["dim"] == 9
     over.write_text(f"extends: {over}\n")
     with pytest.raises(BadConfig, match="extends itself"):
         load_recipe(str(over))

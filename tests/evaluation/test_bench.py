@@ -24,7 +24,7 @@ from affuse.evaluation.intervals import holm
 from affuse.reporting.bench import page
 from affuse.training import run as runs
 
-SMALL = ["streams.*.encoder.hidden=8", "train.epochs=2", "train.keep=last", "train.ema=0"]
+SMALL = ["streams.*.encoder.hidden=8", "split.test=0.4", "train.epochs=2", "train.keep=last", "train.ema=0"]
 
 
 def write_suite(folder: Path, corpus: Path, arms: dict[str, object], changes: dict[str, object] | None = None, seeds: int = 2) -> Path:
@@ -93,6 +93,13 @@ def test_the_page_has_the_numbers_of_compare(finished):
     assert f"{evaluation['n']} utterances scored" in text
     assert "Holm" in text and "a loss per stream" in text and "`balance=uniform`" in text
     assert re.search(r"\| arm \| audio \| text \| vision \|", text)
+
+
+def test_runs_of_several_arms_are_not_averaged_as_seeds(again):
+    _, out = again
+    shutil.move(out / "vectors" / "uniform" / "seed0", out / "vectors" / "none" / "seed7")
+    with pytest.raises(ProtocolError, match="more than their seed"):
+        compare(out / "vectors" / "none", out / "vectors" / "uniform")
 
 
 def test_what_is_complete_is_not_trained_again(again, monkeypatch):
@@ -166,6 +173,7 @@ def test_only_chooses_and_the_rest_stays_open(tmp_path):
         ({"settings": {"v": {"recipe": "vectors", "corpus": "c", "arms": ["unifom"]}}}, UnknownName, "uniform"),
         ({"arms": {"none": {"override": []}}}, UnknownName, "arms.none.overrides"),
         ({"settings": {}}, BadConfig, "settings"),
+        ({"seeds": 0}, BadConfig, "seeds = 0"),
     ],
 )
 def test_what_a_suite_cannot_have_is_named(tmp_path, changes, error, named):

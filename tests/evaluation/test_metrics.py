@@ -126,6 +126,13 @@ def test_paired_difference_of_a_run_with_itself_is_zero():
     assert (gap.value, gap.low, gap.high, gap.p) == (0, 0, 0, 1)
 
 
+def test_one_cluster_gives_a_difference_no_interval_and_no_p():
+    truth = np.arange(20) % 2
+    one, other = np.eye(2)[truth], np.eye(2)[np.zeros(20, int)]
+    gap = paired_difference("accuracy", truth, [one], [other], ["s"] * 20).to_dict()
+    assert gap == {"value": 0.5, "low": None, "high": None, "p": None, "n": 20}
+
+
 def test_paired_difference_sees_what_two_intervals_hide():
     rng = np.random.default_rng(0)
     n, groups = 600, np.repeat(np.arange(30), 20)

@@ -172,3 +172,9 @@ def test_saved_and_loaded_it_is_the_same(name, stands, mode, tmp_path):
     assert torch.equal(logits(model, batch()), logits(model, batch()))
 
 
+def test_live_equals_afterwards_where_nothing_is_present_and_no_context_follows_the_fusion():
+    name, stands, mode = next(case for case in LIVE if case[1] == "before")
+    model, whole = make(name, stands, mode), batch().without({s.name for s in STREAMS})
+    torch.nn.init.normal_(model.fusion.absent["sound"])
+    found = Stream(model).push(rows(whole, [0]), whole.speaker[0]).logits["emotion"]
+    torch.testing.assert_close(found, logits(model, rows(whole, [0])))

@@ -108,3 +108,12 @@ def test_guides_do_not_shorten_the_step_of_a_clipped_model(vector_corpus, tmp_pa
         trainer.recipe.optim.clip = 1e-3
         trainer.run()
     assert_same_weights(plain.model.state_dict(), guided.model.state_dict(), 0.0)
+
+
+@pytest.mark.parametrize("name", ["g_blending", "relearning"])
+def test_what_needs_held_out_data_is_refused_before_training(vector_corpus, tmp_path, name):
+    from affuse.training import run as runs
+
+    values = {**RECIPE, "balance": name, "split": {"valid": 0.0}, "train": {"keep": "last"}}
+    with pytest.raises(BadConfig, match=f"{name}.*split.valid = 0"):
+        runs.train(runs.bind(make_recipe(values), vector_corpus), "x", vector_corpus, tmp_path / "run")

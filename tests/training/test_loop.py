@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from affuse.core import io
-from affuse.core.config import make_recipe
+from affuse.core.config import load_recipe, make_recipe
 from affuse.core.errors import BadConfig, BadFeatures
 from affuse.core.seed import seed_all
 from affuse.models.model import Model
@@ -235,6 +235,29 @@ def test_a_specialist_goes_on_from_the_first_member_and_has_a_say(tmp_path):
     assert any(not torch.equal(weights[k], further[k]) for k in weights)
     two, one = (io.read_table(tmp_path / d / "predictions.parquet") for d in ("two", "one"))
     assert np.abs(two["p:happy"] - one["p:happy"]).max() > 1e-4
+
+
+def test_processes_wait_until_a_model_is_written_that_a_specialist_starts_from(vector_corpus, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(runs.distributed, "wait", lambda world: written.append(len(list(tmp_path.rglob("model.safetensors")))))
+    recipe = runs.bind(load_recipe("vectors", ["train.epochs=1", "train.specialists=1"]), vector_corpus)
+    runs.train(recipe, "vectors", vector_corpus, tmp_path / "run")
+    assert written == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["tasks.emotion.space=sentiment", "train.sampling=balanced"], "of values"),
+        (["tasks.emotion.space=sentiment", "train.specialists=1"], "of values"),
+        (["train.members=0"], "members = 0"),
+    ],
+)
+def test_what_cannot_be_sampled_or_averaged_is_refused_before_training(vector_corpus, tmp_path, options, named):
+    recipe = runs.bind(load_recipe("vectors", options), vector_corpus)
+    with pytest.raises(BadConfig, match=named):
+        runs.train(recipe, "vectors", vector_corpus, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_views_train_on_what_they_agree_on(tmp_path):

@@ -12,6 +12,7 @@ from affuse.core.config import load_recipe
 from affuse.core.errors import BadConfig
 from affuse.core.labels import LabelSpace, refine_space
 from affuse.corpora.manifest import Corpus
+from affuse.training import loop
 from affuse.training import run as runs
 from tests.conftest import make_vector_corpus
 
@@ -49,3 +50,16 @@ def test_a_column_that_is_not_there_is_named(corpus, tmp_path):
     recipe = runs.bind(load_recipe("vectors", ["train.epochs=1", "tasks.emotion.refine=intensty"]), corpus)
     with pytest.raises(BadConfig, match="intensty"):
         runs.train(recipe, "vectors", corpus, tmp_path / "run")
+
+
+def test_a_balancer_sees_held_out_labels_in_the_classes_of_training(corpus, tmp_path, monkeypatch):
+    seen = []
+    see = loop.see
+    monkeypatch.setattr(loop, "see", lambda *given: seen.append(given[3]) or see(*given))
+    recipe = runs.bind(load_recipe("vectors", ["train.epochs=1", "tasks.emotion.refine=intensity", "balance=mslr"]), corpus)
+    runs.train(recipe, "vectors", corpus, tmp_path / "run")
+    classes = torch.tensor(io.read_json(tmp_path / "run" / "model.json")["parts"]["refined"]["emotion"])
+    (valid,) = seen
+    fine, known = valid.labels("emotion")
+    assert len(valid.spaces["emotion"]) == len(classes) > len(corpus.space) and known.any()
+    assert [corpus.space.labels[c] for c in classes[fine][known]] == [v for v, k in zip(valid.table["label"], known, strict=True) if k]

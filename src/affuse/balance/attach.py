@@ -41,6 +41,8 @@ class Attached:
         self.item_loss, self.apply, self.clip, self.epochs, self.epoch = loss, apply, clip, epochs, 0
         self.parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.encoders.items()}
         tag_groups(optimizer, self.parameters)
+        for rate in sorted({m.own_rate for m in balancer.modules() if isinstance(m, Balancer)}):  # before a scheduler counts the groups
+            optimizer.add_param_group({"params": [], "lr": optimizer.defaults["lr"] * rate, "own_rate": rate})
         self.trace: dict[str, float] = {}
         self.shared = tuple(shared)
         self._ready = False
@@ -89,9 +91,8 @@ class Attached:
         some = next(iter(features.values()))
         self.balancer.to(some.device, some.dtype)
         rates = own_rates(self.balancer)
-        for rate in sorted(set(rates.values())):
-            own = [p for p in self.balancer.parameters() if p.requires_grad and rates[id(p)] == rate]
-            self.optimizer.add_param_group({"params": own, "lr": self.optimizer.defaults["lr"] * rate})
+        for group in (g for g in self.optimizer.param_groups if "own_rate" in g):
+            group["params"] += [p for p in self.balancer.parameters() if p.requires_grad and rates[id(p)] == group["own_rate"]]
         self._ready = True
 
     def _step(self, features: Features, target: Tensor, inputs: Mapping[str, Tensor] | None, turn: int) -> Step:

@@ -145,10 +145,12 @@ class Control:
     def scale(self, k: Mapping[str, float], noise: bool = False) -> None:
         """Multiply the step of every stream's encoder by k[s]; `noise` adds N(0, std(g)^2) to each gradient g first seen."""
         self.note("k", k)
+        processes = float(self.total(self.optimizer.param_groups[0]["params"][0].new_ones(1))) if noise else 1.0
         rates = self.apply == "lr" or (self.apply == "auto" and adapts(self.optimizer))
         for stream, factor in k.items():
             grads = [p.grad for p in self.parameters[stream] if p.grad is not None]
-            spread = [torch.randn_like(g) * g.std(correction=0) for g in grads] if noise else []
+            # all processes add the same: the sum of what each drew
+            spread = [self.total(torch.randn_like(g) * g.std(correction=0)) / processes**0.5 for g in grads] if noise else []
             if not rates:
                 torch._foreach_mul_(grads, float(factor)) if grads else None
             if noise and grads:
@@ -213,6 +215,7 @@ class Balancer(nn.Module):
     """Plain joint training; every method overrides what it changes. Its parameters, if any, join the optimiser."""
 
     turns = 1  # optimiser steps per batch
+    compares = False  # whether it needs a valid split beside train
     own_rate = 1.0  # learning rate of its own parameters, relative to the optimiser's
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:

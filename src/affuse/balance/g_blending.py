@@ -26,6 +26,7 @@ class GBlending(Balancer):
     training; weights have the mean 1, not the sum, and eps keeps each above 0. Raises BadConfig without `valid`.
     """
 
+    compares = True
     weights: Tensor
     before: Tensor
 

@@ -28,6 +28,7 @@ class Relearning(Balancer):
     Raises BadConfig for values, or without `valid`.
     """
 
+    compares = True
     done: Tensor
     pulled: Tensor
 

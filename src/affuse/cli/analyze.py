@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 
-from affuse.cli.console import Device, Quiet, Threads, choose_device, note, print_error, progress
+from affuse.cli.console import Device, Quiet, Threads, by_modality, choose_device, note, print_error, progress
 from affuse.cli.timeline_table import print_table
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def run(
     if transcript is not None and len(found) > 1:
         raise BadConfig(f"--transcript for {len(found)} clips", "give one clip, or put a .srt or .vtt file beside each")
     chosen = choose_device(device, threads)
-    experts = _experts(expert or [])
+    experts = by_modality("--expert", expert or [], "MODEL")
     recognizer = load(model, chosen, experts)
     if causal:
         recognizer.live()  # refused here, once, and not for every clip
@@ -101,19 +101,6 @@ def run(
             bar.advance(task)
     _list(failures, out, shown=folder is None)
     return 1 if failures else 0
-
-
-def _experts(given: list[str]) -> dict[str, str]:
-    """Modality -> model of --expert."""
-    from affuse.core.errors import BadConfig
-
-    pairs = [item.partition("=")[::2] for item in given]
-    for item, (modality, model) in zip(given, pairs, strict=True):
-        if not modality or not model:
-            raise BadConfig(f"--expert {item}", "give MODALITY=MODEL, such as text=distilroberta-emotion")
-        if [m for m, _ in pairs].count(modality) > 1:
-            raise BadConfig(f"--expert names {modality} twice", "give one model per modality")
-    return dict(pairs)
 
 
 def emit(timeline: Timeline, format: Format, first: bool) -> None:

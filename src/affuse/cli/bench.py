@@ -42,8 +42,11 @@ def run(
     workers
         Processes that train side by side, one run each; 1 trains in this one.
     """
+    from affuse.core.errors import BadConfig
     from affuse.evaluation.bench import load_suite
 
+    if workers < 1:
+        raise BadConfig(f"--workers {workers}", "give at least 1; --table trains nothing")
     read = load_suite(suite)
     out = out or Path("runs") / read.name
     return bench(read, out, pages or out, only or (), 0 if table else workers, choose_device(device, threads), threads, quiet)
@@ -72,8 +75,11 @@ def bench(
         note(f"{suite.name}: {len(rows) - len(failed)} runs done now, {len(jobs) - len(rows)} before", quiet)
     for row in failed:
         output.print(f"failed: {row['setting']}/{row['arm']}/seed{row['seed']}: {row['error']}", markup=False, soft_wrap=True)
-    for path in write_pages(suite, out, pages, list(dict.fromkeys(job.setting for job in jobs))):
+    written = write_pages(suite, out, pages, list(dict.fromkeys(job.setting for job in jobs)))
+    for path in written:
         output.print(str(path), soft_wrap=True)
+    if not written:
+        note(f"no page: {out} has no complete run of these settings", quiet)
     return 1 if failed else 0
 
 

@@ -39,7 +39,11 @@ def run(
         return 0
     gap, (mean_a, mean_b) = result["difference"], result["mean"]
     output.print(f"[bold]{result['metric']}[/]  A {mean_a:.3f}   B {mean_b:.3f}")
-    output.print(f"A - B = {gap['value']:+.3f}  [{gap['low']:+.3f}, {gap['high']:+.3f}]  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
-    verdict = "the interval excludes 0" if gap["low"] > 0 or gap["high"] < 0 else "no difference can be claimed: the interval holds 0"
+    if gap["p"] is None:
+        output.print(f"A - B = {gap['value']:+.3f}  n = {gap['n']}", markup=False)
+        verdict = f"no difference can be claimed: one {result['protocol']['group_by']} alone gives no interval"
+    else:
+        output.print(f"A - B = {gap['value']:+.3f}  [{gap['low']:+.3f}, {gap['high']:+.3f}]  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
+        verdict = "the interval excludes 0" if gap["low"] > 0 or gap["high"] < 0 else "no difference can be claimed: the interval holds 0"
     output.print(f"{verdict} ({result['interval']})", soft_wrap=True)
     return 0

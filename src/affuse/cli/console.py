@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -48,6 +48,19 @@ def choose_device(name: str, threads: int | None) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise BadConfig(f"--device {name}: no CUDA device here", "use --device cpu, or install a CUDA build of torch")
     return name
+
+
+def by_modality(option: str, given: Sequence[str], what: str) -> dict[str, str]:
+    """Modality -> value of a repeated option MODALITY=WHAT; BadConfig for another form or a modality named twice."""
+    from affuse.core.errors import BadConfig
+
+    pairs = [item.partition("=")[::2] for item in given]
+    for item, (modality, value) in zip(given, pairs, strict=True):
+        if not modality or not value:
+            raise BadConfig(f"{option} {item} is not MODALITY={what}", f"write for example {option} audio={what}")
+        if [m for m, _ in pairs].count(modality) > 1:
+            raise BadConfig(f"{option} names {modality} twice", "give one per modality")
+    return dict(pairs)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from affuse.cli.console import Device, Quiet, Threads, choose_device, console, metric_cell, note
+from affuse.cli.console import Device, Quiet, Threads, by_modality, choose_device, console, metric_cell, note
 
 
 def run(
@@ -42,21 +42,17 @@ def run(
     """
     from affuse.cli.extract import extract_into
     from affuse.cli.train import print_scores
-    from affuse.core.errors import BadConfig
     from affuse.corpora.manifest import Corpus
     from affuse.evaluation.protocol import evaluate
     from affuse.reporting.report import write_report
     from affuse.training.run import missing_stores, open_run
 
+    paths = {modality: Path(path) for modality, path in by_modality("--alone", alone or [], "RUN").items()}
     chosen = choose_device(device, threads)
     opened = Corpus.open(corpus)
     _, recipe, _ = open_run(run)
     for name, parameters in missing_stores(recipe, opened).items():
         extract_into(opened, name, parameters, workers, quiet)
-    single = [name.partition("=") for name in alone or ()]
-    if wrong := [name for name, _, path in single if not path]:
-        raise BadConfig(f"--alone {wrong[0]} is not MODALITY=RUN", "write for example --alone audio=runs/audio")
-    paths = {name: Path(path) for name, _, path in single}
     result = evaluate(run, opened, split, missing, chosen, paths if probes or paths else None)
     if (run / "evaluation.json").is_file():
         note(f"report: {write_report(run)}", quiet)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from affuse.cli.console import output
 from affuse.cli.list_ import ALL, cards_of
 from affuse.core import registry
+from affuse.core.config import load_recipe, to_yaml
 from affuse.core.errors import UnknownName
 
 
@@ -43,8 +44,12 @@ def _default(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 
-def run(name: str, *, as_json: Annotated[bool, Parameter(name="--json", negative="", help="JSON")] = False) -> int:
-    """Show a part, corpus, recipe or model by name, or a corpus or run folder by path."""
+def run(name: str, *overrides: str, as_json: Annotated[bool, Parameter(name="--json", negative="", help="JSON")] = False) -> int:
+    """Show a part, corpus, recipe or model by name, or a corpus or run folder by path; with key=value OVERRIDES, what a recipe comes to."""
+    if overrides:
+        recipe = load_recipe(name, overrides)
+        print(json.dumps(recipe.to_dict(), ensure_ascii=False, indent=1) if as_json else to_yaml(recipe))
+        return 0
     found = find(name)
     if as_json:
         print(json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False, indent=1))

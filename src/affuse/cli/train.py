@@ -48,6 +48,7 @@ def run(
     from affuse.corpora.manifest import Corpus
     from affuse.training import distributed
     from affuse.training import run as runs
+
     opened = Corpus.open(corpus)
     bound = runs.bind(load_recipe(recipe, overrides), opened, only or ())
     chosen = choose_device(device, threads)

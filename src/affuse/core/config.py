@@ -171,7 +171,9 @@ def _read_recipe(name: str, seen: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(base: Any, over: Any) -> Any:
-    """`over` on top of `base`."""
+    """`over` on top of `base`; a part of `base` may be its name alone."""
+    if isinstance(base, str) and isinstance(over, dict):
+        base = {"name": base}
     if not isinstance(base, dict) or not isinstance(over, dict) or base.get("name") != over.get("name", base.get("name")):
         return over
     return base | {key: _merged(base.get(key), value) for key, value in over.items()}
@@ -288,7 +290,7 @@ def _value(value: Any, hint: Any, where: str) -> Any:
     if hint == Parts:
         return parts(value, where)
     if typing.get_origin(hint) is dict and isinstance(value, Mapping):
-        return {key: _value(v, args[1], f"{where}.{key}") for key, v in value.items()}
+        return {str(key): _value(v, args[1], f"{where}.{key}") for key, v in value.items()}
     return registry.convert(value, hint, where)
 
 

@@ -102,6 +102,9 @@ def load_suite(path: Path) -> Suite:
     for name in suite.metrics:
         if name not in registry.cards("metrics"):
             raise UnknownName.among("metric", name, registry.cards("metrics"))
+    for count in (suite.seeds, *(s.seeds for s in suite.settings.values() if s.seeds is not None)):
+        if count < 1:
+            raise BadConfig(f"{path}: seeds = {count}", "give a number of seeds from 1 on")
     if not (suite.arms and suite.settings and suite.baselines and suite.metrics):
         raise BadConfig(f"{path} has no arms, settings, baselines or metrics", "give at least one of each")
     return suite

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from affuse.core import io, registry
+from affuse.core import config, io, registry
 from affuse.core.errors import BadRun, ProtocolError, UnknownName
 from affuse.evaluation.intervals import RESAMPLES, Difference, Estimate, estimate_mean, paired_difference, value
 
@@ -86,13 +86,22 @@ def compare(a: Path, b: Path, name: str | None = None, subset_a: str = "", subse
 
 
 def seeds_of(path: Path) -> list[Path]:
-    """The evaluated runs that a path stands for: itself, or the run folders in it."""
+    """The evaluated runs that a path stands for: itself, or the run folders in it; ProtocolError where these are not one recipe's seeds."""
     if (path / "evaluation.json").is_file():
         return [path]
     runs = sorted(p.parent for p in path.glob("*/evaluation.json"))
     if not runs:
         raise BadRun(f"{path} holds no evaluated run", "evaluate it first: affuse evaluate RUN --corpus DIR")
+    if len({_apart_from_seed(r) for r in runs}) > 1:
+        raise ProtocolError(f"{path} holds runs that differ by more than their seed", "compare single runs, or folders of one recipe's seeds")
     return runs
+
+
+def _apart_from_seed(run: Path) -> str:
+    """Digest of a run's recipe without the seed, and without the runs that its encoders start from, which are that seed's."""
+    values = config.load_recipe(str(run / "config.yaml")).to_dict()
+    streams = {name: stream | {"init": ""} for name, stream in values["streams"].items()}
+    return io.digest(values | {"streams": streams, "train": values["train"] | {"seed": 0}})
 
 
 def _agree(evaluations: Sequence[Mapping[str, Any]]) -> None:

@@ -104,7 +104,7 @@ def estimate(
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference A - B: value, 95 % interval, two-sided bootstrap p."""
+    """Paired difference A - B: value, 95 % interval, two-sided bootstrap p; those are NaN where there is one cluster."""
 
     value: float
     low: float
@@ -112,9 +112,9 @@ class Difference:
     p: float
     n: int
 
-    def to_dict(self) -> dict[str, float]:
-        """{value, low, high, p, n}."""
-        return dict(vars(self))
+    def to_dict(self) -> dict[str, float | None]:
+        """{value, low, high, p, n}; what is unknown is null."""
+        return {k: None if v != v else v for k, v in vars(self).items()}
 
 
 def paired_difference(
@@ -130,10 +130,9 @@ def paired_difference(
     p = twice the share of resamples on the far side of 0 (at least 1 / RESAMPLES).
     """
     gap = mean_distribution(name, truth, a, groups, seed) - mean_distribution(name, truth, b, groups, seed)
-    drawn = gap[1:]
-    p = 2 * min((drawn <= 0).mean(), (drawn >= 0).mean())
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Difference(float(gap[0]), float(low), float(high), float(np.clip(p, 1 / len(drawn), 1)), len(truth))
+    found, drawn = as_estimate(gap, groups), gap[1:]
+    p = np.clip(2 * min((drawn <= 0).mean(), (drawn >= 0).mean()), 1 / len(drawn), 1) if found.low == found.low else np.nan
+    return Difference(found.value, found.low, found.high, float(p), len(truth))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:

@@ -49,7 +49,7 @@ class Stream:
             x = self._step(k, part, x, encoded.present, speaker)
         fused = self.model.fusion(x, encoded.present)
         there = encoded.present.any(1, keepdim=True)
-        rows = {FUSED: fused * there}
+        rows = {FUSED: fused * there if len(self.model.after) else fused}
         for k, part in enumerate(self.model.after):
             rows = self._step(n + k, part, rows, there, speaker)
         return self.model.answer(rows[FUSED], x, encoded)

@@ -172,10 +172,10 @@ def _row(*cells: str) -> str:
 
 
 def interval(e: Estimate) -> str:
-    """0.612 [0.570, 0.655]."""
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
+    """0.612 [0.570, 0.655]; no interval where there is one cluster."""
+    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" if e.low == e.low else f"{e.value:.3f}"
 
 
 def signed(d: Difference) -> str:
-    """+0.031 [+0.004, +0.058]."""
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+    """+0.031 [+0.004, +0.058]; no interval where there is one cluster."""
+    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" if d.low == d.low else f"{d.value:+.3f}"

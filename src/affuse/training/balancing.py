@@ -21,7 +21,7 @@ from affuse.training.data import Dataset
 def make_balancer(recipe: Recipe, train: Dataset, model: Model) -> Balancer:
     """The recipe's balancer, set up for the model; the model's own random numbers stay as they are without it.
 
-    Raises BadConfig for a model of one stream, or of no task that it could weigh.
+    Raises BadConfig for a model of one stream, and where nothing is held out for a balancer that looks there.
     """
     name, options = recipe.balance["name"], {k: v for k, v in recipe.balance.items() if k not in ("name", "apply")}
     balancer: Balancer = registry.build("balancers", name, **options)
@@ -29,6 +29,8 @@ def make_balancer(recipe: Recipe, train: Dataset, model: Model) -> Balancer:
         return balancer
     if len(model.encoders) < 2:
         raise BadConfig(f"balance '{name}' with one stream", "balance needs two streams or more; set balance=none")
+    if balancer.compares and recipe.split.valid <= 0:
+        raise BadConfig(f"balance '{name}' compares train with held-out data, and split.valid = 0", "set split.valid=0.15, or another balance")
     dims = {s: int(encoder.dim) for s, encoder in model.encoders.items()}  # type: ignore[arg-type]
     with torch.random.fork_rng(devices=[]):
         balancer.setup(dict(model.encoders), dims, len(train.spaces[_task(recipe)]))

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from affuse.core.errors import BadCorpus, BadFeatures
-from affuse.core.labels import LabelSpace
+from affuse.core.labels import LabelSpace, finer
 from affuse.core.types import Batch, Feature, StreamSpec
 from affuse.corpora.manifest import Corpus
 from affuse.features.align import How
@@ -53,6 +53,13 @@ class Dataset:
     def labels(self, task: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(targets, known) of all rows."""
         return targets(self.table[self.columns[task]].tolist(), self.spaces[task])
+
+    def refined(self, task: str, by: str, fine: LabelSpace) -> Dataset:
+        """The rows labelled for a task by the finer classes "label value", of column `by`; unlabelled where `fine` lacks one."""
+        pairs = zip(self.table[self.columns[task]], self.table[by].fillna("").astype(str), strict=True)
+        labels = [name if (name := finer(label, value)) in fine.labels else "" for label, value in pairs]
+        table = self.table.assign(**{fine.name: labels})
+        return Dataset(table, self.stores, {**self.columns, task: fine.name}, {**self.spaces, task: fine})
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The Batch of these rows."""

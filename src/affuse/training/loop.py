@@ -168,9 +168,14 @@ class Trainer:
         return loss.detach()
 
     def _seen(self, split: str) -> Step | None:
-        """All of `train` or `valid` after the encoders."""
+        """All of `train` or `valid` after the encoders, labelled as for training."""
         data = {"train": self.train, "valid": self.valid}[split]
-        return None if data is None else see(self.model, self.objectives, self.recipe, data, self.device)
+        if data is None:
+            return None
+        for name, task in self.recipe.tasks.items():
+            if task.refine and split == "valid":
+                data = data.refined(name, task.refine, self.train.spaces[name])
+        return see(self.model, self.objectives, self.recipe, data, self.device)
 
     def _validate(self) -> dict[str, float]:
         """Selection scores with the weights that would be kept; none without a selection split."""

@@ -15,7 +15,7 @@ import torch
 from affuse.core import config, io, registry
 from affuse.core.config import Recipe, StreamConfig, extractor_of
 from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
-from affuse.core.labels import SPACES, LabelSpace, finer, refine_space
+from affuse.core.labels import SPACES, LabelSpace, refine_space
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.features.store import FeatureStore, stated
@@ -114,6 +114,11 @@ def train(
     """
     if recipe.split.valid <= 0 and (recipe.train.keep != "last" or recipe.train.patience):
         raise BadConfig("split.valid = 0 leaves nothing to select an epoch on", "set train.keep=last train.patience=0")
+    if recipe.train.members < 1 or recipe.train.specialists < 0:
+        raise BadConfig(f"train.members = {recipe.train.members}, train.specialists = {recipe.train.specialists}", "give members >= 1, specialists >= 0")
+    rare = recipe.train.specialists > 0 or recipe.train.sampling == "balanced"
+    if rare and next(iter(spaces_of(recipe, corpus).values())).kind != "classes":
+        raise BadConfig("balanced sampling and specialists count classes, and the task is of values", "set train.sampling=natural train.specialists=0")
     splits = make_splits(
         corpus.table, recipe.split.group_by, recipe.split.valid, recipe.split.test, folds, recipe.split.seed
     )
@@ -126,6 +131,7 @@ def train(
         for member, folder in enumerate(model_folders(out, recipe, k if folds else None)):
             if not (folder / "model.safetensors").is_file():
                 _train_model(recipe, corpus, split, folder, own, member, torch.device(device), report)
+                distributed.wait(distributed.start(device)[1])  # a specialist reads what the first process has written
     if distributed.is_first():
         _sum_up(out, recipe, folds)
     return out
@@ -205,10 +211,12 @@ def _claim(out: Path, recipe: Recipe, info: Mapping[str, Any]) -> None:
     text = config.to_yaml(recipe)
     if (out / "config.yaml").is_file():
         old = io.read_json(out / "run.json")
-        same = ("split_hash", "store_hashes", "folds")
         kept = config.to_yaml(config.load_recipe(str(out / "config.yaml")))  # options that came later have their defaults
-        if kept != text or any(old[k] != info[k] for k in same):
-            raise BadRun(f"{out} holds another run", "choose another --out, or delete it")
+        differs = {"recipe": kept != text, "corpus": old["corpus"]["hash"] != info["corpus"]["hash"]}
+        differs |= {k: old[k] != info[k] for k in ("split_hash", "store_hashes", "folds")}
+        if any(differs.values()):
+            what = ", ".join(k for k, other in differs.items() if other)
+            raise BadRun(f"{out} holds another run (its {what} differs)", "choose another --out, or delete it")
         return
     out.mkdir(parents=True, exist_ok=True)
     _write_run(out, dict(info) | {"complete": False, "created": datetime.datetime.now().isoformat(timespec="seconds")})
@@ -314,9 +322,7 @@ def training_set(
             raise BadConfig(f"tasks.{name}.refine = '{task.refine}' does not part classes", f"columns: {', '.join(data.table)}")
         labels, values = data.table[task.column], data.table[task.refine].fillna("").astype(str)
         fine, refined[name] = refine_space(spaces[name], labels.tolist(), values.tolist())
-        column = [finer(label, value) for label, value in zip(labels, values, strict=True)]
-        data.table, data.columns = data.table.assign(**{fine.name: column}), {**data.columns, name: fine.name}
-        data.spaces = {**data.spaces, name: fine}
+        data = data.refined(name, task.refine, fine)
     return data, refined
 
 
