@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from tests.conftest import make_vector_corpus
 
 from affuse.cli.app import main
+from affuse.cli.console import console
 from affuse.core import io
 from affuse.core.config import make_recipe
 from affuse.core.errors import BadRun, ProtocolError, UnknownName
@@ -204,7 +205,7 @@ def test_runs_that_do_not_fit_are_one_typed_error(made, tmp_path):
 
 def test_the_command_line_shows_gaps_and_the_report_the_traces(made, capsys, monkeypatch):
     corpus, base = made
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(console, "width", 200)
     common = ["evaluate", str(base / "joint"), "--corpus", str(corpus.path), "--quiet"]
     assert main([*common, "--alone", f"audio={base / 'audio'}"]) == 0
     shown = capsys.readouterr().err
