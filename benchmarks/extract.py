@@ -17,7 +17,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -51,37 +53,42 @@ def make_clip(path: Path) -> None:
     write_clip(path, islice([*frames, *reversed(frames)], SECONDS * 25), 25.0, sound)
 
 
-def per_hour(work: Any, repeats: int = 3) -> float:
-    """Processor seconds per hour of video, the median of `repeats`."""
-    times = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        times.append(time.process_time() - began)
-    return float(np.median(times)) * 3600 / SECONDS
+def parts(path: Path, repeats: int = 9) -> dict[str, Any]:
+    """Processor seconds per hour of every extractor, of the detector in it, and of the limit: medians of `repeats`.
 
-
-def parts(path: Path) -> dict[str, Any]:
-    """Processor seconds per hour of every extractor, of the detector in it, and of the limit."""
+    They take turns, so that a slow moment of the machine falls on all; the detector is timed within the very runs.
+    """
     made = {name: make_extractor(name) for name in EXTRACTORS}
-    for extractor in made.values():
-        extractor(Clip(path))  # warm
-    found = {name: per_hour(lambda e=extractor: e(Clip(path))) for name, extractor in made.items()}
     spent: dict[str, float] = {}
-    detector = made["face_crops"]._detector
     for work in ("detect_batch", "refine"):
-        setattr(detector, work, timed(spent, work, getattr(detector, work)))
-    made["face_crops"](Clip(path))
-    found["face detector"] = sum(spent.values()) * 3600 / SECONDS
-    picture, sound = per_hour(lambda: sum(1 for _ in Clip(path).frames(5.0, 640))), per_hour(Clip(path).read_audio)
-    others = sum(found[name] for name in JOB) - found["face detector"]
-    limit = {"pictures": picture, "sound": sound, "both": picture + sound}
+        setattr(made["face_crops"]._detector, work, timed(spent, work, getattr(made["face_crops"]._detector, work)))
+    works: dict[str, Any] = {name: partial(extractor, Clip(path)) for name, extractor in made.items()}
+    works |= {"pictures": lambda: sum(1 for _ in Clip(path).frames(5.0, 640)), "sound": Clip(path).read_audio}
+    times: dict[str, list[float]] = {name: [] for name in (*works, "face detector", "others")}
+    for turn in range(repeats + 1):
+        spent.clear()
+        took = {name: _seconds(work) for name, work in works.items()}
+        took["face detector"] = sum(spent.values())
+        took["others"] = sum(took[name] for name in JOB) - took["face detector"]
+        for name, seconds in took.items() if turn else ():  # the first turn warms up
+            times[name].append(seconds)
+    found = {name: float(np.median(t)) * 3600 / SECONDS for name, t in times.items()}
+    limit = {name: found.pop(name) for name in ("pictures", "sound")}
+    limit["both"] = sum(limit.values())
+    others = found.pop("others")
     return {
         "processor_s_per_hour": {k: round(v, 1) for k, v in found.items()},
         "limit_s_per_hour": {k: round(v, 1) for k, v in limit.items()},
         "all_but_detector_s_per_hour": round(others, 1),
-        "times_limit": round(others / (picture + sound), 2),
+        "times_limit": round(others / limit["both"], 2),
     }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Processor seconds of one call."""
+    began = time.process_time()
+    work()
+    return time.process_time() - began
 
 
 def steady(folder: Path, clip: Path, clips: int, workers: int) -> tuple[float, float]:
