@@ -60,9 +60,9 @@ class Relearning(Balancer):
         self.pulled.copy_(torch.tanh(self.gain * (train - valid).abs()).nan_to_num(0.0))
         self.done += 1
         for (stream, encoder), w in zip(epoch.encoders.items(), self.pulled.tolist(), strict=True):
-            for now, start in zip(encoder.parameters(), self.initial[stream].parameters(), strict=True):
-                if now.requires_grad:
-                    now.lerp_(start, w)
+            for parameter, start in zip(encoder.parameters(), self.initial[stream].parameters(), strict=True):
+                if parameter.requires_grad:
+                    parameter.lerp_(start, w)
 
 
 def purities(step: Step, classes: int) -> Tensor:

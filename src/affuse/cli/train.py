@@ -87,7 +87,7 @@ def train_with_progress(
 
         def show(row: dict[str, Any]) -> None:
             name = "training" if row["fold"] is None else f"fold {row['fold']}"
-            if recipe.train.members + recipe.train.specialists > 1:
+            if recipe.train.models > 1:
                 name += f" member {row['member']}"
             if name not in tasks:
                 tasks[name] = bar.add_task(name, total=recipe.train.epochs)

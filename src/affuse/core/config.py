@@ -117,6 +117,11 @@ class TrainConfig:
     specialist_lr: float = 0.3
     seed: int = 0
 
+    @property
+    def models(self) -> int:
+        """How many models are trained and averaged."""
+        return self.members + self.specialists
+
 
 @dataclass
 class Recipe:

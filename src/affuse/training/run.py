@@ -140,7 +140,7 @@ def train(
 def model_folders(out: Path, recipe: Recipe, fold: int | None) -> list[Path]:
     """Where the models of a fold are: the fold's folder, or one folder per member in it."""
     folder = out if fold is None else out / f"fold{fold}"
-    count = recipe.train.members + recipe.train.specialists
+    count = recipe.train.models
     return [folder] if count == 1 else [folder / f"member{m}" for m in range(count)]
 
 
@@ -149,8 +149,7 @@ def _sum_up(out: Path, recipe: Recipe, folds: int | None) -> None:
     folders = [f for k in (range(folds) if folds else [None]) for f in model_folders(out, recipe, k)]
     parts = [io.read_json(f / "run.json") for f in folders]
     total = {"train_seconds": round(sum(p["train_seconds"] for p in parts), 1), "complete": True}
-    models = recipe.train.members + recipe.train.specialists
-    _write_run(out, total | {"parameters": parts[0]["parameters"] * models, "n": parts[0]["n"] if not folds else None})
+    _write_run(out, total | {"parameters": parts[0]["parameters"] * recipe.train.models, "n": parts[0]["n"] if not folds else None})
 
 
 def _describe_run(
