@@ -3,7 +3,8 @@
 python benchmarks/balancers.py [--out runs/balancers] [--workers 1] [--only ravdess-av/ogm ...] [--table]
 
 Makes the corpora of benchmarks/suites/balancers.yaml below OUT, then runs the suite: RAVDESS features of voice and face, IEMOCAP
-features of voice and words, and two synthetic corpora of vectors, where the voice dominates by design and where nothing does.
+features of voice and words, two synthetic corpora of vectors, where the voice dominates by design and where nothing does, and, for
+six methods, the composite clips from raw mp4.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conversations import corpus_iemocap
-from results import corpus_ravdess_av
+from results import PLANS, affuse, corpus_composite_av, corpus_ravdess_av, faces_run
 from suite import run_suite
 
 from affuse.corpora.synthetic import make_synthetic
@@ -30,11 +31,20 @@ def planted(path: Path, audio: float, vision: float) -> None:
     shutil.rmtree(corpus.store_path("text_vec"))
 
 
+def clips(path: Path) -> None:
+    """The composite clips with their streams, and beside them the run of FER2013 that the face encoder starts from."""
+    corpus_composite_av(path)
+    for stream in PLANS["composite-av"]["streams"]:
+        affuse("extract", path, *stream.split(), "--quiet")
+    faces_run(path.parent)
+
+
 CORPORA = {
     "ravdess-av": corpus_ravdess_av,
     "iemocap": corpus_iemocap,
     "dominant": partial(planted, audio=0.9, vision=0.35),
     "equal": partial(planted, audio=0.6, vision=0.6),
+    "composite": clips,
 }
 
 

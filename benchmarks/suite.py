@@ -28,7 +28,8 @@ def run_suite(name: str, corpora: Mapping[str, Callable[[Path], None]], text: st
     suite = load_suite(ROOT / "benchmarks" / "suites" / f"{name}.yaml")
     for setting, values in suite.settings.items():
         corpus = given.out / "corpora" / setting
-        suite.settings[setting] = replace(values, corpus=corpus)
+        moved = [o.replace(f"=runs/{name}/", f"={given.out}/") for o in values.overrides]
+        suite.settings[setting] = replace(values, corpus=corpus, overrides=moved)
         wanted = not given.only or any(fnmatch(setting, pattern.split("/")[0]) for pattern in given.only)
         if wanted and not (corpus / "corpus.json").is_file():
             corpora[setting](corpus)
