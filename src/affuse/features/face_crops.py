@@ -30,6 +30,7 @@ CARD = {
     "dim": "size x size x 3, 48 by default",
 }
 LONGEST_SIDE = 640  # pixels; the decoder scales larger pictures down
+AHEAD = 16  # pictures decoded at a time: decoder and networks taking turns picture by picture empty each other's caches
 
 
 class FaceCrops:
@@ -102,8 +103,10 @@ class FaceCrops:
         if not clip.has_video:
             return []
         tracker = tracker if tracker is not None else self.tracker()
-        for frame in clip.frames(tracker.fps, LONGEST_SIDE):
-            tracker.step(frame)
+        frames = clip.frames(tracker.fps, LONGEST_SIDE)
+        while some := list(islice(frames, AHEAD)):
+            for frame in some:
+                tracker.step(frame)
         return tracker.take(clip.steps(tracker.fps))
 
     def feature(
