@@ -41,6 +41,8 @@ class StreamConfig:
 
     `rate`: steps per second at which the store is read, by `how` (0: as it was made). `init`: a run whose encoder of the same
     modality this one starts from; `frozen`: it then stays as it is. `lr` multiplies optim.lr for the encoder.
+    `standardise_by`: a manifest column, such as speaker, by whose groups the stored values are standardised (see
+    `features.groups`).
     """
 
     encoder: Part
@@ -50,6 +52,7 @@ class StreamConfig:
     lr: float = 1.0
     rate: float = 0.0
     how: Literal["mean", "nearest"] = "mean"
+    standardise_by: str = ""
 
 
 @dataclass

@@ -251,6 +251,7 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
     kept = f"epoch with the best {selection['metric']} on {held_out}"
     if selection["keep"] == "last":
         kept = "none: last epoch of a fixed schedule" + (f", {held_out}" if selection["split"] else ", trained on all of the training part")
+    by = ", ".join(f"{stream}: {column}" for stream, column in info.get("standardised_by", {}).items())
     mapping = None
     if not own and found.space.kind == "classes":
         labels = info["task"]["labels"]
@@ -268,6 +269,7 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
         "interval": f"95 % bootstrap, {RESAMPLES} resamples, clustered by {info['group_by']}",
         "seed": info["seed"],
         "mapping": mapping,
+        **({"standardised_by": f"{by}, over all utterances of each, the scored ones too, without labels"} if by else {}),
         "n": len(found.table),
         "configurations_tried": info.get("configurations_tried"),
     }

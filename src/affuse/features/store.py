@@ -133,7 +133,8 @@ class FeatureStore:
             return at_rate(self._stored(name), self.card["rate"], *self._grid, start, end)
         return self._stored(name, start, end)
 
-    __getitem__ = get
+    def __getitem__(self, name: str) -> Feature:
+        return self.get(name)
 
     def _stored(self, name: str, start: float = 0.0, end: float | None = None) -> Feature:
         if name not in self._index:

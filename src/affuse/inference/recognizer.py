@@ -317,6 +317,9 @@ def load(
         described = io.read_json(folders[0] / "model.json")
         models, seconds, rules = [run_model(f).to(device) for f in folders], info.get("typical_seconds") or 4.0, Rules()
         parameters = described["extractors"]
+    if described.get("standardised_by"):
+        what = ", ".join(f"{stream} by {column}" for stream, column in described["standardised_by"].items())
+        raise BadRun(f"{path} cannot analyse clips: it knows {what} standardised over many utterances of each", "train it without streams.NAME.standardise_by")
     extractors, unusable = _extractors(path, models[0].streams, parameters)
     said, grids = tuple(notes(experts or {}, path.name)), described.get("grids", {})
     return Recognizer(path.name, models, extractors, seconds, torch.device(device), rules, unusable, grids, said)

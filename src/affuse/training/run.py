@@ -18,6 +18,7 @@ from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
 from affuse.core.labels import SPACES, LabelSpace, refine_space
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, make_splits
+from affuse.features.groups import Standardised
 from affuse.features.store import FeatureStore, stated
 from affuse.models.model import Model, describe, load_model, start_encoder
 from affuse.training import distributed
@@ -166,6 +167,7 @@ def _describe_run(
         "task": {"name": task, "labels": list(spaces_of(recipe, corpus)[task].labels)},
         "streams": {s: store.spec.modality for s, store in stores.items()},
         "store_hashes": {s: store.hash for s, store in stores.items()},
+        "standardised_by": standardised(recipe),
         "init_hashes": {s: io.file_sha256(open_run(Path(c.init))[2][0][0] / "model.safetensors") for s, c in recipe.streams.items() if c.init},
         "seed": recipe.train.seed,
         "folds": folds,
@@ -262,6 +264,7 @@ def _train_model(
     io.write_table(folder / "split.parquet", table)
     streams = recipe.to_dict()["streams"]
     described = {"extractors": {n: s["extractor"] for n, s in streams.items()}, "grids": {n: s["how"] for n, s in streams.items() if s["rate"]}}
+    described["standardised_by"] = standardised(recipe)
     io.write_json(folder / "model.json", describe(model) | described)
     _write_run(
         folder,
@@ -306,7 +309,17 @@ def dataset(corpus: Corpus, recipe: Recipe, spaces: Mapping[str, LabelSpace], ch
     """The chosen rows with the recipe's stores."""
     columns = {name: task.column for name, task in recipe.tasks.items()}
     table = corpus.table[chosen].reset_index(drop=True)
-    return Dataset(table, open_stores(corpus, {n: (s.rate, s.how) for n, s in recipe.streams.items()}), columns, spaces)
+    stores = open_stores(corpus, {n: (s.rate, s.how) for n, s in recipe.streams.items()})
+    for name, by in standardised(recipe).items():
+        if by not in corpus.table:
+            raise UnknownName.among(f"column in streams.{name}.standardise_by:", by, corpus.table.columns)
+        stores[name] = Standardised(stores[name], corpus.table["id"].tolist(), corpus.table[by].fillna("").astype(str).tolist())
+    return Dataset(table, stores, columns, spaces)
+
+
+def standardised(recipe: Recipe) -> dict[str, str]:
+    """Stream -> the column by whose groups it is standardised, of those that are."""
+    return {name: stream.standardise_by for name, stream in recipe.streams.items() if stream.standardise_by}
 
 
 def training_set(
