@@ -1,6 +1,6 @@
 """The measured results of docs/results, each from run folders.
 
-python benchmarks/results.py ravdess-audio|ravdess-av|composite-av [--out runs] [--seeds 3] [--table]
+python benchmarks/results.py ravdess-audio|ravdess-av|composite-av|...-by-speaker [--out runs] [--seeds 3] [--table]
 
 Imports the development data of ../shared/data, trains every run that is not complete yet (two at a time),
 and writes docs/results/NAME.md from the run folders. `--table` only writes the page.
@@ -99,6 +99,22 @@ PLANS = {
         "streams": [],
         "runs": {"fused": [], "audio": ["--only", "audio"], "vision": ["--only", "vision"]},
     },
+    "ravdess-audio-by-speaker": {
+        "recipe": "ravdess-audio",
+        "overrides": ["streams.functionals.standardise_by=speaker"],
+        "corpus": corpus_ravdess_audio,
+        "folds": 5,
+        "streams": ["waveform", "functionals"],
+        "runs": {"audio": []},
+    },
+    "ravdess-av-by-speaker": {
+        "recipe": "ravdess-av",
+        "overrides": ["streams.audio_features.standardise_by=speaker", "streams.face_features.standardise_by=speaker"],
+        "corpus": corpus_ravdess_av,
+        "folds": 6,
+        "streams": [],
+        "runs": {"fused": [], "audio": ["--only", "audio"], "vision": ["--only", "vision"]},
+    },
     "composite-av": {
         "corpus": corpus_composite_av,
         "folds": 5,
@@ -121,9 +137,9 @@ def train_all(name: str, out: Path, seeds: int) -> None:
     for variant, changes in plan["runs"].items():
         for seed in range(seeds):
             start = [s for s in shared if "audio" not in changes]
-            overrides = [f"train.seed={seed}", *start, *changes]
+            overrides = [f"train.seed={seed}", *plan.get("overrides", []), *start, *changes]
             folder = out / name / variant / f"seed{seed}"
-            jobs.append(("train", name, *overrides, "--corpus", corpus, "--folds", plan["folds"], "--out", folder, "--threads", 1, "--quiet", "--no-score"))
+            jobs.append(("train", plan.get("recipe", name), *overrides, "--corpus", corpus, "--folds", plan["folds"], "--out", folder, "--threads", 1, "--quiet", "--no-score"))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda job: affuse(*job), jobs))
     for variant in plan["runs"]:
@@ -140,10 +156,12 @@ def page(name: str, out: Path) -> str:
     runs = {v: sorted((base / v).glob("seed*/evaluation.json")) for v in plan["runs"]}
     first = io.read_json(next(iter(runs.values()))[0])
     info = io.read_json(next(iter(runs.values()))[0].with_name("run.json"))
+    by = first["protocol"].get("standardised_by")
     text = [
         f"# {name}",
         "",
-        f"`python benchmarks/results.py {name}`: recipe `{name}`, {corpus['counts']['all']['utterances']} utterances, "
+        *([f"Values are standardised by speaker ({by}): these scores presuppose several clips of whoever is scored.\n"] if by else []),
+        f"`python benchmarks/results.py {name}`: recipe `{plan.get('recipe', name)}`, {corpus['counts']['all']['utterances']} utterances, "
         f"{corpus['counts']['all']['speakers']} speakers, {len(first['labels'])} classes, {plan['folds']} folds by {info['group_by']}, "
         f"{len(next(iter(runs.values())))} seeds. Selection: {first['protocol']['selection']}. Intervals: {first['protocol']['interval']}; "
         "for several seeds the mean over seeds within each resample.",
