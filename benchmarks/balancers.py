@@ -14,12 +14,22 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+import torch
+
 sys.path.insert(0, str(Path(__file__).parent))
 from conversations import corpus_iemocap
 from results import PLANS, affuse, corpus_composite_av, corpus_ravdess_av, faces_run
 from suite import run_suite
 
+from affuse.core import io
+from affuse.corpora.manifest import Corpus
 from affuse.corpora.synthetic import make_synthetic
+from affuse.evaluation.bench import Suite
+from affuse.evaluation.diagnosis import Probed, probe
+from affuse.evaluation.intervals import paired_difference
+from affuse.reporting.bench import signed
+from affuse.training.run import open_run
 
 
 def planted(path: Path, audio: float, vision: float) -> None:
@@ -48,5 +58,68 @@ CORPORA = {
 }
 
 
+def probes(runs: list[Path], corpus: Corpus) -> dict[str, list[Probed]]:
+    """Modality -> what a linear probe of its encoder answers, per run."""
+    found = [probe(*open_run(run), corpus, "test", torch.device("cpu")) for run in runs]
+    return {m: [p[m] for p in found] for m in found[0]}
+
+
+def why(suite: Suite, setting: str, out: Path) -> str:
+    """What there was to gain: what each encoder learned beside the other, and alone; and how far the methods went.
+
+    Empty where plain training, uniform training or a modality alone is not there yet.
+    """
+    runs = {arm: [p.parent for p in sorted((out / setting / arm).glob("seed*/predictions.parquet"))] for arm in suite.arms_of(setting)}
+    alone = {suite.arms[arm].only[0]: arm for arm in runs if suite.arms[arm].only}
+    if not all(runs[arm] for arm in ("none", "uniform", *alone.values())):
+        return ""
+    corpus = Corpus.open(suite.settings[setting].corpus)
+    learned = {arm: probes(runs[arm], corpus) for arm in ("none", "uniform", *alone.values())}
+    lines = [
+        "## Why",
+        "",
+        "What the encoders learned: accuracy of a linear probe of each modality's frozen encoder (see docs/balance.md), where it was trained alone and where "
+        "it was trained beside the other; all seeds. What balancing can give back is the difference.",
+        "",
+        "| modality | trained alone | in none | alone less none | in uniform | alone less uniform |",
+        "|---|---|---|---|---|---|",
+    ]
+    starved = []
+    for m, arm in alone.items():
+        single = learned[arm][m]
+        cells = [f"{np.mean([score(p) for p in single]):.3f}"]
+        for joint in ("none", "uniform"):
+            answers, own = learned[joint][m], single[0]
+            gap = paired_difference("accuracy", own.truth, [p.predicted for p in single], [p.predicted for p in answers], own.groups)
+            cells += [f"{np.mean([score(p) for p in answers]):.3f}", signed(gap)]
+            if joint == "none" and gap.low > 0:
+                starved.append(m)
+        lines.append(f"| {m} | {' | '.join(cells)} |")
+    said = f"Plain training starves {' and '.join(starved)}" if starved else "Plain training starves neither encoder: both learn beside the other what they learn alone"
+    lines += ["", f"{said}, as far as the intervals can tell.", ""]
+    acted = {arm: traces(of) for arm, of in runs.items()}
+    if any(acted.values()):
+        lines += ["How far the methods went: mean k of each stream over epochs, folds and seeds (1: plain training), and the lowest and highest of an epoch.", ""]
+        names = sorted({stream for of in acted.values() for stream in of})
+        lines += [f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
+        for arm, of in acted.items():
+            if of:
+                lines.append(f"| {arm} | " + " | ".join(f"{of[s].mean():.2f} ({of[s].min():.2f} to {of[s].max():.2f})" if s in of else "" for s in names) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def score(p: Probed) -> float:
+    """Accuracy of a probe."""
+    return float((p.predicted.argmax(1) == p.truth).mean())
+
+
+def traces(runs: list[Path]) -> dict[str, np.ndarray]:
+    """Stream -> its k in every epoch of every fold of these runs; {} for a method that keeps none."""
+    rows = [row.get("balance", {}) for run in runs for path in sorted(run.rglob("metrics.jsonl")) for row in io.read_jsonl(path)]
+    names = {name for row in rows for name in row if name.startswith("k.")}
+    return {name[2:]: np.array([row[name] for row in rows if name in row]) for name in names}
+
+
 if __name__ == "__main__":
-    sys.exit(run_suite("balancers", CORPORA, __doc__))
+    sys.exit(run_suite("balancers", CORPORA, __doc__, why))

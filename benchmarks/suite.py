@@ -11,12 +11,18 @@ from pathlib import Path
 from results import ROOT
 
 from affuse.cli.bench import bench
+from affuse.core import io
 from affuse.core.seed import set_threads
-from affuse.evaluation.bench import load_suite
+from affuse.evaluation.bench import Suite, load_suite
 
 
-def run_suite(name: str, corpora: Mapping[str, Callable[[Path], None]], text: str | None) -> int:
-    """Parse the command line, make the corpora of the chosen settings below OUT/corpora, run the suite; the exit code."""
+def run_suite(
+    name: str, corpora: Mapping[str, Callable[[Path], None]], text: str | None, more: Callable[[Suite, str, Path], str] | None = None
+) -> int:
+    """Parse the command line, make the corpora of the chosen settings below OUT/corpora, run the suite; the exit code.
+
+    `more`: (suite, setting, OUT) -> what the page of a setting ends with.
+    """
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / name)
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results")
@@ -26,11 +32,16 @@ def run_suite(name: str, corpora: Mapping[str, Callable[[Path], None]], text: st
     given = parser.parse_args()
     set_threads(1)
     suite = load_suite(ROOT / "benchmarks" / "suites" / f"{name}.yaml")
+    wanted = [s for s in suite.settings if not given.only or any(fnmatch(s, pattern.split("/")[0]) for pattern in given.only)]
     for setting, values in suite.settings.items():
         corpus = given.out / "corpora" / setting
         moved = [o.replace(f"=runs/{name}/", f"={given.out}/") for o in values.overrides]
         suite.settings[setting] = replace(values, corpus=corpus, overrides=moved)
-        wanted = not given.only or any(fnmatch(setting, pattern.split("/")[0]) for pattern in given.only)
-        if wanted and not (corpus / "corpus.json").is_file():
+        if setting in wanted and not (corpus / "corpus.json").is_file():
             corpora[setting](corpus)
-    return bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1)
+    code = bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1)
+    for setting in wanted if more is not None else ():
+        path = given.pages / f"{suite.name}-{setting}.md"
+        if path.is_file():
+            io.write_text(path, path.read_text() + more(suite, setting, given.out))
+    return code

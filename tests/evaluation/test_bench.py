@@ -200,3 +200,16 @@ def test_the_shipped_suite_names_every_balancer():
     suite = load_suite(Path(__file__).resolve().parents[2] / "benchmarks" / "suites" / "balancers.yaml")
     named = {o.removeprefix("balance=") for arm in suite.arms.values() for o in arm.overrides if o.startswith("balance=")}
     assert named | {"none"} == set(bench.registry.cards("balancers"))
+
+
+def test_an_arm_of_one_modality(tmp_path):
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    suite = write_suite(tmp_path, corpus.path, {"none": [], "alone": {"only": ["audio"]}}, seeds=1)
+    kept = {job.arm: list(job.recipe.streams) for job in plan(load_suite(suite), tmp_path / "out")}
+    assert kept["alone"] == [s for s in kept["none"] if s.startswith("audio")]
+    assert main(["bench", str(suite), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    text = (tmp_path / "out" / "tiny-vectors.md").read_text()
+    assert "| alone | `--only audio` |" in text
+    write_suite(tmp_path, corpus.path, {"none": [], "alone": {"only": ["smell"]}}, seeds=1)
+    with pytest.raises(BadConfig, match="smell"):
+        plan(load_suite(suite), tmp_path / "out")

@@ -27,10 +27,14 @@ LEDGER = "ledger.jsonl"
 
 @dataclass
 class Arm:
-    """One way to train: overrides of the setting's recipe (a bare list in the file) or of its own, and a note for the page."""
+    """One way to train: overrides of the setting's recipe (a bare list in the file) or of its own, and a note for the page.
+
+    `only`: the modalities that it is trained on (empty: all).
+    """
 
     overrides: list[str] = field(default_factory=list)
     recipe: str = ""
+    only: list[str] = field(default_factory=list)
     note: str = ""
 
 
@@ -137,7 +141,7 @@ def _jobs(suite: Suite, name: str, arm: str, corpus: Corpus, out: Path) -> Itera
         loaded = load_recipe(source, [*setting.overrides, *suite.arms[arm].overrides])
     except AffuseError as error:
         raise type(error)(f"{name}/{arm}: {error.message}", error.remedy) from error
-    recipe = runs.bind(loaded, corpus)
+    recipe = runs.bind(loaded, corpus, suite.arms[arm].only)
     stores = {s: corpus.store_path(s) for s in recipe.streams}
     made = {s: FeatureStore(path).hash for s, path in stores.items() if (path / "card.json").is_file()}
     for seed in range(setting.seeds or suite.seeds):

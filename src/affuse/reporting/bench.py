@@ -146,7 +146,7 @@ def _arms(suite: Suite, names: Sequence[str]) -> list[str]:
     lines = _table(["arm", "recipe, overrides", "note"])
     for name in names:
         arm = suite.arms[name]
-        lines.append(_row(name, " ".join(f"`{o}`" for o in (arm.recipe, *arm.overrides) if o), arm.note))
+        lines.append(_row(name, " ".join(f"`{o}`" for o in (arm.recipe, *arm.overrides, *(f"--only {m}" for m in arm.only)) if o), arm.note))
     return [*lines, ""]
 
 
