@@ -102,9 +102,12 @@ class MaskedBatchNorm(nn.Module):
 
 def _over_processes(x: Tensor) -> Tensor:
     """The sum over all processes, with its gradient; x itself outside a process group."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return all_reduce(x)
-    return x
+    return all_reduce(x) if several_processes() else x
+
+
+def several_processes() -> bool:
+    """Whether this is one of several processes that train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class AttentionPool(nn.Module):

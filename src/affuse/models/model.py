@@ -16,6 +16,7 @@ from affuse.core.errors import BadConfig, BadRun
 from affuse.core.labels import LabelSpace
 from affuse.core.types import Batch, Encoded, Encoding, Output, StreamSpec
 from affuse.layers.conversation import Conversations, conversations
+from affuse.layers.masked import several_processes
 
 if TYPE_CHECKING:
     from affuse.models.stream import Stream
@@ -201,6 +202,10 @@ def encode_present(encoder: nn.Module, x: Tensor, mask: Tensor, present: Tensor)
     rows = present.nonzero().squeeze(1)
     if len(rows) == 0:
         empty = torch.zeros(len(present), 1, int(encoder.dim), device=x.device)  # type: ignore[arg-type]
+        if encoder.training and several_processes():
+            # norms of the other processes wait for this one's sums, forward and backward
+            idle = encoder(torch.zeros_like(x[:1]), torch.zeros_like(mask[:1]))
+            empty = empty + 0 * idle.pooled.sum()
         return Encoding(empty, torch.zeros_like(empty[..., 0], dtype=torch.bool), empty[:, 0])
     return Encoding(*(_scatter(value, rows, len(present)) for value in encoder(x[rows], mask[rows])))
 
