@@ -260,3 +260,17 @@ def test_a_folder_of_tables_becomes_a_store(vector_corpus, tmp_path, capsys):
     shown = capsys.readouterr()
     assert "2 utterances, [1] per step, 25 per second" in shown.out
     assert "u002" in shown.err
+
+
+def test_demo_leaves_what_is_no_demo_alone(tmp_path, capsys):
+    (tmp_path / "corpus").mkdir()
+    (tmp_path / "corpus" / "mine.txt").write_text("mine")
+    assert main(["demo", str(tmp_path), "--quiet"]) == 2
+    assert "no demo's" in capsys.readouterr().err
+    assert (tmp_path / "corpus" / "mine.txt").is_file()
+
+
+def test_brackets_in_paths_are_printed_as_they_are(vector_corpus, tmp_path, capsys):
+    out = tmp_path / "runs" / "[v2]a"
+    assert main(["train", "vectors", "train.epochs=1", "--corpus", str(vector_corpus.path), "--out", str(out), "--quiet"]) == 0
+    assert str(out) in capsys.readouterr().out

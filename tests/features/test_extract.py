@@ -124,6 +124,12 @@ def test_a_crash_is_one_failed_utterance(tmp_path, monkeypatch):
     assert len(done.store) == 6
 
 
+def test_clips_that_only_die_together_are_failures_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "spread", lambda work, items, *rest: iter((i, None if work is module._work else True) for i in items))
+    done = extract(make_corpus(tmp_path / "corpus", 3), "log_mel", workers=1)
+    assert set(done.failures) == {"u000", "u001", "u002"}
+
+
 def test_two_at_once_and_other_parameters_are_refused(tmp_path):
     corpus = make_corpus(tmp_path / "corpus", 8)
     extract(corpus, "log_mel")

@@ -74,3 +74,10 @@ def test_a_click_gives_finite_numbers(tmp_path: Path) -> None:
     assert np.isfinite(vector(tmp_path, samples)).all()
     with pytest.raises(BadConfig, match="pitch range"):
         Functionals(floor=400, ceiling=300)
+
+
+def test_an_island_of_sound_between_the_middles_of_two_frames_is_absent():
+    samples, valid = np.zeros(16100, np.float32), np.zeros(16100, bool)
+    samples[8010:8100], valid[8010:8100] = 0.1, True
+    found = Functionals()._frames(samples, valid)
+    assert [len(x) for x in found] == [0, 0, 0]

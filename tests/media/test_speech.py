@@ -232,6 +232,15 @@ def test_clips_without_speech(tmp_path, make):
     assert find_speech(tmp_path / "silent.mp4", start=5.0)[1] == []
 
 
+def test_a_clip_shorter_than_a_sample(tmp_path):
+    import soundfile
+
+    soundfile.write(tmp_path / "one.wav", np.zeros(1, np.float32), 44100)
+    probability, segments = find_speech(tmp_path / "one.wav")
+    assert len(probability) == 0
+    assert segments == []
+
+
 def test_what_is_no_clip(tmp_path):
     with pytest.raises(MissingFile):
         find_speech(tmp_path / "none.wav")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, by_modality, choose_device, note, print_error, progress
 from affuse.cli.timeline_table import print_table
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from affuse.inference.timeline import Timeline
 
 Format = Literal["table", "json", "csv", "html", "png", "elan", "textgrid", "webvtt"]
-SUFFIXES = {"json": ".json", "csv": ".csv", "html": ".html", "png": ".png", "elan": ".eaf", "textgrid": ".TextGrid", "webvtt": ".vtt"}
+SUFFIXES = {"json": ".json", "csv": ".csv", "html": ".html", "png": ".png", "elan": ".eaf", "textgrid": ".TextGrid", "webvtt": ".emotion.vtt"}
 FILES_ONLY = ("html", "png", "elan", "textgrid", "webvtt")
-SETTINGS, FAILURES = "analyze.json", "failures.json"
+SETTINGS, ANSWERS, FAILURES = "analyze.json", "answers.jsonl", "failures.json"
 
 
 def run(
@@ -60,9 +61,11 @@ def run(
     workers
         Processes for several clips.
     """
-    from affuse.core.errors import BadConfig
+    from affuse.core import io
+    from affuse.core.errors import AffuseError, BadConfig
     from affuse.inference.many import Job, analyze_many, find_clips
     from affuse.inference.recognizer import load
+    from affuse.reporting.timeline_plot import import_matplotlib
 
     if not clips:
         raise BadConfig("no clip given", "affuse analyze CLIP...")
@@ -72,6 +75,8 @@ def run(
         raise BadConfig(f"--workers {workers}", "give at least 1")
     if out is not None and format == "table":
         raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(SUFFIXES)}")
+    if format == "png":
+        import_matplotlib()
     found = find_clips(clips)
     if transcript is not None and len(found) > 1:
         raise BadConfig(f"--transcript for {len(found)} clips", "give one clip, or put a .srt or .vtt file beside each")
@@ -86,34 +91,49 @@ def run(
     if out is not None:
         extra = {"experts": experts, "causal": causal, "context": context}
         settings = {"model": model, "every": every, "format": format} | {k: v for k, v in extra.items() if v}
-        found = _left(out, places, settings, quiet)
+        marks = {clip: _mark(clip, transcript, Path(model)) for clip in found}
+        found = _left(out, places, marks, settings, quiet)
     failures: dict[str, dict[str, Any]] = {}
+    header = True
     with progress(quiet or len(found) < 2) as bar:
         task = bar.add_task("clips", total=len(found))
-        for number, timeline in enumerate(analyze_many(recognizer, job, found, workers)):
+        for timeline in analyze_many(recognizer, job, found, workers):
             if timeline.error is not None:
                 failures[timeline.clip] = timeline.error
             if folder is None:
-                emit(timeline, format, first=number == 0)
+                emit(timeline, format, header)
+                header = header and timeline.error is not None
             elif timeline.error is None:
-                write(timeline, format, places[timeline.clip])
-                note(f"{timeline.clip} -> {places[timeline.clip]}", quiet)
+                try:
+                    write(timeline, format, places[timeline.clip])
+                except AffuseError as error:
+                    failures[timeline.clip] = error.to_dict()
+                else:
+                    if out is not None:
+                        io.append_jsonl(out / ANSWERS, {"file": str(places[timeline.clip].relative_to(out)), **marks[timeline.clip]})
+                    note(escape(f"{timeline.clip} -> {places[timeline.clip]}"), quiet)
             bar.advance(task)
     _list(failures, out, shown=folder is None)
     return 1 if failures else 0
 
 
-def emit(timeline: Timeline, format: Format, first: bool) -> None:
-    """Write one answer to stdout."""
+def emit(timeline: Timeline, format: Format, header: bool) -> None:
+    """Write one answer to stdout, a table of columns with its `header` or without."""
     if format == "json":
-        sys.stdout.buffer.write(os.fsencode(timeline.to_json() + "\n"))
-        sys.stdout.buffer.flush()
+        _print(timeline.to_json() + "\n")
     elif timeline.error is not None:
         print_error(f"{timeline.clip}: {timeline.error['message']}", timeline.error["remedy"])
     elif format == "csv":
-        sys.stdout.write(timeline.to_frame().to_csv(index=False, header=first))
+        _print(timeline.to_frame().to_csv(index=False, header=header))
     else:
         print_table(timeline)
+
+
+def _print(text: str) -> None:
+    """Text with file names of any bytes, as it is."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(text))
+    sys.stdout.buffer.flush()
 
 
 def write(timeline: Timeline, format: Format, path: Path) -> None:
@@ -141,30 +161,49 @@ def _places(clips: list[str], folder: Path, suffix: str) -> dict[str, Path]:
 
     A suffix of the clip's own is kept where two clips differ in nothing else.
     """
-    paths = [Path(clip).absolute() for clip in clips]
+    paths = [Path(os.path.abspath(clip)) for clip in clips]  # without ..
     root = Path(os.path.commonpath([p.parent for p in paths]))
     bare = [p.relative_to(root).with_suffix("") for p in paths]
     names = [b if bare.count(b) == 1 else p.relative_to(root) for b, p in zip(bare, paths, strict=True)]
     return {clip: folder / f"{name}{suffix}" for clip, name in zip(clips, names, strict=True)}
 
 
-def _left(out: Path, places: dict[str, Path], settings: dict[str, Any], quiet: bool) -> list[str]:
-    """The clips whose file is not there yet, or older than the clip; BadRun if `out` holds other answers."""
+def _mark(clip: str, transcript: Path | None, model: Path) -> dict[str, Any]:
+    """What an answer depends on: the clip, its words beside it and the run, each as they are now."""
+    from affuse.core import io
+    from affuse.media.subtitles import sidecar
+
+    def state(path: Path | None) -> list[Any] | None:
+        try:
+            return None if path is None else [os.path.abspath(path), (now := path.stat()).st_size, now.st_mtime_ns]
+        except OSError:
+            return None
+
+    run = model / "run.json"
+    made = io.read_json(run).get("created") if run.is_file() else None
+    return {"clip": state(Path(clip)), "words": state(transcript or sidecar(clip)), "run": made}
+
+
+def _left(out: Path, places: dict[str, Path], marks: dict[str, dict[str, Any]], settings: dict[str, Any], quiet: bool) -> list[str]:
+    """The clips that have no answer yet, or whose answer is of another state of the clip, its words or the run.
+
+    Raises BadRun if `out` holds answers to another question, or another clip's answer where one of these would be.
+    """
     from affuse.core import io
     from affuse.core.errors import BadRun
 
-    out.mkdir(parents=True, exist_ok=True)
     if (out / SETTINGS).is_file() and (old := io.read_json(out / SETTINGS)) != settings:
         raise BadRun(f"{out} holds answers for {old}", "choose another --out, or delete it")
     io.write_json(out / SETTINGS, settings)
-
-    def done(clip: str) -> bool:
-        file, source = places[clip], Path(clip)
-        return file.is_file() and source.is_file() and file.stat().st_mtime >= source.stat().st_mtime
-
-    left = [clip for clip in places if not done(clip)]
-    for file in places.values():
-        file.parent.mkdir(parents=True, exist_ok=True)
+    answered = {out / row.pop("file"): row for row in io.read_jsonl(out / ANSWERS)}
+    left = []
+    for clip, file in places.items():
+        if not file.is_file() or file not in answered or marks[clip]["clip"] is None:
+            left.append(clip)
+        elif answered[file]["clip"][0] != marks[clip]["clip"][0]:
+            raise BadRun(f"{file} is the answer for {answered[file]['clip'][0]}, not for {clip}", "choose another --out, or give both clips at once")
+        elif answered[file] != marks[clip]:
+            left.append(clip)
     if len(left) < len(places):
         note(f"{len(places) - len(left)} of {len(places)} clips are there already", quiet)
     return left

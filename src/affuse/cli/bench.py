@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, choose_device, note, output, progress
 
@@ -77,9 +78,9 @@ def bench(
         output.print(f"failed: {row['setting']}/{row['arm']}/seed{row['seed']}: {row['error']}", markup=False, soft_wrap=True)
     written = write_pages(suite, out, pages, list(dict.fromkeys(job.setting for job in jobs)))
     for path in written:
-        output.print(str(path), soft_wrap=True)
+        output.print(str(path), soft_wrap=True, markup=False)
     if not written:
-        note(f"no page: {out} has no complete run of these settings", quiet)
+        note(escape(f"no page: {out}") + " has no complete run of these settings", quiet)
     return 1 if failed else 0
 
 

@@ -27,8 +27,7 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     from affuse.training.run import bind, missing_stores
 
     device = choose_device("cpu", threads)
-    for old in ("corpus", "run"):
-        shutil.rmtree(out / old, ignore_errors=True)
+    _make_room(out)
     note("[bold]1/5[/] generate and import a synthetic corpus (drawn faces, synthesised voices, templated text)", quiet)
     corpus = registry.load("corpora", "synthetic")(out / "corpus", labels="iemocap-4", **SIZE)
     if not quiet:
@@ -54,5 +53,18 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     timeline.to_html(out / "timeline.html")
     output.print("\n[yellow]The corpus is synthetic: these numbers show that the way works, nothing about people.[/]")
     for what, path in (("report", page), ("run", out / "run"), ("timeline", out / "timeline.html"), ("corpus", corpus.path)):
-        output.print(f"{what:>9}: {path}", soft_wrap=True)
+        output.print(f"{what:>9}: {path}", soft_wrap=True, markup=False)
     return 0
+
+
+def _make_room(out: Path) -> None:
+    """Remove the corpus and the run of an earlier demo; BadConfig for others of that name."""
+    from affuse.core import io
+    from affuse.core.errors import BadConfig
+
+    ours, old = out / "demo.json", [out / name for name in ("corpus", "run") if (out / name).exists()]
+    if old and not ours.is_file():
+        raise BadConfig(f"{old[0]} is there already, and no demo's", "give the demo a folder of its own: affuse demo OUT")
+    io.write_json(ours, {"made_by": "affuse demo"})
+    for folder in old:
+        shutil.rmtree(folder)

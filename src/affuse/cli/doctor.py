@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from affuse.cli.console import output
 from affuse.core import io, registry
@@ -33,7 +34,7 @@ def run(
                 for k, v in value.items():
                     output.print(f"  {k}: {v}", markup=False, soft_wrap=True)
             else:
-                output.print(f"[bold]{key}[/]: {value}", soft_wrap=True)
+                output.print(f"[bold]{key}[/]: {escape(str(value))}", soft_wrap=True)
     return 1 if report["problems"] else 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, by_modality, choose_device, console, metric_cell, note
 
@@ -55,7 +56,7 @@ def run(
         extract_into(opened, name, parameters, workers, quiet)
     result = evaluate(run, opened, split, missing, chosen, paths if probes or paths else None)
     if (run / "evaluation.json").is_file():
-        note(f"report: {write_report(run)}", quiet)
+        note(escape(f"report: {write_report(run)}"), quiet)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rich.markup import escape
+
 from affuse.cli.console import Quiet, Threads, note, output, progress
 from affuse.core.config import parse_value
 
@@ -52,9 +54,9 @@ def extract_into(
             lambda n, total, failed: bar.update(task, completed=n, total=total, description=f"{extractor} ({failed} failed)" if failed else extractor),
             on,
         )  # fmt: skip
-    note(f"{extractor}: {done.added} new, {len(done.store)} in all -> {done.store.path}", quiet)
+    note(escape(f"{extractor}: {done.added} new, {len(done.store)} in all -> {done.store.path}"), quiet)
     for name, error in list(done.failures.items())[:10]:
-        note(f"  [red]failed[/] {name}: {error['message']}")
+        note("  [red]failed[/] " + escape(f"{name}: {error['message']}"))
     if done.failures:
-        output.print(f"{len(done.failures)} of {len(corpus)} failed, see {done.store.path / 'failures.json'}", soft_wrap=True)
+        output.print(f"{len(done.failures)} of {len(corpus)} failed, see {done.store.path / 'failures.json'}", soft_wrap=True, markup=False)
     return 1 if done.failures else 0

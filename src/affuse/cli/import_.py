@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
+from rich.markup import escape
 
 from affuse.cli.console import note, output
 from affuse.core import registry
@@ -132,9 +133,9 @@ def features(
         raise BadFeatures(f"none of the {len(ids)} ids is an utterance of {corpus}", f"e.g. '{ids[0]}' against '{opened.table['id'].iloc[0]}'")
     store = import_arrays(opened.store_path(name), ids, content["values"], content.get("offsets"), modality, rate)
     holes = float(np.isnan(content["values"].astype(float)).mean()) if content["values"].dtype.kind == "f" else 0.0
-    output.print(f"{len(store)} utterances, {store.spec.modality}, {list(store.spec.shape)} per step -> {store.path}", soft_wrap=True)
+    output.print(f"{len(store)} utterances, {store.spec.modality}, {list(store.spec.shape)} per step -> {store.path}", soft_wrap=True, markup=False)
     if foreign:
-        note(f"[yellow]{len(foreign)} ids are not in the corpus[/], e.g. {foreign[0]}")
+        note(f"[yellow]{len(foreign)} ids are not in the corpus[/], e.g. {escape(foreign[0])}")
     if holes:
         note(f"[yellow]{holes:.1%} of the numbers are missing[/]: encoders put the training mean there; empty rows count as absent")
     return 0
@@ -150,9 +151,9 @@ def _tables(
     if not files:
         raise BadFeatures(f"no ID.csv of an utterance of {corpus.path} below {folder}", f"name the tables by id, e.g. {min(ids)}.csv")
     store = import_tables(corpus.store_path(name), files, kind, modality=modality, columns=columns, rate=rate)
-    output.print(f"{len(store)} utterances, {list(store.spec.shape)} per step, {store.spec.rate:g} per second -> {store.path}", soft_wrap=True)
+    output.print(f"{len(store)} utterances, {list(store.spec.shape)} per step, {store.spec.rate:g} per second -> {store.path}", soft_wrap=True, markup=False)
     for i, error in store.failures.items():
-        note(f"  [red]failed[/] {i}: {error['message']}")
+        note("  [red]failed[/] " + escape(f"{i}: {error['message']}"))
     return 1 if store.failures else 0
 
 
@@ -190,11 +191,11 @@ def summary(corpus: Corpus, where: str = "") -> int:
     if info["synthetic"]:
         output.print("[yellow]synthetic corpus[/]: numbers on it say nothing about people")
     for line in info.get("partial") or []:
-        note(f"[yellow]incomplete[/] {line}")
+        note(f"[yellow]incomplete[/] {escape(line)}")
     for line in info.get("warnings") or []:
-        note(f"[yellow]take care[/]: {line}")
+        note(f"[yellow]take care[/]: {escape(line)}")
     for column, shared in info["overlap"].items():
         for pair, values in shared.items():
-            note(f"[yellow]leak check[/]: {len(values)} {column}s occur in both {pair}, e.g. {values[0]}")
-    output.print(f"{info['name']} ({info['label_space']}, {info['hash']}) {where or f'-> {corpus.path}'}", soft_wrap=True)
+            note(f"[yellow]leak check[/]: {len(values)} {column}s occur in both {pair}, e.g. {escape(values[0])}")
+    output.print(f"{info['name']} ({info['label_space']}, {info['hash']}) {where or f'-> {corpus.path}'}", soft_wrap=True, markup=False)
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, choose_device, metric_cell, note, output, progress
 from affuse.core.types import Modality
@@ -65,7 +66,7 @@ def run(
     if distributed.is_first():
         if score:
             report(folder, opened, chosen, quiet)
-        output.print(str(folder), soft_wrap=True)
+        output.print(str(folder), soft_wrap=True, markup=False)
     return 0
 
 
@@ -109,12 +110,12 @@ def report(folder: Path, corpus: Corpus, device: str, quiet: bool) -> None:
     try:
         result = evaluate(folder, corpus, device=device)
     except ProtocolError as error:  # a withheld test set
-        note(f"[yellow]not scored[/]: {error.message}; {error.remedy}")
+        note("[yellow]not scored[/]: " + escape(f"{error.message}; {error.remedy}"))
         return
     page = write_report(folder)
     if not quiet:
         print_scores(result)
-    note(f"report: {page}", quiet)
+    note(escape(f"report: {page}"), quiet)
 
 
 def print_scores(result: dict[str, Any]) -> None:

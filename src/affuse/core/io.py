@@ -46,7 +46,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no space left to write {path}", "free some space and run again") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise StorageError(f"cannot write {path}: {error.strerror}", "choose another output folder") from error
         raise
     finally:
@@ -106,7 +106,7 @@ def read_json(path: Path | str) -> Any:
 
 def append_jsonl(path: Path, row: dict[str, Any]) -> None:
     """Append one JSON line (a single write, so that a crash leaves whole lines)."""
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="surrogateescape") as file:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -114,7 +114,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """All whole lines of a JSON-lines file; an absent file is an empty list, a torn last line is left out."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 

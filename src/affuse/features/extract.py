@@ -176,7 +176,9 @@ def _one_by_one(shard: Shard, name: str, parameters: Mapping[str, Any], path: Pa
     rest = Shard(shard.number, tuple(c for c in shard.clips if c[0] not in dead), shard.kept)
     failed = next(spread(_work, [rest], 1, _start_worker, arguments))[1] if rest.clips else {}
     crash = BadMedia(CRASH, "try the clip by itself; convert it, e.g. with ffmpeg").to_dict()
-    return (failed or {}) | dict.fromkeys(dead, crash)
+    if failed is None:  # each alone went well, all together did not
+        failed = dict.fromkeys((i for i, _ in rest.clips), crash)
+    return failed | dict.fromkeys(dead, crash)
 
 
 def fill(extractor: Any, path: Path, shard: Shard) -> Failures:

@@ -64,6 +64,8 @@ class Functionals:
         if audio is None or not audio.samples[audio.valid].any():
             return Feature(np.zeros((0, *self.spec.shape), np.float32))
         level, semitones, strength = self._frames(audio.samples, audio.valid)
+        if not len(level):  # what was recorded lies between the middles of two frames
+            return Feature(np.zeros((0, *self.spec.shape), np.float32))
         voiced = semitones > 0
         cepstra = level.reshape(len(level), -1, 2).mean(2) @ _dct(BANDS // 2, CEPSTRA)
         loudness = 10 * np.log10((10 ** (level / 10)).sum(1))
@@ -87,6 +89,8 @@ class Functionals:
         with torch.inference_mode():
             level = self._log_mel(torch.as_tensor(samples).unsqueeze(0))[0].numpy()
             kept = self._log_mel.frame_mask(torch.as_tensor(valid).unsqueeze(0))[0].numpy()
+        if not kept.any():
+            return np.zeros((0, level.shape[1]), np.float32), np.zeros(0), np.zeros(0)
         track = track_pitch(samples, RATE, HOP, self.floor, self.ceiling)
         level, semitones, strength = (x[: len(level)][kept] for x in (level, track.semitones, track.strength))
         top = level.max()

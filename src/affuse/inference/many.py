@@ -5,13 +5,12 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affuse.core.errors import AffuseError
+from affuse.core.errors import AffuseError, BadMedia
+from affuse.core.processes import CRASH, spread
 from affuse.inference.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -59,11 +58,18 @@ def find_clips(patterns: Sequence[str]) -> list[str]:
 
 
 def analyze_one(recognizer: Recognizer, clip: str, **asked: Any) -> Timeline:
-    """The Timeline of a clip, `asked` as of `Recognizer.__call__`; a typed error becomes part of the answer, so that other clips go on."""
+    """The Timeline of a clip, `asked` as of `Recognizer.__call__`; an error becomes part of the answer, so that other clips go on."""
     try:
         return recognizer(clip, **asked)
     except AffuseError as error:
-        return Timeline(clip, 0.0, recognizer.name, recognizer.labels, error=error.to_dict())
+        return _failed(recognizer, clip, error)
+    except Exception as error:  # noqa: BLE001 whatever breaks on one clip must not take the others along
+        what = f"{clip} could not be analysed: {type(error).__name__}: {error}"
+        return _failed(recognizer, clip, BadMedia(what, "convert it, e.g. with ffmpeg, and report this: it should have been refused by name"))
+
+
+def _failed(recognizer: Recognizer, clip: str, error: AffuseError) -> Timeline:
+    return Timeline(clip, 0.0, recognizer.name, recognizer.labels, error=error.to_dict())
 
 
 def analyze_many(recognizer: Recognizer, job: Job, clips: Sequence[str], workers: int = 1) -> Iterator[Timeline]:
@@ -72,14 +78,10 @@ def analyze_many(recognizer: Recognizer, job: Job, clips: Sequence[str], workers
         for clip in clips:
             yield analyze_one(recognizer, clip, **job.asked)
         return
-    context = get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(clips)), context, initializer=_start, initargs=(job,)) as pool:
-        futures = {pool.submit(_work, clip): clip for clip in clips}
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    for clip, timeline in spread(_work, clips, min(workers, len(clips)), _start, (job,)):
+        if timeline is None:
+            timeline = _failed(recognizer, clip, BadMedia(f"{clip}: {CRASH}", "try it by itself; convert it, e.g. with ffmpeg"))
+        yield timeline
 
 
 _worker: tuple[Recognizer, Job] | None = None

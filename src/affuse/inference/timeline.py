@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -118,7 +119,8 @@ class Timeline:
         return path if path.is_file() else None
 
     def _row(self, s: Segment) -> dict[str, Any]:
-        row: dict[str, Any] = {"clip": self.clip, "start": s.start, "end": s.end, "speaker": s.speaker}
+        clip = os.fsencode(self.clip).decode(errors="replace")  # a table holds text, a file name any bytes
+        row: dict[str, Any] = {"clip": clip, "start": s.start, "end": s.end, "speaker": s.speaker}
         row |= {"label": s.label or UNKNOWN} | {f"p:{label}": s.probabilities.get(label) for label in self.labels}
         row |= {f"coverage:{m}": view.coverage for m, view in s.modalities.items()}
         return row | {"text": s.text, "reason": s.reason}

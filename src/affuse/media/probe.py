@@ -108,7 +108,10 @@ def probe(path: Path | str) -> ClipInfo:
     Raises MissingFile, or BadMedia for files without picture and sound.
     """
     path = Path(path)
-    state = path.stat() if path.is_file() else None
+    try:
+        state = path.stat() if path.is_file() else None
+    except OSError as error:  # a folder that may not be entered, a name that is too long
+        raise MissingFile(f"{path} cannot be looked at: {error.strerror}", "check its path and its folder's permissions") from error
     return _probe(path, (state.st_mtime_ns, state.st_size) if state else ())
 
 

@@ -253,6 +253,8 @@ def find_speech(
             yield block.samples
 
     probability = voice_activity(blocks(), detector)
+    if not heard:  # shorter than a sample
+        return np.zeros(0, np.float32), []
     probability *= np.concatenate(heard)
     segments = speech_segments(probability, longest=longest)
     return probability, [(start + a, min(start + b, end)) for a, b in segments if start + a < end]

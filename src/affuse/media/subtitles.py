@@ -85,20 +85,30 @@ def read_embedded(path: Path | str) -> list[Caption]:
 
 
 def sidecar(path: Path | str) -> Path | None:
-    """The subtitle file beside a clip: talk.srt, talk.vtt, else talk.<language>.srt or .vtt; None if there is none."""
+    """The subtitle file beside a clip: talk.srt, talk.vtt, else talk.<language>.srt or .vtt; None if there is none.
+
+    Captions that affuse itself wrote (talk.emotion.vtt) are no words.
+    """
     path = Path(path)
     if not path.parent.is_dir():
         return None
     found = [p for p in path.parent.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
     exact = [p for p in found if p.stem == path.stem]
-    tagged = [p for p in found if p.stem.rpartition(".")[0] == path.stem]
+    tagged = [p for p in found if p.stem.rpartition(".")[0] == path.stem and not p.stem.endswith(".emotion")]
     return min(exact, default=None) or min(tagged, default=None)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MissingFile(f"{path} may not be read: {error.strerror}", "change its permissions, or give another file with --transcript") from error
 
 
 def _of_file(path: Path, duration: float) -> Transcript:
     if not path.is_file():
         raise MissingFile(f"no subtitle file {path}", "check the path")
-    lines = [line.rstrip() for line in _text(path.read_bytes()).splitlines()]
+    lines = [line.rstrip() for line in _text(_bytes(path)).splitlines()]
     heads = [i for i, line in enumerate(lines) if _TIMING.match(line)]
     if not heads and any(line and not line.startswith("WEBVTT") for line in lines):
         raise BadMedia(f"{path} holds no subtitle cue", "a cue needs a line such as 00:00:01,000 --> 00:00:02,500")

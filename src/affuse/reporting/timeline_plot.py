@@ -46,14 +46,15 @@ def timeline_png(timeline: Timeline, path: Path | str, clip: Path | None = None)
         lacking = {"message": f"{timeline.clip} has no segment to draw", "remedy": "analyse it without its subtitles"}
         found = timeline.error or lacking
         raise BadMedia(found["message"], found.get("remedy", ""))
-    matplotlib = _matplotlib()
+    matplotlib = import_matplotlib()
     with matplotlib.rc_context(TEXT), atomic(path) as aside:
         figure = _figure(timeline, _panels(timeline, clip))
         figure.savefig(aside, dpi=DPI, format=path.suffix[1:].lower())
     return path
 
 
-def _matplotlib() -> Any:
+def import_matplotlib() -> Any:
+    """matplotlib; MissingDependency without the extra `plot`."""
     try:
         import matplotlib
         import matplotlib.figure
