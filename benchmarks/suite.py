@@ -11,13 +11,13 @@ from pathlib import Path
 from results import ROOT
 
 from affuse.cli.bench import bench
-from affuse.core import io
 from affuse.core.seed import set_threads
 from affuse.evaluation.bench import Suite, load_suite
 
 
 def run_suite(
-    name: str, corpora: Mapping[str, Callable[[Path], None]], text: str | None, more: Callable[[Suite, str, Path], str] | None = None
+    name: str, corpora: Mapping[str, Callable[[Path], None]], text: str | None,
+    more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: "",
 ) -> int:
     """Parse the command line, make the corpora of the chosen settings below OUT/corpora, run the suite; the exit code.
 
@@ -39,9 +39,4 @@ def run_suite(
         suite.settings[setting] = replace(values, corpus=corpus, overrides=moved)
         if setting in wanted and not (corpus / "corpus.json").is_file():
             corpora[setting](corpus)
-    code = bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1)
-    for setting in wanted if more is not None else ():
-        path = given.pages / f"{suite.name}-{setting}.md"
-        if path.is_file():
-            io.write_text(path, path.read_text() + more(suite, setting, given.out))
-    return code
+    return bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1, more=more)

@@ -211,5 +211,16 @@ def test_an_arm_of_one_modality(tmp_path):
     text = (tmp_path / "out" / "tiny-vectors.md").read_text()
     assert "| alone | `--only audio` |" in text
     write_suite(tmp_path, corpus.path, {"none": [], "alone": {"only": ["smell"]}}, seeds=1)
-    with pytest.raises(BadConfig, match="smell"):
+    with pytest.raises(UnknownName, match="smell"):
+        load_suite(suite)
+
+
+def test_metrics_of_another_kind_of_task_are_refused_before_anything_runs(tmp_path):
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    suite = write_suite(tmp_path, corpus.path, ARMS, {"metrics": ["ccc"]})
+    with pytest.raises(BadConfig, match="ccc is no metric for a task of classes"):
         plan(load_suite(suite), tmp_path / "out")
+
+
+def test_the_page_says_what_the_setting_changes(finished):
+    assert all(f"`{o}`" in finished[2].read_text() for o in SMALL)

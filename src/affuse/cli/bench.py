@@ -11,7 +11,7 @@ from rich.markup import escape
 from affuse.cli.console import Device, Quiet, Threads, choose_device, note, output, progress
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from affuse.evaluation.bench import Job, Suite
 
@@ -54,9 +54,10 @@ def run(
 
 
 def bench(
-    suite: Suite, out: Path, pages: Path, only: Sequence[str] = (), workers: int = 1, device: str = "cpu", threads: int | None = None, quiet: bool = False
+    suite: Suite, out: Path, pages: Path, only: Sequence[str] = (), workers: int = 1, device: str = "cpu", threads: int | None = None, quiet: bool = False,
+    more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: "",
 ) -> int:
-    """Run the queue (not at all with 0 workers) and write the pages; prints their paths, returns the exit code."""
+    """Run the queue (not at all with 0 workers) and write the pages, which end with `more`; prints their paths, returns the exit code."""
     from affuse.evaluation.bench import conduct, plan
     from affuse.reporting.bench import write_pages
 
@@ -76,7 +77,7 @@ def bench(
         note(f"{suite.name}: {len(rows) - len(failed)} runs done now, {len(jobs) - len(rows)} before", quiet)
     for row in failed:
         output.print(f"failed: {row['setting']}/{row['arm']}/seed{row['seed']}: {row['error']}", markup=False, soft_wrap=True)
-    written = write_pages(suite, out, pages, list(dict.fromkeys(job.setting for job in jobs)))
+    written = write_pages(suite, out, pages, list(dict.fromkeys(job.setting for job in jobs)), more)
     for path in written:
         output.print(str(path), soft_wrap=True, markup=False)
     if not written:

@@ -16,6 +16,7 @@ from affuse.core.config import Recipe, load_recipe
 from affuse.core.errors import AffuseError, BadConfig, UnknownName
 from affuse.core.processes import CRASH, spread
 from affuse.core.seed import set_threads
+from affuse.core.types import Modality
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.evaluation.protocol import evaluate
 from affuse.features.collate import targets
@@ -34,7 +35,7 @@ class Arm:
 
     overrides: list[str] = field(default_factory=list)
     recipe: str = ""
-    only: list[str] = field(default_factory=list)
+    only: list[Modality] = field(default_factory=list)
     note: str = ""
 
 
@@ -142,11 +143,16 @@ def _jobs(suite: Suite, name: str, arm: str, corpus: Corpus, out: Path) -> Itera
     except AffuseError as error:
         raise type(error)(f"{name}/{arm}: {error.message}", error.remedy) from error
     recipe = runs.bind(loaded, corpus, suite.arms[arm].only)
+    kind = next(iter(runs.spaces_of(recipe, corpus).values())).kind
+    for metric in suite.metrics:
+        if kind not in registry.cards("metrics")[metric]["tasks"]:
+            raise BadConfig(f"{name}/{arm}: {metric} is no metric for a task of {kind}", "give metrics of that kind: affuse list metrics")
     stores = {s: corpus.store_path(s) for s in recipe.streams}
     made = {s: FeatureStore(path).hash for s, path in stores.items() if (path / "card.json").is_file()}
+    starts = runs.init_hashes(recipe)
     for seed in range(setting.seeds or suite.seeds):
         own = replace(recipe, train=replace(recipe.train, seed=seed))
-        digest = io.digest([own.to_dict(), corpus.hash, made, setting.folds])
+        digest = io.digest([own.to_dict(), corpus.hash, made, setting.folds, *([starts] if starts else [])])
         yield Job(name, arm, seed, own, Path(source).stem, corpus.path, setting.folds, out / name / arm / f"seed{seed}", digest)
 
 

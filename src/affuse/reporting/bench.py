@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,16 @@ from affuse.evaluation.intervals import Difference, Estimate, holm
 Gaps = dict[str, dict[str, Difference]]  # baseline -> arm -> arm less baseline, in the first metric
 
 
-def write_pages(suite: Suite, out: Path, pages: Path, settings: Sequence[str]) -> list[Path]:
-    """Write NAME-SETTING.md of these settings; a setting without a complete run has none."""
+def write_pages(
+    suite: Suite, out: Path, pages: Path, settings: Sequence[str], more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: ""
+) -> list[Path]:
+    """Write NAME-SETTING.md of these settings, which end with what `more` says; a setting without a complete run has none."""
     written = []
     for setting in settings:
         text = page(suite, setting, out)
         if text:
             written.append(pages / f"{suite.name}-{setting}.md")
-            io.write_text(written[-1], text)
+            io.write_text(written[-1], text + more(suite, setting, out))
     return written
 
 
@@ -43,7 +45,7 @@ def page(suite: Suite, setting: str, out: Path) -> str:
     lacking = [(j, row) for j, row in zip(jobs, rows, strict=True) if row["status"] != "done"]
     return "\n".join(
         [
-            *_head(suite, setting, done, scored),
+            *_head(suite, setting, out, done, scored),
             *_scores(suite, scored, gaps),
             *_differences(suite.metrics[0], gaps),
             *_modalities(suite, scored),
@@ -66,7 +68,7 @@ def check_items(done: Sequence[Job], scored: dict[str, Scored]) -> None:
                     raise ProtocolError(message, "delete its predictions.parquet and run affuse bench again")
 
 
-def _head(suite: Suite, setting: str, done: Sequence[Job], scored: dict[str, Scored]) -> list[str]:
+def _head(suite: Suite, setting: str, out: Path, done: Sequence[Job], scored: dict[str, Scored]) -> list[str]:
     """Title and protocol."""
     job = done[0]
     first = next(iter(scored.values())).evaluation
@@ -76,13 +78,18 @@ def _head(suite: Suite, setting: str, done: Sequence[Job], scored: dict[str, Sco
         name, count = runs.evaluation["recipe"], runs.evaluation["protocol"]["configurations_tried"]
         tried[name] = max(tried.get(name, 0), count)
     folds = f"{job.folds} folds" if job.folds else "one split"
+    changed = " ".join(f"`{o.replace(str(out), 'OUT')}`" for o in chosen.overrides)
+    protocols = [runs.evaluation["protocol"] for runs in scored.values()]
+    selections = "; or ".join(dict.fromkeys(p["selection"] for p in protocols))
+    standardised = "; ".join(dict.fromkeys(p["standardised_by"] for p in protocols if "standardised_by" in p))
+    size = f"{len(first['labels'])} {'classes' if 'accuracy' in first['rows'][0]['metrics'] else 'dimensions'}"
     return [
         f"# {suite.name}: {setting}",
         "",
         *([f"{note}\n" for note in (suite.note, chosen.note) if note]),
-        f"{f'Recipe `{job.name}`' if len(tried) == 1 else f'{len(tried)} recipes'} on {first['corpus']['name']}: {first['n']} utterances scored (every one of the split), {len(first['labels'])} classes, "
+        f"{f'Recipe `{job.name}`' if len(tried) == 1 else f'{len(tried)} recipes'}{f' with {changed}' if changed else ''} on {first['corpus']['name']}: {first['n']} utterances scored (every one of the split), {size}, "
         f"{folds} by {told['group_by']}, {max(len(s.runs) for s in scored.values())} seeds, {sum(tried.values())} configurations tried. Selection: "
-        f"{told['selection']}. Intervals: {told['interval']}; for several seeds the mean over seeds within each resample. Written by `affuse bench` from run folders.",
+        f"{selections}. {f'Standardised by {standardised}. ' if standardised else ''}Intervals: {told['interval']}; for several seeds the mean over seeds within each resample. Written by `affuse bench` from run folders.",
         "",
     ]
 

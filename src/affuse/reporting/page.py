@@ -132,10 +132,10 @@ def _unscored(folder: Folder) -> str:
     name, score = mapping(run.get("selection")).get("metric"), number(run.get("best_score"))
     known = ""
     if score is not None:
-        known = (
-            f" Its best validation {escape(metric_name(str(name or 'score')))} was {three(score)}; that number chose "
+        measure, last = escape(metric_name(str(name or "score"))), mapping(run.get("selection")).get("keep") == "last"
+        known = f" After the last epoch its validation {measure} was {three(score)}." if last else (
+            f" Its best validation {measure} was {three(score)}; that number chose the epoch, so it is not an estimate for new data."
         )
-        known += "the epoch, so it is not an estimate for new data."
     why = "There is no evaluation.json" if folder.evaluation is None else "evaluation.json holds no metric with a value"
     return f"<h2>Not scored yet</h2><p>{why} in this run folder: run <code>affuse evaluate</code> on it.{known}</p>"
 
@@ -162,7 +162,7 @@ def ran(folder: Folder) -> str | Absent:
         ("Items", "<br>".join(f"{escape(str(k))} {text(v)}" for k, v in n.items() if v is not None)),
         ("Folds", "" if folds is None else text(folds) + ("" if fold is None else f", this is fold {text(fold)}")),
         ("Split grouped by", text(run.get("group_by"))),
-        ("Kept epoch", "" if chosen is None else f"{chosen} <small>(validation {selector} {three(score)})</small>"),
+        ("Kept epoch", "" if chosen is None else str(chosen) + ("" if score is None else f" <small>(validation {selector} {three(score)})</small>")),
         ("Parameters", text(run.get("parameters"))),
         ("Training time", "" if seconds is None else duration(seconds)),
         ("Device", text(run.get("device"))),

@@ -23,7 +23,7 @@ from affuse.features.store import FeatureStore, stated
 from affuse.models.model import Model, describe, load_model, start_encoder
 from affuse.training import distributed
 from affuse.training.data import Dataset, open_stores
-from affuse.training.loop import Report, Trainer
+from affuse.training.loop import Progress, Report, Trainer
 
 FORMAT = 1
 EXTRACTORS = "extractors"
@@ -40,7 +40,7 @@ def bind(recipe: Recipe, corpus: Corpus, only: Collection[str] = ()) -> Recipe:
         vectors = [n for n in corpus.stores() if len(FeatureStore(corpus.store_path(n)).spec.shape) == 1]
         if not vectors:
             raise BadCorpus(f"{corpus.path} has no stores of vectors", "import some: affuse import features CORPUS NAME FILE.npz")
-        streams |= {n: StreamConfig(dict(wildcard.encoder), _made_by(corpus, n)) for n in vectors if n not in streams}
+        streams |= {n: replace(wildcard, encoder=dict(wildcard.encoder), extractor=_made_by(corpus, n)) for n in vectors if n not in streams}
     if only:
         streams = {n: s for n, s in streams.items() if modality_of(n, corpus, s.extractor) in only}
         if not streams:
@@ -168,7 +168,7 @@ def _describe_run(
         "streams": {s: store.spec.modality for s, store in stores.items()},
         "store_hashes": {s: store.hash for s, store in stores.items()},
         "standardised_by": standardised(recipe),
-        "init_hashes": {s: io.file_sha256(open_run(Path(c.init))[2][0][0] / "model.safetensors") for s, c in recipe.streams.items() if c.init},
+        "init_hashes": init_hashes(recipe),
         "seed": recipe.train.seed,
         "folds": folds,
         "group_by": recipe.split.group_by,
@@ -178,6 +178,11 @@ def _describe_run(
         "test_openings": 0,
         "versions": _versions(),
     }
+
+
+def init_hashes(recipe: Recipe) -> dict[str, str]:
+    """Stream -> SHA-256 of the weights that its encoder starts from, of those that start from a run."""
+    return {s: io.file_sha256(open_run(Path(c.init))[2][0][0] / "model.safetensors") for s, c in recipe.streams.items() if c.init}
 
 
 def record_attempt(corpus: Corpus, name: str, recipe: Recipe, folds: int | None) -> None:
@@ -214,7 +219,7 @@ def _claim(out: Path, recipe: Recipe, info: Mapping[str, Any]) -> None:
         old = io.read_json(out / "run.json")
         kept = config.to_yaml(config.load_recipe(str(out / "config.yaml")))  # options that came later have their defaults
         differs = {"recipe": kept != text, "corpus": old["corpus"]["hash"] != info["corpus"]["hash"]}
-        differs |= {k: old[k] != info[k] for k in ("split_hash", "store_hashes", "folds")}
+        differs |= {k: old.get(k, info[k]) != info[k] for k in ("split_hash", "store_hashes", "init_hashes", "folds")}
         if any(differs.values()):
             what = ", ".join(k for k, other in differs.items() if other)
             raise BadRun(f"{out} holds another run (its {what} differs)", "choose another --out, or delete it")
@@ -272,8 +277,7 @@ def _train_model(
         | {
             "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
             "train_seconds": round(progress.seconds, 1),
-            "best_epoch": progress.best_epoch,
-            "best_score": progress.best_score if valid_set is not None else None,
+            **_kept(recipe, progress),
             "n": {s: int((split == s).sum()) for s in ("train", "valid", "test")},
             "groups": {s: sorted(set(corpus.table.loc[split == s, recipe.split.group_by])) for s in ("valid", "test")},
             "majority": _majority(dataset(corpus, recipe, spaces, split == "train"), next(iter(spaces))),
@@ -295,6 +299,15 @@ def specialised(recipe: Recipe) -> Recipe:
     train = replace(recipe.train, sampling="balanced")
     optim = replace(recipe.optim, lr=recipe.optim.lr * recipe.train.specialist_lr)
     return replace(recipe, objectives=balanced, train=train, optim=optim)
+
+
+def _kept(recipe: Recipe, progress: Progress) -> dict[str, Any]:
+    """Which epoch's weights were kept, and their score on the held-out groups (None: nothing was held out)."""
+    name = recipe.train.selection
+    if recipe.train.keep == "last":
+        return {"best_epoch": progress.epoch, "best_score": progress.scores.get(name)}
+    sign = 1 if registry.cards("metrics")[name]["better"] == "higher" else -1
+    return {"best_epoch": progress.best_epoch, "best_score": sign * progress.best_score}
 
 
 def _majority(train_set: Dataset, task: str) -> int | list[float]:
