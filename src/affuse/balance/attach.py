@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,9 @@ class Attached:
     `loss(logits, target, reduction="none")` gives [N] or [N, D] (default: cross-entropy). Where the head is a module, probes run it
     in evaluation mode; where it has a method blocks() -> {stream: weight [C, d_s]}, methods that compare weights see those columns.
     `clip`: the norm that gradients are clipped to (0: not). `epochs`: how many there will be. `shared`: weights [*, d] of the head
-    that read every stream's features. A stream that is not given is zeros to the head.
-    Raises BadConfig for a parameter of an encoder that the optimiser does not have, and for shared weights that do not fit.
+    that read every stream's features. The head gets the streams in the order of `encoders`; one that a method leaves out is zeros.
+    Raises BadConfig for a parameter of an encoder that the optimiser does not have, for shared weights that do not fit, for features
+    of other streams than the encoders', and for more epochs than were announced to a method that paces itself by them.
     """
 
     def __init__(
@@ -45,14 +47,20 @@ class Attached:
             optimizer.add_param_group({"params": [], "lr": optimizer.defaults["lr"] * rate, "own_rate": rate})
         self.trace: dict[str, float] = {}
         self.shared = tuple(shared)
-        self._ready = False
+        self._like: Features = {}  # what the balancer was set up for: features of no items
+        self._outputs = 0
 
     def step(self, features: Features, target: Tensor, inputs: Mapping[str, Tensor] | None = None) -> Tensor:
         """Backward and one optimiser step (several where the method takes turns) on features[s] [N, d_s]; the loss.
 
         `inputs`: what the encoders were given, for methods that run other encoders on it or take turns.
         """
-        if not self._ready:
+        if self.balancer.paced and self.epoch >= self.epochs:
+            name = type(self.balancer).__name__
+            message = f"{name} paces itself by the number of epochs, and this is epoch {self.epoch + 1} of {self.epochs}"
+            raise BadConfig(message, "say how many there will be: attach(..., epochs=N)")
+        features = self._ordered(features)
+        if not self._like:
             self._start(features, target)
         loss = torch.zeros(())
         for turn in range(self.balancer.turns):
@@ -78,22 +86,57 @@ class Attached:
 
     def epoch_end(self, seen: Mapping[str, tuple[Features, Tensor]] | None = None) -> None:
         """Tell the balancer that an epoch is over; seen[split]: (features, target) of all of `train` or `valid`, for those that look."""
-        steps = {split: self._step(h, y, None, 0) for split, (h, y) in (seen or {}).items()}
+        steps = {split: self._step(self._ordered(h), y, None, 0) for split, (h, y) in (seen or {}).items()}
         self.balancer.epoch_end(Epoch(self.epoch, self.epochs, self.encoders, steps.get))
         self.epoch += 1
 
+    def state_dict(self) -> dict[str, Any]:
+        """All that is kept from one epoch to the next, in tensors and numbers; the modules and the optimiser keep their own."""
+        return {"epoch": self.epoch, "features": self._like, "outputs": self._outputs, "balancer": self.balancer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; the optimiser's, which counts the balancer's own parameters, is loaded after it.
+
+        Raises BadConfig for the state of other streams, or of another balancer.
+        """
+        if state["features"]:
+            if list(state["features"]) != list(self.encoders):  # scores and rates lie in this order
+                was, now = ", ".join(state["features"]), ", ".join(self.encoders)
+                raise BadConfig(f"the state is of the streams {was}, and attached are {now}", "attach the same in the same order")
+            if not self._like:
+                device = self.optimizer.param_groups[0]["params"][0].device
+                self._set_up({s: h.to(device) for s, h in state["features"].items()}, state["outputs"])
+        try:
+            self.balancer.load_state_dict(state["balancer"])
+        except RuntimeError as error:
+            message = f"the state is not of this {type(self.balancer).__name__}: {error}"
+            raise BadConfig(message, "attach the balancer that was saved") from error
+        self.epoch = state["epoch"]
+
+    def _ordered(self, streams: Mapping[str, Tensor]) -> Features:
+        """By stream in the order of the encoders, in which methods put their scores and rates."""
+        if streams.keys() != self.encoders.keys():
+            given = ", ".join(streams) or "nothing"
+            raise BadConfig(f"the streams are {', '.join(self.encoders)}, and given was {given}", "give one tensor per encoder, under its name")
+        return {s: streams[s] for s in self.encoders}
+
     def _start(self, features: Features, target: Tensor) -> None:
-        if misfit := [s for s, h in features.items() for w in self.shared if w.shape[1] != h.shape[1]]:
-            raise BadConfig(f"the shared weights do not fit the features of stream '{misfit[0]}'", "give weights [*, d] that all streams go through")
         with torch.no_grad():
             outputs = self._probe(features, torch.ones(len(target), len(features), dtype=torch.bool, device=target.device)).shape[1]
-        self.balancer.setup(self.encoders, {s: h.shape[1] for s, h in features.items()}, outputs)
+        self._set_up(features, outputs)
+
+    def _set_up(self, features: Features, outputs: int) -> None:
+        """Make what the balancer has of its own, for features [*, d_s], and have it trained; the loop's random numbers stay."""
+        if misfit := [s for s, h in features.items() for w in self.shared if w.shape[1] != h.shape[1]]:
+            raise BadConfig(f"the shared weights do not fit the features of stream '{misfit[0]}'", "give weights [*, d] that all streams go through")
+        with torch.random.fork_rng(devices=[]):
+            self.balancer.setup(self.encoders, {s: h.shape[1] for s, h in features.items()}, outputs)
         some = next(iter(features.values()))
         self.balancer.to(some.device, some.dtype)
         rates = own_rates(self.balancer)
         for group in (g for g in self.optimizer.param_groups if "own_rate" in g):
             group["params"] += [p for p in self.balancer.parameters() if p.requires_grad and rates[id(p)] == group["own_rate"]]
-        self._ready = True
+        self._like, self._outputs = {s: h.new_empty(0, h.shape[1]) for s, h in features.items()}, outputs
 
     def _step(self, features: Features, target: Tensor, inputs: Mapping[str, Tensor] | None, turn: int) -> Step:
         n = len(target)
@@ -124,7 +167,7 @@ class Attached:
     def _given(self, inputs: Mapping[str, Tensor] | None) -> Mapping[str, Tensor]:
         if inputs is None:
             raise BadConfig(f"{type(self.balancer).__name__} steps once per stream", "give step(..., inputs={stream: x})")
-        return inputs
+        return self._ordered(inputs)
 
 
 def _shown(features: Features, present: Tensor) -> Features:

@@ -216,6 +216,7 @@ class Balancer(nn.Module):
 
     turns = 1  # optimiser steps per batch
     compares = False  # whether it needs a valid split beside train
+    paced = False  # whether it must know how many epochs there will be
     own_rate = 1.0  # learning rate of its own parameters, relative to the optimiser's
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:

@@ -25,6 +25,8 @@ class LFM(Balancer):
     fitted polynomial nor learned.
     """
 
+    paced = True
+
     def __init__(self, *, first: float = 0.2) -> None:
         super().__init__()
         self.first = first
@@ -36,8 +38,9 @@ class LFM(Balancer):
         return 2 * (a * step.fused()[0] + (1 - a) * (apart * step.weight).sum())
 
     def share(self, epoch: int, epochs: int) -> float:
-        """a of an epoch, counted from 0."""
-        return 1 - (1 - self.first) * (1 + math.cos(math.pi * epoch / max(1, epochs - 1))) / 2
+        """a of an epoch, counted from 0; after the last one it stays."""
+        last = max(1, epochs - 1)
+        return 1 - (1 - self.first) * (1 + math.cos(math.pi * min(epoch, last) / last)) / 2
 
     def gradients(self, control: Control) -> None:
         control.note("share", {"fused": self.share(control.epoch, control.epochs)})

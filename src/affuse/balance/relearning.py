@@ -29,6 +29,7 @@ class Relearning(Balancer):
     """
 
     compares = True
+    paced = True
     done: Tensor
     pulled: Tensor
 

@@ -27,6 +27,7 @@ class UMT(Balancer):
     time, work for two more of every encoder. Raises BadConfig where the encoders' inputs are not known.
     """
 
+    paced = True
     sums: Tensor
     started: Tensor
 
