@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from affuse.balance.balancer import Balancer, Features, Step
 from affuse.core import registry
@@ -105,17 +106,19 @@ def make_step(
 
 @torch.no_grad()
 def see(model: Model, objectives: nn.ModuleDict, recipe: Recipe, data: Dataset, device: torch.device) -> Step:
-    """The Step of a whole split, in evaluation mode and without its inputs."""
+    """The Step of a whole split, in evaluation mode and without its inputs and tokens."""
     training = model.training
     model.eval()
     found = [(model.encode(b), b) for b in (b.to(device) for b in data.batches(64))]
     model.train(training)
     streams = found[0][0].streams
     pooled = {s: torch.cat([e.pooled[s] for e, _ in found]) for s in streams}
+    longest = {s: max(e.mask[s].shape[1] for e, _ in found) for s in streams}
+    mask = {s: torch.cat([F.pad(e.mask[s], (0, longest[s] - e.mask[s].shape[1])) for e, _ in found]) for s in streams}
     present = torch.cat([e.present for e, _ in found])
     targets = {t: torch.cat([b.target[t] for _, b in found]) for t in data.columns}
     known = {t: torch.cat([b.target_mask[t] for _, b in found]) for t in data.columns}
     named = {k: [v for _, b in found for v in getattr(b, k)] for k in ("id", "conversation", "position", "speaker", "source")}
     whole = Batch(found[0][1].streams, {}, {}, present, {}, targets, known, **named)
     total = {n: o.weights(whole).sum().clamp_min(1e-12) for n, o in objectives.items()}  # type: ignore[operator]
-    return make_step(model, objectives, recipe, Encoded(streams, {}, {}, pooled, present), whole, total)
+    return make_step(model, objectives, recipe, Encoded(streams, {}, mask, pooled, present), whole, total)
