@@ -6,12 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from affuse.core import io, registry
 from affuse.core.config import make_recipe
 from affuse.core.errors import BadConfig
+from affuse.training import loop
+from affuse.training.sampling import share
 from tests.training.test_loop import RECIPE, assert_same_weights, make_trainer
 
 CARDS = registry.cards("balancers")
@@ -26,6 +29,16 @@ def test_accumulation_equals_the_single_big_batch(vector_corpus, tmp_path, name)
     whole.run()
     parts.run()
     assert_same_weights(whole.model.state_dict(), parts.model.state_dict(), 1e-5)
+
+
+@pytest.mark.parametrize("name", SURE)
+def test_a_piece_without_content_changes_nothing(vector_corpus, tmp_path, monkeypatch, name):
+    plain = make_trainer(vector_corpus, tmp_path / "plain", epochs=2, double=False, balance=name)
+    plain.run()
+    monkeypatch.setattr(loop, "share", lambda *given: [*share(*given), np.array([], dtype=int)])
+    padded = make_trainer(vector_corpus, tmp_path / "padded", epochs=2, double=False, balance=name)
+    padded.run()
+    assert_same_weights(plain.model.state_dict(), padded.model.state_dict(), 1e-6)
 
 
 def stop_after(epoch: int):

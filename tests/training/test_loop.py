@@ -31,7 +31,8 @@ def make_trainer(corpus, folder: Path, epochs: int = 3, double: bool = True, **t
     dropout = train.pop("dropout", 0.0)
     augment = train.pop("augment", {})
     balance = train.pop("balance", "none")
-    values = {**RECIPE, "train": {**RECIPE["train"], "epochs": epochs, **train}, "augment": augment, "balance": balance}
+    fusion = train.pop("fusion", RECIPE["fusion"])
+    values = {**RECIPE, "train": {**RECIPE["train"], "epochs": epochs, **train}, "augment": augment, "balance": balance, "fusion": fusion}
     values["streams"] = {"*": {"encoder": {"name": "mlp", "hidden": 8, "dropout": dropout}}}
     recipe = runs.bind(make_recipe(values), corpus)
     seed_all(0)

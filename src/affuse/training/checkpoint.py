@@ -27,8 +27,9 @@ def save(
     beside: nn.Module,
     progress: dict[str, Any],
     best: dict[str, Tensor] | None,
+    randomness: list[dict[str, Any]],
 ) -> None:
-    """Write the state after an epoch in one atomic file."""
+    """Write the state after an epoch in one atomic file; randomness: the `random_state` of every process."""
     tensors = _named("model", model.state_dict()) | _named("beside", beside.state_dict())
     state = optimizer.state_dict()
     for i, slots in state["state"].items():
@@ -37,17 +38,12 @@ def save(
         tensors |= _named("average", average.state)
     if best is not None:
         tensors |= _named("best", best)
-    kind, words, *counters = np.random.get_state(legacy=True)
-    tensors |= {"rng.torch": torch.get_rng_state(), "rng.numpy": torch.from_numpy(np.array(words))}
-    if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
     meta = {
         "progress": progress,
         "groups": [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]],
         "schedule": schedule.state_dict(),
         "average_steps": average.steps if average else 0,
-        "rng_python": [random.getstate()[0], list(random.getstate()[1]), random.getstate()[2]],
-        "rng_numpy": [kind, *counters],
+        "random": randomness,
     }
     io.write_tensors(run / NAME, tensors, {"meta": json.dumps(meta)})
 
@@ -59,8 +55,8 @@ def load(
     schedule: Any,
     average: Average | None,
     beside: nn.Module,
-) -> tuple[dict[str, Any], dict[str, Tensor] | None] | None:
-    """Restore what `save` wrote; returns (progress, best weights), or None where there is no checkpoint."""
+) -> tuple[dict[str, Any], dict[str, Tensor] | None, list[dict[str, Any]]] | None:
+    """Restore what `save` wrote; returns (progress, best weights, randomness), or None where there is no checkpoint."""
     path = run / NAME
     if not path.exists():
         return None
@@ -85,19 +81,25 @@ def load(
     if average is not None:
         average.state = {k: v.to(average.state[k].device) for k, v in _under("average", tensors).items()}
         average.steps = meta["average_steps"]
-    _restore_rng(tensors, meta)
     best = _under("best", tensors)
-    return meta["progress"], best or None
+    return meta["progress"], best or None, meta.get("random", [])
 
 
-def _restore_rng(tensors: dict[str, Tensor], meta: dict[str, Any]) -> None:
-    torch.set_rng_state(tensors["rng.torch"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-    version, words, gauss = meta["rng_python"]
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Where this process' generators stand, as JSON values."""
+    kind, words, *rest = np.random.get_state(legacy=True)
+    state = {"python": random.getstate(), "numpy": [kind, np.asarray(words).tolist(), *rest], "torch": torch.get_rng_state().tolist()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device).tolist()} if device.type == "cuda" else {})
+
+
+def restore_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put this process' generators back to a `random_state`."""
+    version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
-    kind, position, has_gauss, cached = meta["rng_numpy"]
-    np.random.set_state((kind, tensors["rng.numpy"].numpy(), position, has_gauss, cached))
+    np.random.set_state(tuple(state["numpy"]))
+    torch.set_rng_state(torch.tensor(state["torch"], dtype=torch.uint8))
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(torch.tensor(state["cuda"], dtype=torch.uint8), device)
 
 
 def _named(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

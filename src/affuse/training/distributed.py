@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from affuse.core.errors import BadConfig
+
 
 def start(device: str) -> tuple[int, int]:
-    """(rank, world size); joins the process group when torchrun's variables are set."""
+    """(rank, world size); joins the process group when torchrun's variables are set, each process on a GPU of its own.
+
+    Raises BadConfig for one GPU by number, which all processes would share.
+    """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) < 2:
         return 0, 1
+    if device.startswith("cuda:"):
+        raise BadConfig(f"--device {device} for {os.environ['WORLD_SIZE']} processes", "give --device cuda: each takes a GPU of its own")
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
     return dist.get_rank(), dist.get_world_size()
 
 
@@ -41,6 +51,14 @@ def total(value: Tensor, world: int) -> Tensor:
     if world > 1:
         dist.all_reduce(value)
     return value
+
+
+def gather(value: Any, world: int) -> list[Any]:
+    """The value of every process, in the order of their ranks."""
+    values = [value] * world
+    if world > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 @torch.no_grad()

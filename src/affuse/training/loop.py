@@ -17,6 +17,7 @@ from affuse.balance.balancer import Control, Epoch, Step
 from affuse.core import io, registry
 from affuse.core.config import Recipe
 from affuse.core.errors import BadConfig, BadFeatures
+from affuse.core.seed import seed_all
 from affuse.core.types import Batch
 from affuse.evaluation.intervals import value
 from affuse.evaluation.predict import predict
@@ -58,7 +59,7 @@ class Trainer:
     ) -> None:
         self.train, self.valid, self.recipe, self.folder, self.report = train, valid, recipe, folder, report
         self.device, self.config = device, recipe.train
-        self.rank, self.world = distributed.start(device.type)
+        self.rank, self.world = distributed.start(str(device))
         self.model = model.to(device)
         if device.type == "cuda" and self.world > 1:
             self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[assignment]
@@ -121,11 +122,7 @@ class Trainer:
 
     def _step(self, rows: np.ndarray, turn: int = 0) -> tuple[float, dict[str, float]]:
         """One optimiser step on an effective batch, run in pieces whose loss is divided by the whole batch's weight."""
-        classes = {task: len(space) for task, space in self.train.spaces.items()}
-        pieces = [
-            augment(self.train.batch(part).to(self.device), self.recipe.augment, classes)
-            for part in share(rows, self.rank, self.world, self.config.accumulate, self.conversation)
-        ]
+        pieces = self._pieces(rows)
         weight = total_weight(self.objectives, pieces, self.device, self.world)
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
@@ -147,6 +144,13 @@ class Trainer:
         if self.average is not None:
             self.average.update(self.model)
         return float(loss), control.trace
+
+    def _pieces(self, rows: np.ndarray) -> list[Batch]:
+        """This process' pieces of an effective batch, as many as every other has: norms sum over processes in each."""
+        classes = {task: len(space) for task, space in self.train.spaces.items()}
+        parts = share(rows, self.rank, self.world, self.config.accumulate, self.conversation)
+        batches = [self.train.batch(part) if len(part) else without_content(self.train.batch(rows[:1])) for part in parts]
+        return [augment(batch.to(self.device), self.recipe.augment, classes) for batch in batches]
 
     def _control(self, turn: int) -> Control:
         parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.model.encoders.items()}
@@ -208,23 +212,32 @@ class Trainer:
     def _record(self, row: dict[str, Any]) -> None:
         """metrics.jsonl, then the checkpoint; only the first process writes."""
         row = {"epoch": self.progress.epoch, "lr": self.schedule.get_last_lr()[0], **row}
+        randomness = distributed.gather(checkpoint.random_state(self.device), self.world)
         if self.rank == 0:
             io.append_jsonl(self.folder / "metrics.jsonl", row)
             checkpoint.save(
                 self.folder, self.model, self.optimizer, self.schedule, self.average, self.beside,
-                asdict(self.progress), self.best,
+                asdict(self.progress), self.best, randomness,
             )  # fmt: skip
         self.report(row)
 
     def _resume(self) -> None:
-        """Continue from the checkpoint; lines of metrics.jsonl that are newer than it are taken back."""
+        """Continue from the checkpoint; lines of metrics.jsonl that are newer than it are taken back.
+
+        Exact with as many processes as wrote it; with another number, each draws numbers of its own from there on.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         found = checkpoint.load(self.folder, self.model, self.optimizer, self.schedule, self.average, self.beside)
-        lines = io.read_jsonl(self.folder / "metrics.jsonl")
+        lines = io.read_jsonl(self.folder / "metrics.jsonl") if self.rank == 0 else []
         if found is not None:
-            self.progress, self.best = Progress(**found[0]), found[1]
+            self.progress, self.best, randomness = Progress(**found[0]), *found[1:]
+            if len(randomness) == self.world:
+                checkpoint.restore_random_state(randomness[self.rank], self.device)
+            else:
+                seeds = np.random.SeedSequence([self.config.seed, self.progress.epoch, self.rank])
+                seed_all(int(seeds.generate_state(1)[0]))
         kept = [line for line in lines if line["epoch"] <= self.progress.epoch]
-        if self.rank == 0 and len(kept) != len(lines):
+        if len(kept) != len(lines):
             (self.folder / "metrics.jsonl").unlink()
             for line in kept:
                 io.append_jsonl(self.folder / "metrics.jsonl", line)
@@ -253,6 +266,12 @@ def make_objectives(recipe: Recipe, train: Dataset, model: Model) -> nn.ModuleDi
             objective.fit(target[known])
         made[name] = objective
     return nn.ModuleDict(made)
+
+
+def without_content(batch: Batch) -> Batch:
+    """The batch with no stream and no label: its loss is 0, and it goes through the same steps as any other."""
+    unknown = {task: torch.zeros_like(known) for task, known in batch.target_mask.items()}
+    return replace(batch.without({s.name for s in batch.streams}), target_mask=unknown)
 
 
 def total_weight(

@@ -71,8 +71,10 @@ def share(
 ) -> list[np.ndarray]:
     """The part of an effective batch that one process runs, in at most `accumulate` pieces.
 
-    With `conversation` (of every row of the split) a conversation is never parted.
+    All processes have equally many pieces, of which the last may be empty. With `conversation` (of every row of the
+    split) a conversation is never parted.
     """
     units = batch if conversation is None else np.unique(conversation[batch])
-    pieces = [piece for piece in np.array_split(units[rank::world], accumulate) if len(piece)]
+    most = -(-len(units) // world)
+    pieces = np.array_split(units[rank::world], min(accumulate, most))
     return pieces if conversation is None else [batch[np.isin(conversation[batch], piece)] for piece in pieces]
