@@ -113,8 +113,8 @@ def test_without_context_both_options_are_allowed_and_say_so(demo_run, talk, tmp
 
 def test_windows_end_where_their_row_ends_and_hold_what_was_said_by_then(runs):
     captions = [Caption(0.2, 1.8, "one"), Caption(1.6, 2.4, "two"), Caption(2.5, 9.0, "three")]
-    pieces, step = affuse.load(runs["causal"])._pieces(7.2, captions, [], 2.0, True)
-    assert step == 0
+    pieces, rows = affuse.load(runs["causal"])._pieces(7.2, captions, [], 2.0, True)
+    assert rows == []
     assert [(c.start, c.end) for c in pieces] == tiles(7.2, 2.0) == [(0, 2), (2, 4), (4, 6), (6, 7.2)]
     assert [c.text for c in pieces] == ["one", "two", "", "three"]
 

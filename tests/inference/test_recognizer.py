@@ -12,8 +12,9 @@ from tests.conftest import make_vector_corpus
 import affuse
 from affuse.cli.app import main
 from affuse.core.errors import BadConfig, BadMedia, BadRun, MissingFile
-from affuse.inference.stretches import blocks, overlap_add, windows
+from affuse.inference.stretches import blocks, overlap_add, tiles, windows, worded
 from affuse.inference.timeline import UNKNOWN, ModalityView, Segment
+from affuse.media.clip import Clip
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip
 
@@ -175,7 +176,7 @@ def test_overlapping_windows_are_averaged_and_a_gap_stays_a_gap():
         p = {} if happy is None else {"happy": happy, "sad": 1 - happy}
         return Segment(start, start + 4, None, None, p, {"audio": ModalityView(bool(p), 1.0 if p else 0.0, p)}, reason=None if p else "no sound")
 
-    found = overlap_add([window(0, 0.9), window(2, 0.5), window(4, None), window(6, None)], 2.0, 9.5)
+    found = overlap_add([window(0, 0.9), window(2, 0.5), window(4, None), window(6, None)], worded(tiles(9.5, 2.0), []))
     assert [(s.start, s.end) for s in found] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9.5)]
     assert [s.probabilities.get("happy") for s in found] == pytest.approx([0.9, 0.7, 0.5, None, None])
     assert [s.modalities["audio"].coverage for s in found] == [1, 1, 0.5, 0, 0]
@@ -187,3 +188,50 @@ def test_blocks_keep_order_and_bound_what_is_decoded():
     found = list(blocks(pieces, 60))
     assert [c for b in found for c in b] == pieces
     assert all(b[-1].end - b[0].start <= 60 for b in found)
+
+
+def a_talk(recognizer, every: float, duration: float, *captions: Caption) -> list[Segment]:
+    """Rows of a clip whose windows answer with what is said in them."""
+    pieces, rows = recognizer._pieces(duration, list(captions), [], every, False)
+    assert rows
+    said = [Segment(c.start, c.end, None, None, {"happy": float(c.start == 0)}, {}, c.text or None) for c in pieces]
+    return overlap_add(said, rows)
+
+
+def test_words_stand_in_the_row_in_which_they_are_said(recognizer):
+    found = a_talk(recognizer, 1.0, 6.0, Caption(1.0, 2.0, "first"), Caption(5.2, 9.0, "last"))
+    assert [s.text for s in found] == [None, "first", None, None, None, "last"]
+
+
+def test_a_window_counts_by_what_it_shares_with_the_row(recognizer):
+    (row,) = a_talk(recognizer, 10.0, 11.0, Caption(1.0, 2.0, "first"), Caption(10.2, 10.8, "last"))
+    assert (row.start, row.end, row.text) == (0, 11, "first last")
+    assert row.probabilities["happy"] == pytest.approx(10 / 11)
+
+
+@pytest.fixture(scope="module")
+def long_clip(demo_run, tmp_path_factory):
+    """A face for 24 s, without sound."""
+    path = tmp_path_factory.mktemp("long") / "long.mp4"
+    shown = [f.image for p in sorted((demo_run[1] / "clips").glob("*.mp4"))[:4] for f in Clip(p).frames(5)]
+    write_clip(path, (shown[k % len(shown)] for k in range(24 * 5)), 5)
+    return path
+
+
+def test_a_border_between_blocks_changes_no_answer(recognizer, long_clip, monkeypatch):
+    found = recognizer(long_clip, every=1.0)
+    monkeypatch.setattr("affuse.inference.recognizer.blocks", lambda pieces, alone: blocks(pieces, 1e9, alone))
+    whole = recognizer(long_clip, every=1.0)
+    assert len(found) == len(whole) == 24
+    for one, other in zip(found.segments, whole.segments, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-5)
+        assert one.modalities["vision"].coverage == pytest.approx(other.modalities["vision"].coverage)
+
+
+def test_captions_under_a_long_one_have_their_faces(recognizer, long_clip, tmp_path):
+    lines = [(0, 23, "SINGER: la la"), (5, 8, "ANNA: what is that"), (9, 12, "BEN: a song")]
+    cues = [f"{k}\n00:00:{a:02d},000 --> 00:00:{b:02d},000\n{text}\n" for k, (a, b, text) in enumerate(lines, 1)]
+    (tmp_path / "words.srt").write_text("\n".join(cues))
+    found = recognizer(long_clip, tmp_path / "words.srt").segments
+    assert [s.speaker for s in found] == ["SINGER", "ANNA", "BEN"]
+    assert all(s.modalities["vision"].coverage > 0.8 for s in found)

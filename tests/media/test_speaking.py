@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -95,9 +96,32 @@ def test_a_part_of_a_track_is_scored_like_the_whole() -> None:
     motion = mouth_motion(late, FPS)
     assert np.isnan(motion[0])
     np.testing.assert_allclose(motion[1:], mouth_motion(whole, FPS)[31:], rtol=1e-5)
-    scores = speaking_score(late, motion, heard, FPS)
+    scores = speaking_score(late.steps, motion, heard, FPS)
     assert scores.shape == late.steps.shape
     assert (scores[15:] < 0.1).all()
+
+
+def test_pictures_are_compared_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    talks = [(1.0, 3.0)]
+    track, heard = portrait(syllables(6, talks)), voice(6, talks)
+    track = Track(0, *(part[np.r_[0:20, 23:60]] for part in (track.steps, track.boxes, track.landmarks, track.scores, track.views)))
+    whole, spans = mouth_motion(track, FPS), speaking([track], heard, FPS)
+    monkeypatch.setattr("affuse.media.speaking.PICTURES", 7)
+    np.testing.assert_allclose(mouth_motion(track, FPS), whole, rtol=1e-5)
+    assert speaking([track], heard, FPS) == spans != [[]]
+
+
+def test_memory_does_not_grow_with_the_stretch() -> None:
+    def peak(times: int) -> int:
+        one = portrait(syllables(10, [(0, 10)]))
+        track = Track(0, np.arange(100 * times), *(np.concatenate([part] * times) for part in (one.boxes, one.landmarks, one.scores, one.views)))
+        tracemalloc.start()
+        speaking([track], np.ones(round(10 * times / VOICE_STEP)), FPS)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(6) < 1.1 * peak(2)
 
 
 def test_holes_and_empty_tracks_are_no_error() -> None:

@@ -2,48 +2,85 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from affuse.core.types import Feature
 from affuse.features.face_crops import FaceCrops
+from affuse.inference.stretches import BLOCK_SECONDS
 from affuse.inference.timeline import FaceTrack
 from affuse.media.clip import Clip
-from affuse.media.speaking import VOICE_STEP, speaking
+from affuse.media.speaking import VOICE_STEP, WIDE, mouth_motion, who_speaks
 from affuse.media.tracks import Track
 
 LIPS = 10.0  # pictures per second that show whose mouth moves
-JOIN = 0.5  # s between blocks over which a stretch goes on
+JOIN = 0.5  # s between parts over which a stretch goes on
+TAIL = 0.5  # s that are kept of every face, so that a mouth is compared over the border of two parts
+ARRAYS = ("steps", "boxes", "landmarks", "scores", "views")
 Spans = list[tuple[float, float]]
 
 
 class People:
     """The faces of one clip; `voice`: probability of a voice every 32 ms, without which nobody can be heard."""
 
-    def __init__(self, crops: FaceCrops, voice: np.ndarray) -> None:
-        self.crops, self.voice = crops, voice
+    def __init__(self, crops: FaceCrops, clip: Clip, voice: np.ndarray) -> None:
+        self.crops, self.clip, self.voice = crops, clip, voice
         self.finer = max(1, round(LIPS / crops.fps)) if (voice >= 0.5).any() else 1
+        self.rate = crops.fps * self.finer  # steps per second at which faces are followed
         self._tracker = crops.tracker(self.finer)
-        self._at = 0.0
+        self._at = 0  # the step up to which they were
+        self._tracks: dict[int, Track] = {}  # steps from the clip's start; no more than may be asked for again
+        self._mouths: dict[int, list[np.ndarray]] = {}  # steps and motion [2, K], since WIDE s before the last block's end
         self._seen: dict[int, Spans] = {}
         self._speaking: dict[int, Spans] = {}
 
-    def follow(self, path: Path, end: float) -> Block:
-        """The faces between the end of the last block and `end` (s); ids go on from block to block."""
-        clip, start = Clip(video=path, start=self._at, end=max(end, self._at)), self._at
-        tracks = self.crops.follow(clip, self._tracker)
-        fps = self.crops.fps * self.finer
+    def follow(self, start: float, end: float) -> Block:
+        """The faces in [start, end) s. What lies before `start` is let go: later calls start no earlier."""
+        fps, since, part = self.crops.fps, self._at, int(BLOCK_SECONDS * self.rate)
+        first = math.floor(start * fps + 1e-6) * self.finer
+        for to in (*range(since + part, first, part), math.ceil(end * self.rate - 1e-6)):
+            self._go_on(to, first)
+        self._listen(since)
+        clip = replace(self.clip, start=first / self.rate, end=min(math.ceil(end * fps - 1e-6) / fps, self.clip.duration))
+        tracks = [_from(self._tracks[i], first) for i in sorted(self._tracks)]
+        tracks = [replace(track, steps=track.steps - first) for track in tracks if len(track.steps)]
+        return Block(self, clip, tracks, [self._speaking[track.id] for track in tracks])
+
+    def _go_on(self, to: int, first: int) -> None:
+        """Follow the faces up to step `to`, and let go of what lies before step `first`."""
+        if to <= self._at:
+            return
+        at, tail = self._at, self._at - math.ceil(TAIL * self.rate)
+        kept = [_from(track, min(first, tail)) for track in self._tracks.values()]
+        self._tracks = {track.id: track for track in kept if len(track.steps)}
+        clip = replace(self.clip, start=at / self.rate, end=min(to / self.rate, self.clip.duration))
+        for track in self.crops.follow(clip, self._tracker):
+            new = replace(track, steps=track.steps + at)
+            whole = _joined(self._tracks[new.id], new) if new.id in self._tracks else new
+            if self.finer > 1:
+                motion = mouth_motion(_from(whole, tail), self.rate, self.crops.margin)[-len(new.steps) :]
+                self._mouths.setdefault(new.id, []).append(np.stack([new.steps, motion]))
+            self._tracks[new.id] = whole
+            _extend(self._seen.setdefault(new.id, []), new.seen(self.rate))
+            self._speaking.setdefault(new.id, [])
+        self._at = to
+
+    def _listen(self, since: int) -> None:
+        """Who spoke from step `since` on, and just before it, now that it is known what came then."""
+        wide = round(WIDE * self.rate)
+        first, settled = max(0, since - wide), (since - wide / 2) / self.rate
+        mouths = [np.concatenate(parts, axis=1) for parts in self._mouths.values()]
+        start = first / self.rate
         heard = self.voice[round(start / VOICE_STEP) :]
-        spans = speaking(tracks, heard, fps, self.crops.margin) if self.finer > 1 else [[] for _ in tracks]
-        block = Block(self, clip, start, tracks, [[(start + a, start + b) for a, b in s] for s in spans])
-        for track, spoken in zip(tracks, block.spoken, strict=True):
-            _extend(self._seen.setdefault(track.id, []), [(start + a, start + b) for a, b in track.seen(fps)])
-            _extend(self._speaking.setdefault(track.id, []), spoken)
-        self._at = clip.start + clip.duration
-        return block
+        spans = who_speaks([(steps.astype(int) - first, motion) for steps, motion in mouths], heard, self.rate)
+        for i, spoken in zip(self._mouths, spans, strict=True):
+            self._speaking[i] = [(a, min(b, settled)) for a, b in self._speaking[i] if a < settled]
+            _extend(self._speaking[i], [(max(start + a, settled), start + b) for a, b in spoken if start + b > settled])
+        lately = {i: mouth[:, mouth[0] >= self._at - wide] for i, mouth in zip(self._mouths, mouths, strict=True)}
+        self._mouths = {i: [mouth] for i, mouth in lately.items() if mouth.size}
 
     def faces(self) -> list[FaceTrack]:
         """Everybody who was followed so far, in the order of appearance, counted from 1."""
@@ -52,11 +89,10 @@ class People:
 
 @dataclass
 class Block:
-    """A part of a clip from `start` (s): its tracks, and the stretches (s on the clip's clock) in which each speaks."""
+    """A part of a clip: its tracks, and the stretches (s on the whole clip's clock) in which each speaks."""
 
     people: People
     clip: Clip
-    start: float
     tracks: Sequence[Track]
     spoken: list[Spans]
     _features: dict[int, Feature] = field(default_factory=dict)
@@ -85,7 +121,7 @@ class Block:
         return self._part(Feature(values, whole.valid), start, end)
 
     def _part(self, whole: Feature, start: float, end: float) -> Feature:
-        return whole.between(self.people.crops.fps, start - self.start, end - self.start)
+        return whole.between(self.people.crops.fps, start - self.clip.start, end - self.clip.start)
 
     def _chosen(self, start: float, end: float) -> int:
         """Whoever is to be looked at in [start, end) s; -1 where nobody is there."""
@@ -96,7 +132,7 @@ class Block:
 
     def _weight(self, track: Track, start: float, end: float) -> float:
         """Prominence within [start, end) s."""
-        times = self.start + track.steps / (self.people.crops.fps * self.people.finer)
+        times = self.clip.start + track.steps / self.people.rate
         inside = (times >= start) & (times < end)
         sides = np.sqrt(np.prod(track.boxes[inside, 2:] - track.boxes[inside, :2], axis=1).clip(0))
         return float((sides * track.scores[inside]).sum())
@@ -106,6 +142,17 @@ class Block:
         if track not in self._features:
             self._features[track] = self.people.crops.feature(self.clip, self.tracks, [track], self.people.finer)
         return self._features[track]
+
+
+def _from(track: Track, step: int) -> Track:
+    """The track from a step on."""
+    k = int(np.searchsorted(track.steps, step))
+    return Track(track.id, *(getattr(track, name)[k:] for name in ARRAYS))
+
+
+def _joined(track: Track, later: Track) -> Track:
+    """One face's track that goes on with a later part."""
+    return Track(track.id, *(np.concatenate([getattr(track, name), getattr(later, name)]) for name in ARRAYS))
 
 
 def _extend(spans: Spans, more: Spans) -> None:

@@ -23,7 +23,7 @@ from affuse.inference.answers import Live, answer, hear, join
 from affuse.inference.experts import notes, with_experts
 from affuse.inference.influence import rested
 from affuse.inference.people import Block, People
-from affuse.inference.stretches import blocks, overlap_add, tiles, windows
+from affuse.inference.stretches import blocks, overlap_add, tiles, windows, worded
 from affuse.inference.timeline import ModalityView, Segment, Timeline
 from affuse.inference.words import is_english
 from affuse.media.clip import Clip
@@ -113,11 +113,11 @@ class Recognizer:
         if context and not self.conversational:
             notes.append(f"{self.name} answers each segment by itself, so no answer rested on others")
         alone = causal or (context and self.conversational)
-        pieces, step = self._pieces(info.duration, words.captions, speech, every, alone)
+        pieces, rows = self._pieces(info.duration, words.captions, speech, every, alone)
         found = _Look(self, path, info, voice)
         segments = self._answered(found, pieces, causal, context)
-        if step:
-            segments = [self.settled(s) for s in overlap_add(segments, step, info.duration)]
+        if rows:
+            segments = [self.settled(s) for s in overlap_add(segments, rows)]
         faces = found.people.faces() if found.people else []
         return Timeline(
             os.fspath(clip), info.duration, self.name, self.labels, segments, faces, speech if info.audio else None, notes
@@ -161,18 +161,18 @@ class Recognizer:
 
     def _pieces(
         self, duration: float, captions: list[Caption], speech: list[tuple[float, float]], every: float | None, alone: bool
-    ) -> tuple[list[Caption], float]:
-        """What is answered for, and the step of overlapping windows (0: stretches that stand for themselves)."""
+    ) -> tuple[list[Caption], list[Caption]]:
+        """What is answered for, and the rows that overlapping windows are averaged in (none: they stand for themselves)."""
         if every is None and captions:
-            return captions, 0.0
+            return captions, []
         if every is None and speech:
-            return [Caption(a, b, "") for a, b in speech], 0.0
+            return [Caption(a, b, "") for a, b in speech], []
         step = every or (self.seconds if alone else self.seconds / 2)
-        spans = tiles(duration, step) if alone else windows(duration, max(self.seconds, step), step)
         # words belong where most of them are said; live, only once they are
-        said = [(min(c.end, duration) if alone else (c.start + c.end) / 2, c.text) for c in captions]
-        pieces = [Caption(a, b, " ".join(text for t, text in said if a < t <= b)) for a, b in spans]
-        return pieces, 0.0 if alone else step
+        ends = [min(c.end, duration) for c in captions]
+        said = [(b if alone else (c.start + b) / 2, c.text) for c, b in zip(captions, ends, strict=True)]
+        rows = worded(tiles(duration, step), said)
+        return (rows, []) if alone else (worded(windows(duration, max(self.seconds, step), step), said), rows)
 
     def settled(self, s: Segment) -> Segment:
         """The segment with its label, or without one where none is probable enough."""
@@ -195,12 +195,12 @@ class _Look:
         self.recognizer, self.path, self.info, self.voice = recognizer, path, info, voice
         self.specs = recognizer.models[0].streams
         crops = next((c for e in recognizer.extractors.values() if (c := crops_of(e)) is not None), None)
-        self.people = People(crops, voice) if crops is not None and info.video else None
+        self.people = People(crops, Clip(video=path, end=info.duration), voice) if crops is not None and info.video else None
 
     def read(self, block: Sequence[Caption]) -> tuple[Batch, list[Segment]]:
         """A block of neighbouring stretches, as the models take them and as segments that are not answered yet."""
         spans = [(c.start, min(c.end, self.info.duration)) for c in block]
-        seen = self.people.follow(self.path, max(b for _, b in spans)) if self.people else None
+        seen = self.people.follow(min(a for a, _ in spans), max(b for _, b in spans)) if self.people else None
         reasons: list[dict[str, str]] = [dict(LACKING) for _ in block]
         features = {s.name: self._features(s, block, spans, seen, reasons) for s in self.specs}
         faces = [seen.speaker(*span) if seen else None for span in spans]
@@ -232,7 +232,7 @@ class _Look:
         if seen is not None and crops_of(extractor) is seen.people.crops:
             embed = None if isinstance(extractor, FaceCrops) else extractor.embed
             found = [checked(seen.crops(*span) if embed is None else seen.read(*span, embed), spec.name) for span in spans]
-            return self._on_grid(spec, extractor, found, spans, seen.start)
+            return self._on_grid(spec, extractor, found, spans, seen.clip.start)
         use = [self._usable(spec, c, span, reason) for c, span, reason in zip(block, spans, reasons, strict=True)]
         rate, start = extractor.spec.rate, 0.0
         if rate > 0 and any(use):

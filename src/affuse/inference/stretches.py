@@ -26,33 +26,41 @@ def tiles(duration: float, step: float) -> list[tuple[float, float]]:
     return list(pairwise([*(k * step for k in range(count)), duration]))
 
 
-def overlap_add(segments: Sequence[Segment], step: float, duration: float) -> list[Segment]:
-    """One segment per tile: the mean answer of the windows over it, of each modality by its coverage too.
+def worded(spans: Sequence[tuple[float, float]], words: Sequence[tuple[float, str]]) -> list[Caption]:
+    """The spans with their share of the words, each of which belongs to one moment (s), in (start, end]."""
+    return [Caption(a, b, " ".join(text for t, text in words if a < t <= b)) for a, b in spans]
 
-    Labels are left open. A window without an answer counts for nothing.
+
+def overlap_add(segments: Sequence[Segment], rows: Sequence[Caption]) -> list[Segment]:
+    """One segment per row, with its words: the mean answer of the windows over it, of each modality and its coverage too.
+
+    Windows count by the time that they share with the row, those without an answer for nothing. Labels are left open.
     """
     found = []
-    for a, b in tiles(duration, step):
-        over = [s for s in segments if s.start < b - 1e-6 and s.end > a + 1e-6]
-        near = min(over, key=lambda s: abs(s.start + s.end - a - b))
-        views = {m: _mean_view([s.modalities[m] for s in over]) for m in near.modalities}
-        answers = [s.probabilities for s in over if s.probabilities]
+    for row in rows:
+        shared = [(min(s.end, row.end) - max(s.start, row.start), s) for s in segments]
+        over = [(t, s) for t, s in shared if t > 1e-6]
+        near = min((s for _, s in over), key=lambda s: abs(s.start + s.end - row.start - row.end))
+        views = {m: _mean_view([(t, s.modalities[m]) for t, s in over]) for m in near.modalities}
+        answers = [(t, s.probabilities) for t, s in over if s.probabilities]
         found.append(
             replace(
-                near, start=a, end=b, label=None, probabilities=_mean(answers), modalities=views,
-                reason=near.reason if not answers else None,
+                near, start=row.start, end=row.end, label=None, probabilities=_mean(answers), modalities=views,
+                text=row.text or None, reason=near.reason if not answers else None,
             )
         )  # fmt: skip
     return found
 
 
-def _mean_view(views: Sequence[ModalityView]) -> ModalityView:
-    answers = [v.probabilities for v in views if v.present]
-    return ModalityView(bool(answers), float(np.mean([v.coverage for v in views])), _mean(answers))
+def _mean_view(views: Sequence[tuple[float, ModalityView]]) -> ModalityView:
+    answers = [(t, v.probabilities) for t, v in views if v.present]
+    coverage = np.average([v.coverage for _, v in views], weights=[t for t, _ in views])
+    return ModalityView(bool(answers), float(coverage), _mean(answers))
 
 
-def _mean(answers: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {k: float(np.mean([a[k] for a in answers])) for k in answers[0]} if answers else {}
+def _mean(answers: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
+    weights = [t for t, _ in answers]
+    return {k: float(np.average([a[k] for _, a in answers], weights=weights)) for k in answers[0][1]} if answers else {}
 
 
 def blocks(pieces: Sequence[Caption], seconds: float = BLOCK_SECONDS, alone: bool = False) -> Iterator[list[Caption]]:

@@ -13,6 +13,7 @@ VOICE_STEP = 0.032  # s per value of a voice-activity curve, unless stated
 MOUTH, HEAD = (36.0, 80.0, 76.0, 108.0), (24.0, 32.0, 88.0, 76.0)
 NOISE = 1.0  # grey levels of change that a still face in a compressed picture may show
 AGITATED = 3.0  # a mouth that changes more than this many times as much as the head counts no further
+PICTURES = 100  # crops that are compared at a time: 0.2 MB of numbers for each
 LAG = 0.1  # s between the two crops that are compared: a syllable takes two of them
 NEAR, WIDE = 1.0, 4.0  # s over which motion is averaged, and over which it is correlated with the voice
 STEADY = 0.02  # variance of the voice below which pauses say little
@@ -29,31 +30,38 @@ def speaking(
     tracks: with aligned crops uint8 [K, size, size, 3] as views, on a grid of `fps` steps per second (10 or more is
     best); `margin` as in `faces.template`; voice [V]: probability of a voice, 0..1, every `voice_step` s from time 0.
     """
-    length = max((int(track.steps[-1]) + 1 for track in tracks if len(track.steps)), default=0)
-    scores = np.zeros((len(tracks), length))
-    for row, track in zip(scores, tracks, strict=True):
-        row[track.steps] = speaking_score(track, mouth_motion(track, fps, margin), voice, fps, voice_step)
+    return who_speaks([(track.steps, mouth_motion(track, fps, margin)) for track in tracks], voice, fps, voice_step)
+
+
+def who_speaks(
+    mouths: Sequence[tuple[np.ndarray, np.ndarray]], voice: np.ndarray, fps: float, voice_step: float = VOICE_STEP
+) -> list[list[tuple[float, float]]]:
+    """`speaking` from what it makes of the tracks: each one's steps [K] and `mouth_motion` [K]."""
+    length = max((int(steps[-1]) + 1 for steps, _ in mouths if len(steps)), default=0)
+    scores = np.zeros((len(mouths), length))
+    for row, (steps, motion) in zip(scores, mouths, strict=True):
+        row[steps] = speaking_score(steps, motion, voice, fps, voice_step)
     loud = scores >= np.maximum(SPEAKS, RIVAL * scores.max(0, initial=0))
     found = [stretches(np.flatnonzero(row), fps, JOIN) for row in loud]
     return [[(a, b) for a, b in spans if b - a >= SHORTEST - 1e-6] for spans in found]
 
 
 def speaking_score(
-    track: Track, mouth: np.ndarray, voice: np.ndarray, fps: float, voice_step: float = VOICE_STEP
+    steps: np.ndarray, motion: np.ndarray, voice: np.ndarray, fps: float, voice_step: float = VOICE_STEP
 ) -> np.ndarray:
-    """How much the track seems to speak at each of its steps [K], 0..2; `speaking` asks for 0.6.
+    """How much a face seems to speak at each of its steps [K], 0..2; `speaking` asks for 0.6.
 
-    mouth [K] from `mouth_motion`. The score is the excess motion while the voice is there, averaged over 1 s, times
+    motion [K] from `mouth_motion`. The score is the excess motion while the voice is there, averaged over 1 s, times
     the voice there; motion that goes against the voice within 4 s (chewing while another speaks) takes it away.
     """
-    if len(track.steps) == 0:
+    if len(steps) == 0:
         return np.zeros(0)
-    first, steps = track.steps[0], track.steps - track.steps[0]
+    first, steps = steps[0], steps - steps[0]
     heard = _means(voice, (np.arange(steps[-1] + 1) + first) / fps, 1 / fps, voice_step)
     seen = np.zeros(len(heard))
     moves = np.zeros(len(heard))
-    seen[steps] = np.isfinite(mouth)
-    moves[steps] = np.clip(np.nan_to_num(mouth) - 1, 0, AGITATED - 1)
+    seen[steps] = np.isfinite(motion)
+    moves[steps] = np.clip(np.nan_to_num(motion) - 1, 0, AGITATED - 1)
     near, wide = (max(1, round(seconds * fps / 2)) for seconds in (NEAR, WIDE))
     level = _window(seen * heard * moves, near) / np.maximum(_window(seen * heard, near), 1e-6)
     count = np.maximum(_window(seen, wide), 1)
@@ -77,12 +85,18 @@ def mouth_motion(track: Track, fps: float, margin: float = 0.2) -> np.ndarray:
     earlier = track.steps - max(1, round(LAG * fps))
     before = np.searchsorted(track.steps, earlier)
     after = np.flatnonzero(track.steps[before] == earlier)
-    if len(after) == 0:
-        return motion
     before = before[after]
-    grey = _blurred(track.views.astype(np.float32).mean(-1))
-    change, middle = grey[after] - grey[before], (grey[after] + grey[before]) / 2
-    head, mouth = (_region(box, grey.shape[1], margin) for box in (HEAD, MOUTH))
+    for k in range(0, len(after), PICTURES):
+        late, early = after[k : k + PICTURES], before[k : k + PICTURES]
+        grey = _blurred(track.views[early[0] : late[-1] + 1].astype(np.float32).mean(-1))
+        motion[late] = _excess(grey[early - early[0]], grey[late - early[0]], margin)
+    return motion
+
+
+def _excess(before: np.ndarray, after: np.ndarray, margin: float) -> np.ndarray:
+    """Change of the mouth between pictures [N, H, W] in units of the head's, what moves both taken off [N]."""
+    change, middle = after - before, (after + before) / 2
+    head, mouth = (_region(box, after.shape[1], margin) for box in (HEAD, MOUTH))
     causes = _causes(middle)
     a, b = causes[:, *head].reshape(len(after), -1, 5), change[:, *head].reshape(len(after), -1, 1)
     square = a.transpose(0, 2, 1) @ a
@@ -90,8 +104,7 @@ def mouth_motion(track: Track, fps: float, margin: float = 0.2) -> np.ndarray:
     fit = np.linalg.solve(square + ridge, a.transpose(0, 2, 1) @ b)
     rest = change - (causes @ fit[:, None])[..., 0]
     of_head, of_mouth = (np.sqrt((rest[:, *part] ** 2).mean((1, 2))) for part in (head, mouth))
-    motion[after] = of_mouth / np.maximum(of_head, NOISE)
-    return motion
+    return of_mouth / np.maximum(of_head, NOISE)
 
 
 def _causes(pictures: np.ndarray) -> np.ndarray:

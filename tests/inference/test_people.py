@@ -1,0 +1,117 @@
+"""People: whoever is asked for is there, however the clip is cut up, and what nobody asks for is not kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from affuse.features.face_crops import FaceCrops
+from affuse.inference import people as module
+from affuse.inference.people import People
+from affuse.media.clip import Clip
+from affuse.media.speaking import VOICE_STEP
+from affuse.media.tracks import FaceTracker, Track
+from affuse.media.write import write_clip
+
+Spans = Sequence[tuple[float, float]]
+LIMITS = 1e9  # s: no border anywhere
+
+
+class Filmed(FaceCrops):
+    """Two faces that are there `when` (s), and whose mouths move in every other second; no picture is looked at."""
+
+    def __init__(self, when: Spans) -> None:
+        super().__init__(size=24)
+        self.when, self.asked = when, []
+
+    def follow(self, clip: Clip, tracker: FaceTracker | None = None) -> list[Track]:
+        assert tracker is not None
+        self.asked.append(clip.duration)
+        steps = round(clip.start * tracker.fps) + np.arange(clip.steps(tracker.fps))
+        here = np.any([(a * tracker.fps <= steps) & (steps < b * tracker.fps) for a, b in self.when], axis=0)
+        return [self._track(i, steps[here], round(clip.start * tracker.fps)) for i in range(2) if here.any()]
+
+    def _track(self, i: int, steps: np.ndarray, first: int) -> Track:
+        views = np.stack([np.random.default_rng([i, k]).integers(90, 110, (24, 24, 3), np.uint8) for k in steps.tolist()])
+        views[(steps % 2 == 0) & (steps // 10 % 2 == i), 18:, 7:17] //= 2
+        box = np.tile([0.0, 0.0, 50.0 + i, 50.0 + i], (len(steps), 1))
+        return Track(i, steps - first, box, np.zeros((len(steps), 5, 2)), np.ones(len(steps)), views)
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    write_clip(path, (np.zeros((32, 32, 3), np.uint8) for _ in range(5)), 5)
+    return path
+
+
+def test_crops_of_a_window_are_the_same_on_both_sides_of_a_border_and_over_it(film: Path) -> None:
+    spans = [(k + 0.13, k + 4.13) for k in range(12)]
+    voice = np.ones(round(30 / VOICE_STEP))
+    long, short = (People(Filmed([(0, 7.7), (8.5, 30)]), Clip(film, end=30.0), voice) for _ in range(2))
+    whole = long.follow(0.13, 15.13)
+    for block in (spans[:3], spans[3:7], spans[7:]):
+        part = short.follow(block[0][0], block[-1][1])
+        for a, b in block:
+            expected, found = whole.crops(a, b), part.crops(a, b)
+            np.testing.assert_array_equal(found.values, expected.values)
+            np.testing.assert_array_equal(found.valid, expected.valid)
+            assert len(found.values) == 20 and found.valid is not None and found.valid.any()
+            read = part.read(a, b, lambda crops: crops.mean((1, 2)))
+            np.testing.assert_allclose(read.values[read.valid], expected.values[expected.valid].mean((1, 2)), rtol=1e-6)
+
+
+def test_stretches_within_one_that_was_read_find_their_faces(film: Path) -> None:
+    people = People(Filmed([(0, 40)]), Clip(film, end=40.0), np.zeros(9))
+    people.follow(0, 30)
+    within = people.follow(5, 12)
+    assert within.crops(5, 8).coverage == within.crops(9, 12).coverage == 1
+    assert len(within.crops(9, 12).values) == 15
+    assert people.follow(29, 33).crops(29, 33).coverage == 1
+
+
+def test_what_was_let_go_counts_as_missing(film: Path) -> None:
+    people = People(Filmed([(0, 40)]), Clip(film, end=40.0), np.zeros(9))
+    people.follow(0, 10)
+    people.follow(12, 14)
+    assert people.follow(8, 14).crops(8, 14).coverage < 1
+
+
+def test_silence_is_followed_in_parts_and_its_crops_are_not_kept(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    when = [(0.0, 18.0), (39.2, 42.0), (50.0, 81.0), (94.0, 100.0)]
+    voice = np.ones(round(100 / VOICE_STEP))
+
+    def followed(limit: float) -> tuple[People, float, int]:
+        monkeypatch.setattr(module, "BLOCK_SECONDS", limit)
+        people, held = People(Filmed(when), Clip(film, end=100.0), voice), []
+        for start, end in ((0.0, 5.0), (95.0, 100.0)):
+            block = people.follow(start, end)
+            held.append(block.crops(start, end).values)
+        kept = max(len(track.steps) for track in people._tracks.values())
+        np.testing.assert_array_equal(held[1], block.crops(95.0, 100.0).values)
+        return people, max(people.crops.asked), kept
+
+    whole, longest, _ = followed(LIMITS)
+    parts, part, kept = followed(20.0)
+    assert longest == pytest.approx(95) and part <= 25 and kept <= 110
+    for one, other in zip(whole.faces(), parts.faces(), strict=True):
+        assert one.id == other.id
+        np.testing.assert_allclose(one.seen, other.seen)
+        assert len(one.speaking) > 3
+        np.testing.assert_allclose(one.speaking, other.speaking)
+
+
+def test_real_faces_are_the_same_over_a_border(shared_data: Path) -> None:
+    clip = Clip(shared_data / "av_clips" / "openface__multi_face.avi", end=5.0)
+    long, short = (People(FaceCrops(), clip, np.ones(round(5 / VOICE_STEP))) for _ in range(2))
+    whole = long.follow(0.0, 5.0)
+    for block in ([(0.0, 2.1)], [(1.0, 3.0), (1.5, 3.7)], [(2.0, 4.0), (3.0, 5.0)]):
+        part = short.follow(block[0][0], block[-1][1])
+        for span in block:
+            expected, found = whole.crops(*span), part.crops(*span)
+            np.testing.assert_array_equal(found.values, expected.values)
+            np.testing.assert_array_equal(found.valid, expected.valid)
+    assert [face.id for face in short.faces()] == [face.id for face in long.faces()]
