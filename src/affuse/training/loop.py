@@ -89,7 +89,7 @@ class Trainer:
         while self.progress.epoch < self.config.epochs and not self.progress.stopped:
             started = time.perf_counter()
             loss, traces = self._train_epoch()
-            scores = self._validate()
+            scores = distributed.gather(self._validate(), self.world)[0]  # one verdict: statistics may differ between processes
             self.progress.epoch += 1
             self._keep_best(scores)  # first: what was scored, before the balancer may change encoders
             self.balancer.epoch_end(Epoch(self.progress.epoch - 1, self.config.epochs, self.model.encoders, self._seen))  # type: ignore[arg-type]
