@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -34,12 +35,13 @@ def worded(spans: Sequence[tuple[float, float]], words: Sequence[tuple[float, st
 def overlap_add(segments: Sequence[Segment], rows: Sequence[Caption]) -> list[Segment]:
     """One segment per row, with its words: the mean answer of the windows over it, of each modality and its coverage too.
 
-    Windows count by the time that they share with the row, those without an answer for nothing. Labels are left open.
+    segments: the windows' answers, starts and ends in ascending order. Windows count by the time that they share with the row, those without an answer for nothing. Labels are left open.
     """
     found = []
+    starts, ends = [s.start for s in segments], [s.end for s in segments]
     for row in rows:
-        shared = [(min(s.end, row.end) - max(s.start, row.start), s) for s in segments]
-        over = [(t, s) for t, s in shared if t > 1e-6]
+        near_by = segments[bisect_right(ends, row.start + 1e-6) : bisect_left(starts, row.end - 1e-6)]
+        over = [(min(s.end, row.end) - max(s.start, row.start), s) for s in near_by]
         near = min((s for _, s in over), key=lambda s: abs(s.start + s.end - row.start - row.end))
         views = {m: _mean_view([(t, s.modalities[m]) for t, s in over]) for m in near.modalities}
         answers = [(t, s.probabilities) for t, s in over if s.probabilities]
