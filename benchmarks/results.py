@@ -20,6 +20,7 @@ import pandas as pd
 
 from affuse.core import io
 from affuse.evaluation.compare import Scored, compare
+from affuse.evaluation.intervals import estimate
 from affuse.reporting.bench import interval
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,14 +170,21 @@ def page(name: str, out: Path) -> str:
         "| trained on | scored with | " + " | ".join(METRICS) + " | " + "per seed (uar) | parameters | minutes per run |",
         "|---|---|" + "---|" * (len(METRICS) + 3),
     ]
+    averaged: list[str] = []
     for variant, paths in runs.items():
         scored = Scored([p.parent for p in paths])
         run = io.read_json(paths[0].with_name("run.json"))
         for subset in sorted(set(scored.tables[0]["modalities"]), key=lambda m: (-m.count("+"), m)):
             cells = [interval(scored.estimate(m, subset)) for m in METRICS]
             each = ", ".join(f"{v:.3f}" for v in scored.each("uar", subset))
+            if len(paths) > 1:
+                mean = np.mean(scored.answers(subset), axis=0)
+                averaged.append(f"| {variant} | {subset} | " + " | ".join(interval(estimate(m, scored.truth, mean, scored.groups)) for m in METRICS) + " |")
             minutes = np.mean([io.read_json(p.with_name("run.json"))["train_seconds"] for p in paths]) / 60
             text.append(f"| {variant} | {subset} | " + " | ".join(cells) + f" | {each} | {run['parameters']:,} | {minutes:.1f} |")
+    if averaged:
+        text += ["", "The same runs as one model that averages the probabilities of its seeds:", ""]
+        text += ["| trained on | scored with | " + " | ".join(METRICS) + " |", "|---|---|" + "---|" * len(METRICS), *averaged]
     text += ["", f"Majority class: accuracy {first['rows'][0]['metrics']['accuracy']['value']:.3f}, UAR {first['rows'][0]['metrics']['uar']['value']:.3f}.", ""]
     if len(runs) > 1:
         text += _comparisons(base, list(runs))
