@@ -26,6 +26,7 @@ from affuse.core import io
 from affuse.corpora.manifest import Corpus
 from affuse.corpora.synthetic import make_synthetic
 from affuse.evaluation.bench import Suite
+from affuse.evaluation.compare import Scored
 from affuse.evaluation.diagnosis import Probed, probe
 from affuse.evaluation.intervals import paired_difference
 from affuse.reporting.bench import signed
@@ -97,6 +98,11 @@ def why(suite: Suite, setting: str, out: Path) -> str:
         lines.append(f"| {m} | {' | '.join(cells)} |")
     said = f"Plain training starves {' and '.join(starved)}" if starved else "Plain training starves neither encoder: both learn beside the other what they learn alone"
     lines += ["", f"{said}, as far as the intervals can tell.", ""]
+    steps = [(a, b) for a, b in (("uniform_slow", "uniform"), ("none_fast", "none"), ("ogm_ge", "none_steady")) if runs.get(a)]
+    if steps:
+        main = suite.metrics[0]
+        gaps = "; ".join(f"{a} less {b} {signed(Scored(runs[a]).less(Scored(runs[b]), main))}" for a, b in steps)
+        lines += [f"The size of the step: a loss per stream adds to the gradient of every encoder, which at the same rate is a larger step, and a k is a rate. {gaps} ({main}).", ""]
     acted = {arm: traces(of) for arm, of in runs.items()}
     if any(acted.values()):
         lines += ["How far the methods went: mean k of each stream over epochs, folds and seeds (1: plain training), and the lowest and highest of an epoch.", ""]
