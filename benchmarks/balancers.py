@@ -98,7 +98,7 @@ def why(suite: Suite, setting: str, out: Path) -> str:
         lines.append(f"| {m} | {' | '.join(cells)} |")
     said = f"Plain training starves {' and '.join(starved)}" if starved else "Plain training starves neither encoder: both learn beside the other what they learn alone"
     lines += ["", f"{said}, as far as the intervals can tell.", ""]
-    steps = [(a, b) for a, b in (("uniform_slow", "uniform"), ("none_fast", "none"), ("ogm_ge", "none_steady")) if runs.get(a)]
+    steps = [(a, b) for a, b in (("uniform_slow", "uniform"), ("none_fast", "none"), ("ogm_ge", "none_steady")) if runs.get(a) and runs.get(b)]
     if steps:
         main = suite.metrics[0]
         gaps = "; ".join(f"{a} less {b} {signed(Scored(runs[a]).less(Scored(runs[b]), main))}" for a, b in steps)
