@@ -90,9 +90,10 @@ def sidecar(path: Path | str) -> Path | None:
     Captions that affuse itself wrote (talk.emotion.vtt) are no words.
     """
     path = Path(path)
-    if not path.parent.is_dir():
+    try:
+        found = [p for p in path.parent.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
+    except OSError:  # no such folder, or one that may not be listed: then the clip's own error says so
         return None
-    found = [p for p in path.parent.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file()]
     exact = [p for p in found if p.stem == path.stem]
     tagged = [p for p in found if p.stem.rpartition(".")[0] == path.stem and not p.stem.endswith(".emotion")]
     return min(exact, default=None) or min(tagged, default=None)
