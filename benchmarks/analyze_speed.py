@@ -27,6 +27,7 @@ import av
 import numpy as np
 import torch
 
+from affuse.cli.app import main as app
 from affuse.inference import recognizer as inference
 from affuse.media.audio import read_audio
 from affuse.media.clip import Clip
@@ -86,7 +87,7 @@ def measure(path: Path) -> dict[str, Any]:
     recognizer(path)  # warm: networks loaded, kernels chosen
     spent: dict[str, float] = {}
     inference.find_speech = timed(spent, "voice activity", inference.find_speech)
-    inference.predict_subsets = timed(spent, "model", inference.predict_subsets)
+    inference.hear, inference.answer = timed(spent, "model", inference.hear), timed(spent, "model", inference.answer)
     faces = recognizer.extractors["face_crops"]
     faces.follow = timed(spent, "decode, detect, track, align", faces.follow)
     for name in ("waveform", "functionals"):
@@ -115,7 +116,7 @@ def measure(path: Path) -> dict[str, Any]:
 def memory(path: Path) -> float:
     """Peak memory in MB of a fresh process that analyses the clip."""
     out = subprocess.run([sys.executable, __file__, "--one", str(path)], capture_output=True, text=True, check=True)
-    return float(out.stdout)
+    return float(out.stdout.splitlines()[-1])
 
 
 def main() -> int:
@@ -125,9 +126,9 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.one:
-        inference.load("affuse-base")(given.one)
+        code = app(["analyze", str(given.one), "--threads", "1", "--format", "csv", "--quiet"])
         print(peak_mb())
-        return 0
+        return code
     with tempfile.TemporaryDirectory() as folder:
         minute, hours = Path(folder) / "minute.mp4", Path(folder) / "long.mp4"
         make_clip(minute)

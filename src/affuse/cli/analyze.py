@@ -63,6 +63,7 @@ def run(
     """
     from affuse.core import io
     from affuse.core.errors import AffuseError, BadConfig
+    from affuse.core.memory import keep_flat
     from affuse.inference.many import Job, analyze_many, find_clips
     from affuse.inference.recognizer import load
     from affuse.reporting.timeline_plot import import_matplotlib
@@ -81,6 +82,7 @@ def run(
     if transcript is not None and len(found) > 1:
         raise BadConfig(f"--transcript for {len(found)} clips", "give one clip, or put a .srt or .vtt file beside each")
     chosen = choose_device(device, threads)
+    keep_flat()
     experts = by_modality("--expert", expert or [], "MODEL")
     recognizer = load(model, chosen, experts)
     if causal:

@@ -90,10 +90,12 @@ _worker: tuple[Recognizer, Job] | None = None
 def _start(job: Job) -> None:
     """Load the model once per process, on one thread."""
     global _worker
+    from affuse.core.memory import keep_flat
     from affuse.core.seed import set_threads
     from affuse.inference.recognizer import load
 
     set_threads(1)
+    keep_flat()
     _worker = load(job.model, job.device, job.experts), job
 
 
