@@ -11,7 +11,7 @@ import pytest
 from affuse.features.face_crops import FaceCrops
 from affuse.media.clip import Clip
 from affuse.media.faces import align_batch
-from affuse.media.speaking import VOICE_STEP, mouth_motion, speaking_score, who_speaks
+from affuse.media.speaking import VOICE_STEP, mouth_motion, speaking, speaking_score
 from affuse.media.tracks import Track
 
 LANDMARKS = np.array([[267, 102], [311, 103], [288, 128], [266, 140], [310, 143]]) + [-64, 0]  # of the astronaut
@@ -48,10 +48,6 @@ def syllables(seconds: float, talks: list[tuple[float, float]], seed: int = 0) -
 def voice(seconds: float, talks: list[tuple[float, float]]) -> np.ndarray:
     t = (np.arange(round(seconds / VOICE_STEP)) + 0.5) * VOICE_STEP
     return np.where(np.any([(a <= t) & (t < b) for a, b in talks], axis=0), 0.95, 0.05)
-
-
-def speaking(tracks: list[Track], heard: np.ndarray, fps: float) -> list[list[tuple[float, float]]]:
-    return who_speaks([(track.steps, mouth_motion(track, fps)) for track in tracks], heard, fps)
 
 
 def share(spans: list[tuple[float, float]], start: float, end: float) -> float:

@@ -22,14 +22,21 @@ SHORTEST, JOIN = 0.4, 0.5  # s: of a stretch, of a hole in it
 RIVAL = 0.5  # share of the best score at that moment that somebody who speaks as well must reach
 
 
+def speaking(
+    tracks: Sequence[Track], voice: np.ndarray, fps: float, margin: float = 0.2, voice_step: float = VOICE_STEP
+) -> list[list[tuple[float, float]]]:
+    """Stretches (s) in which each track speaks; empty for a still face under a voice (voice-over).
+
+    tracks: with aligned crops uint8 [K, size, size, 3] as views, on a grid of `fps` steps per second (10 or more is
+    best); `margin` as in `faces.template`; voice [V]: probability of a voice, 0..1, every `voice_step` s from time 0.
+    """
+    return who_speaks([(track.steps, mouth_motion(track, fps, margin)) for track in tracks], voice, fps, voice_step)
+
+
 def who_speaks(
     mouths: Sequence[tuple[np.ndarray, np.ndarray]], voice: np.ndarray, fps: float, voice_step: float = VOICE_STEP
 ) -> list[list[tuple[float, float]]]:
-    """Stretches (s) in which each face speaks; empty for a still one under a voice (voice-over).
-
-    mouths: steps [K] and `mouth_motion` [K] of each face, on a grid of `fps` steps per second (10 or more is best);
-    voice [V]: probability of a voice, 0..1, every `voice_step` s from time 0.
-    """
+    """`speaking` from what it makes of the tracks: each one's steps [K] and `mouth_motion` [K]."""
     length = max((int(steps[-1]) + 1 for steps, _ in mouths if len(steps)), default=0)
     scores = np.zeros((len(mouths), length))
     for row, (steps, motion) in zip(scores, mouths, strict=True):
@@ -42,7 +49,7 @@ def who_speaks(
 def speaking_score(
     steps: np.ndarray, motion: np.ndarray, voice: np.ndarray, fps: float, voice_step: float = VOICE_STEP
 ) -> np.ndarray:
-    """How much a face seems to speak at each of its steps [K], 0..2; `who_speaks` asks for 0.6.
+    """How much a face seems to speak at each of its steps [K], 0..2; `speaking` asks for 0.6.
 
     motion [K] from `mouth_motion`. The score is the excess motion while the voice is there, averaged over 1 s, times
     the voice there; motion that goes against the voice within 4 s (chewing while another speaks) takes it away.
