@@ -66,7 +66,6 @@ def run(
     from affuse.core.memory import keep_flat
     from affuse.inference.many import Job, analyze_many, find_clips
     from affuse.inference.recognizer import load
-    from affuse.reporting.timeline_plot import import_matplotlib
 
     if not clips:
         raise BadConfig("no clip given", "affuse analyze CLIP...")
@@ -76,7 +75,9 @@ def run(
         raise BadConfig(f"--workers {workers}", "give at least 1")
     if out is not None and format == "table":
         raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(SUFFIXES)}")
-    if format == "png":
+    if format == "png":  # rather now than after the first clip
+        from affuse.reporting.timeline_plot import import_matplotlib
+
         import_matplotlib()
     found = find_clips(clips)
     if transcript is not None and len(found) > 1:

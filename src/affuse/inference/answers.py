@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from affuse.core.types import Batch, Encoded, Output
 from affuse.evaluation.predict import only, to_prediction
-from affuse.models.model import Model
+from affuse.models.model import Model, join_encoded
 
 
 @dataclass(frozen=True)
@@ -40,15 +39,7 @@ def join(parts: Sequence[Heard]) -> Heard:
         position=[place for talk in talks for place in talk.position],
         speaker=[name for talk in talks for name in talk.speaker],
     )
-    return Heard(talk, [_joined(of_one) for of_one in zip(*(part.encoded for part in parts), strict=True)])
-
-
-def _joined(parts: Sequence[Encoded]) -> Encoded:
-    streams = parts[0].streams
-    longest = {s: max(part.mask[s].shape[1] for part in parts) for s in streams}
-    mask = {s: torch.cat([F.pad(p.mask[s], (0, longest[s] - p.mask[s].shape[1])) for p in parts]) for s in streams}
-    pooled = {s: torch.cat([p.pooled[s] for p in parts]) for s in streams}
-    return Encoded(streams, {}, mask, pooled, torch.cat([p.present for p in parts]))
+    return Heard(talk, [join_encoded(of_one) for of_one in zip(*(part.encoded for part in parts), strict=True)])
 
 
 def take(encoded: Encoded, rows: torch.Tensor | slice) -> Encoded:

@@ -218,6 +218,15 @@ def keep_streams(encoded: Encoded, keep: Tensor) -> Encoded:
     return replace(encoded, present=present, pooled=pooled, mask=mask)
 
 
+def join_encoded(parts: Sequence[Encoded]) -> Encoded:
+    """Encoded utterances one after the other, masks [N, T'] padded to the longest, without tokens."""
+    streams = parts[0].streams
+    longest = {s: max(part.mask[s].shape[1] for part in parts) for s in streams}
+    mask = {s: torch.cat([nn.functional.pad(p.mask[s], (0, longest[s] - p.mask[s].shape[1])) for p in parts]) for s in streams}
+    pooled = {s: torch.cat([p.pooled[s] for p in parts]) for s in streams}
+    return Encoded(streams, {}, mask, pooled, torch.cat([p.present for p in parts]))
+
+
 def load_model(config: Mapping[str, Any], weights: Path | str | Mapping[str, Tensor]) -> Model:
     """A model from its description (`describe`) and a safetensors file, or its tensors, in eval mode.
 

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from affuse.balance.balancer import Balancer, Features, Step
 from affuse.core import registry
 from affuse.core.config import Recipe
 from affuse.core.errors import BadConfig
 from affuse.core.types import Batch, Encoded, Output
-from affuse.models.model import EVERY, Model, encode_present
+from affuse.models.model import EVERY, Model, encode_present, join_encoded
 from affuse.training.data import Dataset
 
 
@@ -111,14 +110,10 @@ def see(model: Model, objectives: nn.ModuleDict, recipe: Recipe, data: Dataset, 
     model.eval()
     found = [(model.encode(b), b) for b in (b.to(device) for b in data.batches(64))]
     model.train(training)
-    streams = found[0][0].streams
-    pooled = {s: torch.cat([e.pooled[s] for e, _ in found]) for s in streams}
-    longest = {s: max(e.mask[s].shape[1] for e, _ in found) for s in streams}
-    mask = {s: torch.cat([F.pad(e.mask[s], (0, longest[s] - e.mask[s].shape[1])) for e, _ in found]) for s in streams}
-    present = torch.cat([e.present for e, _ in found])
+    encoded = join_encoded([e for e, _ in found])
     targets = {t: torch.cat([b.target[t] for _, b in found]) for t in data.columns}
     known = {t: torch.cat([b.target_mask[t] for _, b in found]) for t in data.columns}
     named = {k: [v for _, b in found for v in getattr(b, k)] for k in ("id", "conversation", "position", "speaker", "source")}
-    whole = Batch(found[0][1].streams, {}, {}, present, {}, targets, known, **named)
+    whole = Batch(found[0][1].streams, {}, {}, encoded.present, {}, targets, known, **named)
     total = {n: o.weights(whole).sum().clamp_min(1e-12) for n, o in objectives.items()}  # type: ignore[operator]
-    return make_step(model, objectives, recipe, Encoded(streams, {}, mask, pooled, present), whole, total)
+    return make_step(model, objectives, recipe, encoded, whole, total)
