@@ -12,7 +12,7 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from affuse.features.extract import extract, make_extractor
 from affuse.models.model import Model, describe
 from affuse.reporting.plots import Bin, reliability
 from affuse.training.data import Dataset, open_stores
-from affuse.training.run import open_run, run_model
+from affuse.training.run import open_run, run_model, split_of
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AFFUSE_SHARED") or ROOT.parent / "shared") / "data"
@@ -141,42 +141,57 @@ def train(recipe: str, corpus: Path, out: Path, *more: str) -> None:
         raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
 
 
-def expert(run: Path, fold: int = 0) -> Model:
-    """The (first) model of a run, or of one of its folds."""
-    return run_model(open_run(run)[2][fold][0])
+def members(run: Path, fold: int = 0) -> list[Model]:
+    """The models of a run, or of one of its folds: an expert is all of them."""
+    return [run_model(folder) for folder in open_run(run)[2][fold]]
 
 
 def held_out(out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Per expert (log-probabilities [N, 7], truth [N], groups [N]) of what it was not trained on."""
-    labels = SPACES[SPACE].labels
-    audio = pd.read_parquet(out / "audio-cv" / "predictions.parquet")
-    audio = audio[audio["full"]]
-    p = audio[[f"p:{label}" for label in labels]].to_numpy(float)
-    found = {"audio": (np.log(p + 1e-9), audio["truth"].to_numpy(int), audio["source"].to_numpy())}
-    for name, stream, split, group in (("vision", "faces", "valid", "id"), ("text", "text", "test", "source")):
-        corpus, model = Corpus.open(out / f"{name}-corpus"), expert(out / f"{name}-run")
-        table = corpus.table[corpus.table["split"] == split].reset_index(drop=True)
-        data = Dataset(table, open_stores(corpus, {stream: (0.0, "mean")}), {"emotion": "label"}, {"emotion": SPACES[SPACE]})
-        order = [model.spaces["emotion"].labels.index(label) for label in labels]
-        p = predict(model, data, torch.device("cpu"))["emotion"][:, order]
-        found[name] = (np.log(p + 1e-9), data.labels("emotion")[0].numpy(), table[group].to_numpy())
+    found = {}
+    for name, run, streams, split, group in (
+        ("audio", "audio-cv", ("waveform", "functionals"), "test", "source"),
+        ("vision", "vision-run", ("faces",), "valid", "id"),
+        ("text", "text-run", ("text",), "test", "source"),
+    ):
+        corpus, folds = Corpus.open(out / f"{name}-corpus"), open_run(out / run)[2]
+        stores = open_stores(corpus, dict.fromkeys(streams, (0.0, "mean")))
+        parts = []
+        for k, folders in enumerate(folds):
+            table = corpus.table[split_of(folders[0], corpus) == split].reset_index(drop=True)
+            data = Dataset(table, stores, {"emotion": "label"}, {"emotion": SPACES[SPACE]})
+            parts.append((answers(members(out / run, k), data), data.labels("emotion")[0].numpy(), table[group].to_numpy()))
+        logits, truth, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
+        found[name] = (logits, truth, groups)
     return found
 
 
-def join(experts: Mapping[str, Model], temperature: Mapping[str, float], reliable: Mapping[str, float]) -> Model:
-    """The experts given as one model, by calibrated late fusion."""
+def answers(models: Sequence[Model], data: Dataset) -> np.ndarray:
+    """Log-probabilities [N, 7] of an expert's models together, as `join` puts them: the mean of their logits."""
+    order = [models[0].spaces["emotion"].labels.index(label) for label in SPACES[SPACE].labels]
+    each = [np.log(predict(model, data, torch.device("cpu"))["emotion"][:, order] + 1e-9) for model in models]
+    mean = np.mean(each, axis=0)
+    return np.asarray(mean - np.logaddexp.reduce(mean, axis=1, keepdims=True))
+
+
+def join(experts: Mapping[str, Sequence[Model]], temperature: Mapping[str, float], reliable: Mapping[str, float]) -> Model:
+    """The experts given, each one or several models, as one model by calibrated late fusion."""
     specs, parts, state = [], {}, {}
     streams = {name: row for name, row in STREAMS.items() if row[0] in experts}
     for name, (kind, source, _) in streams.items():
-        donor = experts[kind]
+        donors = experts[kind]
         specs.append(make_extractor(name, EXTRACTORS[name]).spec)
-        parts[name] = donor.parts["streams"][source]
-        order = [donor.spaces["emotion"].labels.index(label) for label in SPACES[SPACE].labels]
-        for key, value in donor.encoders[source].state_dict().items():
-            state[f"encoders.{name}.{key}"] = value
-        head: Any = donor.stream_heads[source]
-        for key, value in head["emotion"].state_dict().items():
-            state[f"stream_heads.{name}.emotion.{key}"] = value[order]
+        part = donors[0].parts["streams"][source]
+        several = len(donors) > 1
+        parts[name] = {"name": "ensemble", "members": len(donors), "of": part} if several else part
+        order = [donors[0].spaces["emotion"].labels.index(label) for label in SPACES[SPACE].labels]
+        for k, donor in enumerate(donors):
+            prefix = f"encoders.{name}.members.{k}." if several else f"encoders.{name}."
+            state |= {prefix + key: value for key, value in donor.encoders[source].state_dict().items()}
+        heads: list[Any] = [donor.stream_heads[source]["emotion"] for donor in donors]  # type: ignore[index]
+        # One head on the members' vectors side by side, whose answer is the mean of theirs.
+        state[f"stream_heads.{name}.emotion.weight"] = torch.cat([h.weight[order] for h in heads], 1) / len(donors)
+        state[f"stream_heads.{name}.emotion.bias"] = torch.stack([h.bias[order] for h in heads]).mean(0)
     fusion = {
         "name": "experts",
         "temperature": {s: temperature[kind] for s, (kind, _, _) in streams.items()},
@@ -239,10 +254,10 @@ def build(out: Path) -> None:
     # The temperatures were fitted on whole answers: an expert's usual share of evidence is taken out of them.
     usual = {"audio": 25 / (25 + STREAMS["waveform"][2]), "vision": 1 / (1 + STREAMS["face_crops"][2]), "text": 1.0}
     temperature = {name: row["temperature"] * usual[name] for name, row in rows.items()}
-    experts = {name: expert(out / f"{name}-run") for name in ("audio", "vision", "text")}
+    experts = {name: members(out / f"{name}-run") for name in ("audio", "vision", "text")}
     model = join(experts, temperature, reliable)
     folds = {
-        k: join({"audio": expert(out / "audio-cv", k), "vision": experts["vision"]}, temperature, reliable) for k in range(5)
+        k: join({"audio": members(out / "audio-cv", k), "vision": experts["vision"]}, temperature, reliable) for k in range(5)
     }
     card = {
         "name": "affuse-base",

@@ -6,6 +6,11 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import torch
+
+from affuse.core.labels import SPACES, LabelSpace
+from affuse.core.types import Batch
+from affuse.models.model import Model, describe, load_model
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "experts.py"
 
@@ -52,3 +57,26 @@ def test_faces_of_the_composite_clips_are_not_trained_on(experts, shared_data, t
     used = set(pd.read_csv(shared_data / "composite_av" / "labels.csv")["fer_image"].str.split(":").str[1])
     assert len(corpus.table) > 20000
     assert not used & set(corpus.table["id"])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_an_expert_of_several_models_answers_with_the_mean_of_their_logits(experts, count):
+    labels = SPACES[experts.SPACE].labels
+    space = LabelSpace("other order", labels[::-1])
+    parts = {
+        "streams": {"waveform": {"name": "log_mel_cnn", "dim": 16, "channels": (4, 8)}, "functionals": {"name": "mlp", "hidden": 8}},
+        "fusion": {"name": "late", "how": "sum"},
+        "context": {"name": "none"},
+    }
+    specs = tuple(experts.make_extractor(s, experts.EXTRACTORS[s]).spec for s in parts["streams"])
+    torch.manual_seed(0)
+    models = [Model(parts, specs, {"emotion": space}).eval() for _ in range(count)]
+    x = {"waveform": torch.rand(4, 6000), "functionals": torch.rand(4, 1, 276)}
+    mask = {s: torch.ones(v.shape[:2], dtype=torch.bool) for s, v in x.items()}
+    batch = Batch(specs, x, mask, torch.ones(4, 2, dtype=torch.bool))
+    joined = experts.join({"audio": models}, {"audio": 1.0}, {"audio": 1.0})
+    for stream in parts["streams"]:
+        mean = torch.stack([m(batch).unimodal[stream]["emotion"] for m in models]).mean(0)
+        torch.testing.assert_close(joined(batch).unimodal[stream]["emotion"], mean.flip(1))
+    again = load_model(describe(joined), joined.state_dict())
+    torch.testing.assert_close(again(batch).logits["emotion"], joined(batch).logits["emotion"])

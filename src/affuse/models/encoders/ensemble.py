@@ -1,0 +1,59 @@
+"""Several encoders of one kind over one stream, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from affuse.core import registry
+from affuse.core.errors import BadConfig
+from affuse.core.types import Encoding, StreamSpec
+
+CARD = {
+    "summary": "several encoders of one kind side by side; a linear head on them averages what each would answer",
+    "source": "deep ensembles: Lakshminarayanan et al., NeurIPS 2017",
+    "entry": "Ensemble",
+    "modalities": ["audio", "vision", "text"],
+    "gives": ["tokens", "pooled"],
+    "licence": "Apache-2.0",
+}
+
+
+class Ensemble(nn.Module):
+    """x [N, T, ...], mask [N, T] -> Encoding of `members` encoders `of` a kind, their vectors one after the other.
+
+    To train members apart, which is what a deep ensemble is, set train.members; this part then holds them as one model.
+    Raises BadConfig for fewer than one member or a stream that `of` does not take.
+    """
+
+    def __init__(self, spec: StreamSpec, *, members: int = 3, of: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        part: Mapping[str, Any] = of or {"name": "mlp"}
+        if members < 1:
+            raise BadConfig(f"members = {members}", "give at least 1")
+        name, options = part["name"], {k: v for k, v in part.items() if k != "name"}
+        if spec.modality not in registry.cards("encoders").get(name, {}).get("modalities", [spec.modality]):
+            raise BadConfig(f"encoder '{name}' is not for {spec.modality} (stream '{spec.name}')", "choose another for `of`")
+        options = registry.resolve("encoders", name, options, f"of.{name}")
+        self.members = nn.ModuleList(registry.build("encoders", name, spec, **options) for _ in range(members))
+        self.dim = sum(int(member.dim) for member in self.members)  # type: ignore[arg-type, misc]
+
+    def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Fit the normalisation on (x, mask) of the training split: once, what it measures is the same for all."""
+        first: Any = self.members[0]
+        if hasattr(first, "fit"):
+            first.fit(batches)
+            for member in self.members[1:]:
+                for own, fitted in zip(member.buffers(), first.buffers(), strict=True):
+                    own.copy_(fitted)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Encoding:
+        """Encoding with tokens [N, T', members * d], mask [N, T'], pooled [N, members * d]."""
+        found: list[Encoding] = [member(x, mask) for member in self.members]
+        longest = max(e.mask.shape[1] for e in found)  # members that stretch time in training differ in length
+        tokens = [nn.functional.pad(e.tokens, (0, 0, 0, longest - e.tokens.shape[1])) for e in found]
+        masks = [nn.functional.pad(e.mask, (0, longest - e.mask.shape[1])) for e in found]
+        return Encoding(torch.cat(tokens, -1), torch.stack(masks).any(0), torch.cat([e.pooled for e in found], -1))
