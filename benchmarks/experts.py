@@ -9,9 +9,6 @@ src/affuse/pretrained/affuse-base and its card, docs/affuse-base.md. `--table` w
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from results import DATA, ROOT, affuse, write_composite_faces
 
 from affuse.core import io
 from affuse.core.labels import SPACES
@@ -38,8 +36,6 @@ from affuse.reporting.plots import Bin, reliability
 from affuse.training.data import Dataset, open_stores
 from affuse.training.run import open_run, run_model, split_of
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("AFFUSE_SHARED") or ROOT.parent / "shared") / "data"
 SPACE = "ekman-7"
 BASE = ROOT / "src" / "affuse" / "pretrained" / "affuse-base"
 PAGE = ROOT / "docs" / "affuse-base.md"
@@ -101,9 +97,7 @@ def straight(text: str) -> str:
 
 def vision_corpus(out: Path, data: Path = DATA) -> Corpus:
     """FER2013 less the faces of the composite clips, on which the joined model is scored."""
-    faces = pd.read_csv(data / "composite_av" / "labels.csv")["fer_image"].str.split(":").str[1]
-    without = out.with_name("without.txt")
-    io.write_text(without, "\n".join(faces))
+    without = write_composite_faces(out.with_name("without.txt"), data)
     return import_fer2013(data / "fer2013", out, partial=True, without=without)
 
 
@@ -127,18 +121,15 @@ def train_all(out: Path) -> None:
             make(corpus)
         for store in stores.get(name, []):
             extract(Corpus.open(corpus), store, EXTRACTORS[store])
-    train("audio-expert", out / "audio-corpus", out / "audio-cv", "--folds", "5")
-    train("audio-expert", out / "audio-corpus", out / "audio-run", "split.test=0.0", "--no-score")
-    train("vision-expert", out / "vision-corpus", out / "vision-run", "--no-score")
-    train("text-expert", out / "text-corpus", out / "text-run", "--no-score")
-
-
-def train(recipe: str, corpus: Path, out: Path, *more: str) -> None:
-    """`affuse train` on one thread; it goes on where it stopped, and does nothing where it is complete."""
-    command = ["affuse", "train", recipe, "--corpus", str(corpus), "--out", str(out), "--threads", "1", "--quiet", *more]
-    done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+    # A run goes on where it stopped, and nothing is done where it is complete.
+    for recipe, run, *more in (
+        ("audio", "audio-cv", "--folds", 5),
+        ("audio", "audio-run", "split.test=0.0"),
+        ("vision", "vision-run"),
+        ("text", "text-run"),
+    ):
+        corpus = out / f"{recipe}-corpus"
+        affuse("train", f"{recipe}-expert", *more, "--corpus", corpus, "--out", out / run, "--threads", 1, "--quiet", "--no-score")
 
 
 def members(run: Path, fold: int = 0) -> list[Model]:

@@ -75,12 +75,17 @@ def corpus_composite_av(path: Path) -> None:
     affuse("import", "table", csv, path, "--name", "composite-av", "--root", DATA / "composite_av")
 
 
+def write_composite_faces(path: Path, data: Path = DATA) -> Path:
+    """The names of the FER2013 faces that the composite clips show, a line each: not to be trained on."""
+    io.write_text(path, "\n".join(pd.read_csv(data / "composite_av" / "labels.csv")["fer_image"].str.split(":").str[1]))
+    return path
+
+
 def faces_run(base: Path) -> list[str]:
     """Overrides that start the face encoder from FER2013 without the composite clips' faces; trains that run once."""
-    run, corpus, without = base / "faces" / "run", base / "faces" / "corpus", base / "faces" / "without.txt"
+    run, corpus = base / "faces" / "run", base / "faces" / "corpus"
     if not (corpus / "corpus.json").is_file():
-        ids = pd.read_csv(DATA / "composite_av" / "labels.csv")["fer_image"].str.split(":").str[1]
-        io.write_text(without, "\n".join(ids))
+        without = write_composite_faces(base / "faces" / "without.txt")
         affuse("import", "fer2013", DATA / "fer2013", corpus, f"without={without}", "--partial")
     if not (run / "model.safetensors").is_file():
         affuse("train", "fer2013-faces", "--corpus", corpus, "--out", run, "--threads", 1, "--quiet", "--no-score")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import pytest
@@ -12,15 +12,13 @@ from affuse.core.labels import SPACES, LabelSpace
 from affuse.core.types import Batch
 from affuse.models.model import Model, describe, load_model
 
-SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "experts.py"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(scope="module")
-def experts():
-    spec = importlib.util.spec_from_file_location("experts", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def experts(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("experts")
 
 
 def test_meld_dev_is_scored_and_held_out_dialogues_come_from_train(experts, shared_data, tmp_path):
