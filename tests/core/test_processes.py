@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
+from multiprocessing import active_children
+
 import pytest
 from tests.core import dying
 
@@ -17,3 +23,18 @@ def test_every_item_comes_back_once_and_the_deadly_ones_as_none(workers):
 
 def test_no_items_start_no_process():
     assert list(spread(dying.double, [], 2, dying.begin, ())) == []
+
+
+@pytest.mark.parametrize("how", ["ctrl-c", "close"])
+def test_who_interrupts_does_not_wait_for_what_is_under_way(how):
+    found = spread(dying.sleep, [0, 600, 600, 600], 2, dying.begin, ())
+    assert next(found) == (0, 0)
+    began = time.perf_counter()
+    if how == "close":
+        found.close()
+    else:
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(KeyboardInterrupt):
+            next(found)
+    assert time.perf_counter() - began < 30
+    assert active_children() == []

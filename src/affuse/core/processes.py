@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -20,8 +20,9 @@ def spread(
     """(item, result) as they come from `workers` processes, each begun with `start(*arguments)`; None: it died on that item.
 
     When a process dies nobody knows on which item, so those then under way are done again, each in a process of its own.
+    Who interrupts, or asks for no more, does not wait for what is under way: its processes are ended.
     """
-    waiting = list(reversed(items))
+    waiting, others = list(reversed(items)), set(active_children())
     while waiting:
         suspects: list[Item] = []
         pool = ProcessPoolExecutor(workers, get_context("spawn"), _start, (start, arguments))
@@ -39,6 +40,10 @@ def spread(
                         suspects.append(item)
         except BrokenProcessPool:  # at submit: the item that was to go in, and all under way
             suspects += [item, *running.values()]
+        except (KeyboardInterrupt, GeneratorExit):
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
         for item in suspects:
