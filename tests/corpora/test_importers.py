@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from affuse.core import registry
-from affuse.core.errors import BadCorpus, MissingFile, UnknownName
+from affuse.core.errors import BadConfig, BadCorpus, MissingFile, UnknownName
 from affuse.corpora.emodb import PUBLISHED, import_emodb
 from affuse.corpora.manifest import Corpus, make_splits, overlap, write_corpus
 from affuse.corpora.ravdess import import_ravdess
@@ -122,6 +122,11 @@ def test_table_in_another_encoding(tmp_path):
         ("id,label,split\na,sad,dev\n", {}, "unknown split 'dev'"),
         ("id,label,start,end\na,sad,3,2\n", {}, "start 3.0 and end 2.0"),
         ("id,label,start\na,sad,soon\n", {}, "not numeric"),
+        ("id,label,end\na,sad,inf\n", {}, "end inf"),
+        ("id,label,position\na,sad,1.5\n", {}, "1.5 is no whole number"),
+        ("id,label\n,sad\nb,sad\n", {}, "1 of 2 utterances have no id"),
+        ("id,text,label\na,hello,sad,\nb,you,sad,\n", {}, "more cells than its header"),
+        ("id,label, label\na,sad,sad\n", {}, "two columns are named 'label'"),
         ("foo,label\na,sad\n", {}, "none of the columns"),
         ("id,label\na,sadd\n", {"space": "ekman-7"}, "sadd"),
     ],
@@ -129,6 +134,18 @@ def test_table_in_another_encoding(tmp_path):
 def test_wrong_tables(tmp_path, text, options, error):
     with pytest.raises(BadCorpus, match=error):
         import_table(table(tmp_path, text), tmp_path / "c", **options)
+
+
+def test_column_names_may_stand_between_spaces(tmp_path):
+    corpus = import_table(table(tmp_path, "id, text , label\n007, hello, sad\n"), tmp_path / "c")
+    assert corpus.table[["id", "text", "label"]].iloc[0].tolist() == ["007", "hello", "sad"]
+
+
+def test_columns_that_are_mapped_to_text_stay_text(tmp_path):
+    src = table(tmp_path, "clip,emo,who\n007,sad,1\n008,sad,\n")
+    corpus = import_table(src, tmp_path / "c", columns={"id": "clip", "label": "emo", "speaker": "who"})
+    assert list(corpus.table["id"]) == ["007", "008"]
+    assert list(corpus.table["speaker"]) == ["1", ""]
 
 
 def test_wrong_names_and_missing_media(tmp_path):
@@ -179,6 +196,31 @@ def test_split_zero_holds_nothing_out_and_impossible_splits_are_refused():
         make_splits(speakers(), "source", 0.2, 0.2, 13, 0)
     with pytest.raises(BadCorpus, match="only one value"):
         make_splits(speakers(groups=1), "source", 0.2, 0.2, None, 0)
+
+
+def test_a_few_utterances_of_many_classes_are_split_by_group_alone():
+    data = pd.DataFrame({"source": [f"s{i}" for i in range(12)], "label": list("abcdef") * 2, "split": ""})
+    (split,) = make_splits(data, "source", 0.15, 0.2, None, 0)
+    assert set(split) == {"train", "valid", "test"}
+    assert len(make_splits(data, "source", 0.15, 0.2, 5, 0)) == 5
+
+
+def test_utterances_of_no_group_are_one_group():
+    data = speakers().assign(session=[f"s{i % 9}" if i % 4 else None for i in range(120)])
+    (split,) = make_splits(data, "session", 0.2, 0.2, None, 0)
+    assert len(set(split[data["session"].isna()])) == 1
+
+
+@pytest.mark.parametrize("folds", [1, -2])
+def test_fewer_than_two_folds_are_refused(folds):
+    with pytest.raises(BadCorpus, match="2 folds or more"):
+        make_splits(speakers(), "source", 0.2, 0.2, folds, 0)
+
+
+@pytest.mark.parametrize("share", [20.0, 1.0, float("nan")])
+def test_a_share_of_everything_is_refused(share):
+    with pytest.raises(BadConfig, match=r"split\.test"):
+        make_splits(speakers(), "source", 0.2, share, None, 0)
 
 
 def test_the_leak_check_names_shared_speakers(tmp_path):

@@ -20,8 +20,8 @@ from affuse.corpora.manifest import Corpus
 from affuse.evaluation import bench
 from affuse.evaluation.bench import load_suite, plan
 from affuse.evaluation.compare import compare
-from affuse.evaluation.intervals import holm
-from affuse.reporting.bench import page
+from affuse.evaluation.intervals import Difference, Estimate, holm
+from affuse.reporting.bench import _row, interval, page, signed
 from affuse.training import run as runs
 
 SMALL = ["streams.*.encoder.hidden=8", "split.test=0.4", "train.epochs=2", "train.keep=last", "train.ema=0"]
@@ -189,6 +189,12 @@ def test_an_arm_that_no_recipe_can_have_is_named_before_anything_runs(tmp_path, 
     assert main(["bench", str(suite), "--out", str(tmp_path / "out"), "--quiet"]) == 2
     said = capsys.readouterr().err
     assert "vectors/typo" in said and "uniform" in said and not (tmp_path / "out").exists()
+
+
+def test_cells_stay_cells_and_nothing_is_less_than_nothing():
+    assert _row("a", "audio|vision,\n  in two lines\n") == r"| a | audio\|vision, in two lines |"
+    assert interval(Estimate(-1e-9, -2e-9, 0.1, 9)) == "0.000 [0.000, 0.100]"
+    assert signed(Difference(-1e-9, -0.1, 0.1, 1.0, 9)) == "+0.000 [-0.100, +0.100]"
 
 
 def test_holm_by_hand():

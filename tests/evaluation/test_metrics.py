@@ -50,6 +50,28 @@ def test_continuous_metrics_equal_their_definitions():
     assert value("mae", truth, predicted) == pytest.approx(np.mean(each))
 
 
+@pytest.mark.parametrize("offset", [0.1, 3.0, 1000.0])
+def test_ccc_of_float32_values_is_that_of_their_exact_moments(offset):
+    """Squares rounded to float32 gave a constant answer -0.0024 and two constants -1.2."""
+    rng = np.random.default_rng(0)
+    truth = (offset + rng.normal(size=(500, 1))).astype(np.float32)
+    constant = np.full_like(truth, offset + 0.3)
+    assert abs(value("ccc", truth, constant)) < 1e-8
+    assert value("ccc", np.full_like(truth, offset), constant) == pytest.approx(0, abs=1e-8)
+    predicted = (truth + rng.normal(size=truth.shape)).astype(np.float32)
+    t, p = truth[:, 0].astype(float), predicted[:, 0].astype(float)
+    exact = 2 * np.cov(t, p, bias=True)[0, 1] / (t.var() + p.var() + (t.mean() - p.mean()) ** 2)
+    assert value("ccc", truth, predicted) == pytest.approx(exact, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["mae", "ccc"])
+def test_a_dimension_without_any_truth_does_not_count(name):
+    rng = np.random.default_rng(0)
+    truth, predicted = rng.normal(size=(50, 2)), rng.normal(size=(50, 2))
+    truth[:, 1] = np.nan
+    assert value(name, truth, predicted) == pytest.approx(value(name, truth[:, :1], predicted[:, :1]))
+
+
 def test_calibration_error_by_hand():
     truth = np.array([0, 0, 1, 1])
     predicted = np.array([[0.95, 0.05], [0.95, 0.05], [0.95, 0.05], [0.35, 0.65]])

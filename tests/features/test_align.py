@@ -66,3 +66,13 @@ def test_time_is_kept_within_half_a_coarse_step_and_lengths_agree(rate, wanted, 
 def test_a_stream_without_time_is_refused():
     with pytest.raises(BadConfig, match="untimed"):
         at_rate(Feature(np.ones((1, 4))), 0.0, 5.0)
+
+
+def test_a_missing_number_is_missing_in_its_own_cell_only():
+    values = np.arange(20, dtype=np.float32)[:, None] * np.ones(2, np.float32)
+    values[3, 0] = values[6:8, 0] = np.nan
+    found = at_rate(Feature(values), 10, 5)
+    np.testing.assert_allclose(found.values[:, 1], np.arange(10) * 2 + 0.5)
+    np.testing.assert_allclose(found.values[[0, 1, 2, 4, 9], 0], [0.5, 2, 4.5, 8.5, 18.5])
+    assert np.isnan(found.values[3, 0])
+    assert found.valid.all()

@@ -224,6 +224,7 @@ def test_options_come_from_the_command_line(tmp_path: Path) -> None:
     assert registry.build("extractors", "classifier", **full).spec.rate == 2.0
     with pytest.raises(BadConfig, match=r"face\.model has no value"):
         registry.resolve("extractors", "classifier", {"modality": "text"}, "face")
-    with pytest.raises(BadConfig, match=r"classifier\.chunk"):
-        Classifier(modality="audio", model="x", chunk=1)
+    for chunk in (1, float("inf")):
+        with pytest.raises(BadConfig, match=r"classifier\.chunk"):
+            Classifier(modality="audio", model="x", chunk=chunk)
     assert set(module.CARD["modalities"]) == set(KNOWN)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from tests.core import dying
 
-from affuse.core.errors import BadFeatures, StorageError
+from affuse.core.errors import BadCorpus, BadFeatures, StorageError
+from affuse.core.types import Feature, StreamSpec
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.features import extract as module
 from affuse.features.extract import extract
@@ -137,3 +138,43 @@ def test_two_at_once_and_other_parameters_are_refused(tmp_path):
         extract(corpus, "log_mel")
     with pytest.raises(BadFeatures, match="anew"):
         extract(corpus, "log_mel", {"n_mels": 40})
+
+
+def rows(tmp_path: Path, **columns: object) -> Corpus:
+    return write_corpus(tmp_path / "c", [{"id": "a", "text": "hello you", "label": "sad", **columns}], "words", "ekman-7")
+
+
+@pytest.mark.parametrize(("crop", "taken"), [("left", "left"), (np.nan, ""), ("face", "")])
+def test_only_left_and_right_are_halves_of_the_picture(tmp_path, crop, taken):
+    ((_, clip),) = module.clips_of(rows(tmp_path, crop=crop))
+    assert clip.crop == taken
+
+
+@pytest.mark.parametrize(("times", "taken"), [([[0, 1], [1, 2]], ((0.0, 1.0), (1.0, 2.0))), (np.nan, ())])
+def test_word_times_of_a_row(tmp_path, times, taken):
+    ((_, clip),) = module.clips_of(rows(tmp_path, word_times=times))
+    assert clip.word_times == taken
+
+
+def test_word_times_that_are_text_are_named(tmp_path):
+    with pytest.raises(BadCorpus, match="utterance 'a' has word_times"):
+        module.clips_of(rows(tmp_path, word_times="[[0, 1], [1, 2]]"))
+
+
+class Strange:
+    """An extractor whose second clip has no finite number."""
+
+    spec = StreamSpec("strange", "text", (1,))
+
+    def __call__(self, clip: str) -> Feature:
+        return Feature(np.full((1, 1), np.nan if clip == "b" else 1.0, np.float32))
+
+    def many(self, clips: list[str]) -> list[Feature]:
+        return [self(clip) for clip in clips]
+
+
+def test_what_is_not_finite_is_a_failure_of_its_own_clip_also_among_many():
+    found = dict(module._outcomes(Strange(), [(name, name) for name in "abc"]))
+    assert isinstance(found["a"], Feature)
+    assert isinstance(found["c"], Feature)
+    assert "not finite" in found["b"]["message"]

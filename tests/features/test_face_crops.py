@@ -11,7 +11,7 @@ import yaml
 
 from affuse.core import io, registry
 from affuse.core.config import make_recipe, to_yaml
-from affuse.core.errors import BadFeatures, MissingDependency
+from affuse.core.errors import BadConfig, BadFeatures, MissingDependency
 from affuse.core.types import Feature
 from affuse.features.face_crops import CARD, FaceCrops
 from affuse.features.store import stated, store_card
@@ -169,3 +169,9 @@ def test_the_detectors_file_is_no_parameter_of_the_store() -> None:
         again = make_recipe(yaml.safe_load(to_yaml(recipe)))
         assert again.to_dict() == recipe.to_dict()
         json.dumps(recipe.to_dict())
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"min_face": 0}, {"fps": float("inf")}, {"fps": -1.0}])
+def test_impossible_crops_are_refused(options) -> None:
+    with pytest.raises(BadConfig, match=next(iter(options))):
+        FaceCrops(**options)

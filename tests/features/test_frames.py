@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from affuse.core.errors import BadConfig
 from affuse.features.frames import COUNTS, Frames, centres
 from affuse.media.clip import Clip
 from affuse.media.write import write_clip
@@ -69,3 +70,9 @@ def test_default_size_and_absence(clip: Clip) -> None:
     for preset in ("every", "pmr"):
         feature = Frames(preset=preset, size=32)(Clip(text="words alone"))
         assert feature.values.shape == (0, 32, 32, 3) and feature.coverage == 0
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"size": -1}, {"fps": 0.0}, {"fps": float("nan")}])
+def test_impossible_frames_are_refused(options):
+    with pytest.raises(BadConfig, match=next(iter(options))):
+        Frames(**options)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from affuse.core.errors import BadConfig
 from affuse.features.log_mel import LogMelSpectrogram
 from affuse.features.mfcc import MFCCs, _nearest, delta
 from affuse.media.clip import Clip
@@ -65,3 +66,16 @@ def test_derivatives_near_a_gap_see_only_what_was_recorded(tmp_path: Path) -> No
 def test_nearest_valid_frame() -> None:
     valid = np.array([0, 1, 0, 0, 0, 0, 1, 1, 0], dtype=bool)
     assert _nearest(valid).tolist() == [1, 1, 1, 1, 6, 6, 6, 7, 7]
+
+
+@pytest.mark.parametrize("options", [{"hop": 0}, {"window": -1}, {"n_mels": 0}, {"rate": 0}])
+@pytest.mark.parametrize("extractor", [LogMelSpectrogram, MFCCs])
+def test_impossible_spectrograms_are_refused(extractor, options):
+    with pytest.raises(BadConfig, match=next(iter(options))):
+        extractor(**options)
+
+
+@pytest.mark.parametrize("options", [{"n_mfcc": 0}, {"n_mfcc": 65}, {"width": 8}, {"width": 1}])
+def test_impossible_cepstra_are_refused(options):
+    with pytest.raises(BadConfig, match=next(iter(options))):
+        MFCCs(**options)

@@ -249,8 +249,9 @@ def test_wrong_models_and_options_are_refused(folder, tmp_path: Path) -> None:
     )
     with pytest.raises(BadConfig, match="adapter"):
         _ = SpeechModel(model=str(own)).spec
-    with pytest.raises(BadConfig, match="chunk"):
-        SpeechModel(chunk=4)
+    for chunk in (4, float("nan"), float("inf")):
+        with pytest.raises(BadConfig, match="chunk"):
+            SpeechModel(chunk=chunk)
     with pytest.raises(BadConfig, match="layers"):
         SpeechModel(layers=())
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from affuse.core.errors import BadFeatures, MissingFile
+from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.collate import collate
 from affuse.features.store import FeatureStore, StoreWriter, guess_modality, import_arrays, store_card
@@ -93,6 +93,7 @@ def test_imported_sequences_and_missing_numbers(tmp_path):
         (["a", "b"], np.ones((4, 2)), np.array([0, 3, 2])),
         (["a", "b"], np.ones((4, 2)), np.array([0, 2, 3])),
         (["a"], np.array([["x"]]), None),
+        (["a", "b"], np.ones((4, 2)), np.array([0, 2.5, 4])),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(tmp_path, ids, values, offsets):
@@ -123,3 +124,26 @@ def raise_guess():
 def test_scale_is_applied_once(tmp_path):
     store = write(tmp_path / "faces", {"a": Feature(np.full((2, 3), 4, np.uint8))})
     assert (collate([store.spec], {"faces": [store["a"]]}).x["faces"] == 2).all()
+
+
+def test_importing_the_same_again_writes_nothing_twice(tmp_path):
+    values = np.ones((2, 3))
+    store = import_arrays(tmp_path / "audio_x", ["a", "b"], values)
+    again = import_arrays(tmp_path / "audio_x", ["a", "b"], values, rate=5.0)
+    assert again.shards == store.shards
+    assert len(list(again.path.glob("*.safetensors"))) == 1
+    assert again.spec.rate == 5.0
+
+
+@pytest.mark.parametrize("rate", [-5.0, np.nan, np.inf])
+def test_a_rate_that_is_none_is_refused(tmp_path, rate):
+    with pytest.raises(BadConfig, match="steps per second"):
+        import_arrays(tmp_path / "audio_x", ["a"], np.ones((1, 3)), rate=rate)
+    with pytest.raises(BadConfig, match="steps per second"):
+        import_arrays(tmp_path / "audio_x", ["a"], np.ones((1, 3)), rate=5.0).at(rate)
+
+
+def test_features_under_an_extractors_name_are_not_to_be_deleted(tmp_path):
+    store = import_arrays(tmp_path / "egemaps", ["a"], np.ones((1, 3)))
+    with pytest.raises(BadFeatures, match="import your features under another name"):
+        store.check({"extractor": "egemaps", "version": 1, "parameters": {}, "weights_hash": ""})

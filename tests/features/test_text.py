@@ -71,6 +71,11 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_no_layer_at_all_is_refused(tiny: Path) -> None:
+    with pytest.raises(BadConfig, match="no layer of the model"):
+        TextEmbedding(model=str(tiny), layers=())(Clip(text="good"))
+
+
 def test_own_folder_and_its_limit(tiny: Path) -> None:
     extractor = TextEmbedding(model=str(tiny), tokens=True)
     assert extractor.spec.shape == (8,)

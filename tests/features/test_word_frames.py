@@ -44,8 +44,9 @@ def test_no_words_are_absent_and_wrong_times_are_named(tiny):
     assert len(WordFrames(model=tiny)(Clip(start=0.0, end=1.0)).values) == 0
     with pytest.raises(BadConfig, match="1 word times for 2 words"):
         WordFrames(model=tiny)(Clip(text="good bad", end=1.0, word_times=((0.0, 1.0),)))
-    with pytest.raises(BadConfig, match="no rate"):
-        WordFrames(rate=0)
+    for rate in (0, float("nan"), float("inf")):
+        with pytest.raises(BadConfig, match="no rate"):
+            WordFrames(rate=rate)
 
 
 def test_words_share_the_speech_by_their_letters():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from affuse.core.errors import BadConfig
 from affuse.layers.log_mel import MFCC, LogMel, deltas, mel_filters, spec_augment, stretch, trim_silence
 
 
@@ -116,3 +117,9 @@ def test_stretching_by_nothing_is_nothing_and_keeps_to_its_bounds() -> None:
     assert (lengths <= torch.tensor([26, 13, 7, 0])).all()
     assert y.min() >= 0
     assert y.max() <= 1
+
+
+@pytest.mark.parametrize("options", [{"hop": 0}, {"window": 0}, {"n_mels": -1}, {"f_min": -1.0}, {"f_min": 5000.0, "f_max": 400.0}, {"f_max": -1.0}])
+def test_impossible_spectrograms_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(BadConfig, match="no spectrogram"):
+        LogMel(**options)

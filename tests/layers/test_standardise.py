@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.stats import norm, rankdata
 
+from affuse.layers import standardise
 from affuse.layers.standardise import RankGauss, RootStandardise, Standardise
 
 
@@ -73,3 +74,16 @@ def test_root_standardise_evens_out_and_keeps_the_sign():
     root = x.sign() * x.abs().sqrt()
     torch.testing.assert_close(z, ((root - root.mean(0)) / root.std(0, correction=0)).clamp(-5, 5), rtol=1e-4, atol=1e-5)
     assert layer(torch.tensor([[float("nan"), 0.0]])).isfinite().all()
+
+
+def test_rank_gauss_takes_more_rows_than_a_quantile_does_and_none(monkeypatch):
+    monkeypatch.setattr(standardise, "MOST", 100)
+    x = torch.rand(1000, 1, 1, generator=torch.Generator().manual_seed(0))
+    layer = RankGauss(1)
+    layer.fit([(x, torch.ones(1000, 1, dtype=torch.bool))])
+    whole = torch.linspace(0, 1, len(layer.quantiles))
+    torch.testing.assert_close(layer.quantiles[:, 0], whole, atol=0.15, rtol=0)
+    fitted = layer.quantiles.clone()
+    layer.fit([(x, torch.zeros(1000, 1, dtype=torch.bool))])
+    layer.fit([])
+    assert torch.equal(layer.quantiles, fitted)

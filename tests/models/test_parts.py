@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from affuse.core import io, registry
+from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES
-from affuse.core.types import Output
+from affuse.core.types import Output, StreamSpec
 from affuse.models.model import describe, keep_streams, load_model
 from tests.parts import CANDIDATES, inputs_of, make_encoder, make_model, random_batch, random_input
 
@@ -141,3 +142,19 @@ def test_unlabelled_items_weigh_nothing(objective):
     items = loss(output, batch)
     assert items.shape == (6,)
     assert torch.isfinite(items).all()
+
+
+@pytest.mark.parametrize(("kind", "name", "given", "option"), [("encoders", "mlp", CANDIDATES[1], {"dropout": 1.5}), ("fusions", "gated", {"a": 4}, {"dim": -1})])
+def test_options_that_torch_refuses_are_named(kind, name, given, option):
+    options = registry.resolve(kind, name, option, name)
+    with pytest.raises(BadConfig, match=f"'{name}' cannot be made") as found:
+        registry.build(kind, name, given, **options)
+    ((key, value),) = option.items()
+    assert f"{key}={value}" in found.value.remedy
+
+
+@pytest.mark.parametrize("name", ["face.v2", "keys", "type"])
+def test_a_stream_name_that_modules_cannot_have_is_refused(name):
+    spec = StreamSpec(name, "audio", (12,), 10.0)
+    with pytest.raises(BadConfig, match=name):
+        make_model((spec,), {name: "mlp"}, "sum", SPACE)

@@ -15,7 +15,7 @@ import pytest
 from affuse.core.errors import BadRun, MissingFile
 from affuse.reporting import style
 from affuse.reporting.folder import read
-from affuse.reporting.plots import axis
+from affuse.reporting.plots import axis, between, decimals
 from affuse.reporting.report import write_report
 
 EMOTIONS = ["neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised"]
@@ -231,7 +231,7 @@ def regression() -> dict[str, Any]:
         "n_split": 500,
         "protocol": {"interval": "95 % bootstrap"},
         "task": "valence",
-        "labels": None,
+        "labels": ["valence"],
         "metrics": metrics,
         "per_class": None,
         "confusion_matrix": None,
@@ -370,6 +370,26 @@ def test_values_that_are_not_numbers_are_dashes(tmp_path: Path) -> None:
     assert "no interval" in words
     assert "–" in words
     assert "nan" not in words.lower().split()
+
+
+def test_dimensions_are_no_classes(tmp_path: Path) -> None:
+    words = " ".join(parse(write_report(make(tmp_path / "run", None, run=run_json(None) | {"task": {"name": "valence", "labels": ["valence"]}}))).words)
+    assert "1 classes" not in words and "This task has no classes" in words
+
+
+def test_a_class_that_does_not_occur_is_not_the_weakest(tmp_path: Path) -> None:
+    scores = evaluation(EMOTIONS)
+    scores["per_class"][2] |= {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    page = write_report(make(tmp_path / "run", evaluation=scores)).read_text()
+    assert "weakest: " in page and f"weakest: {EMOTIONS[2]}" not in page
+
+
+def test_the_seed_of_the_run_is_not_called_that_of_the_interval(tmp_path: Path) -> None:
+    assert "Seed of the interval" not in write_report(make(tmp_path / "run")).read_text()
+
+
+def test_nothing_is_less_than_nothing() -> None:
+    assert decimals(-1e-9) == "0.000" and between(-1e-9, 0.1) == "0.000 to 0.100"
 
 
 def test_regression_has_no_matrix_and_leads_with_ccc(tmp_path: Path) -> None:

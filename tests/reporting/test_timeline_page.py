@@ -117,6 +117,12 @@ def test_the_headline_claims_no_more_than_the_shares(a, b, start):
     assert headline(Timeline("t.mp4", 10.0, "run", ("happy", "sad"), segments)).startswith(start)
 
 
+def test_what_could_not_be_told_is_not_claimed():
+    told = Segment(0, 1, None, "happy", {"happy": 1.0, "sad": 0.0}, {})
+    untold = Segment(1, 10, None, None, {}, {}, reason="no face")
+    assert headline(Timeline("t.mp4", 10.0, "run", ("happy", "sad"), [told, untold])) == "Happy wherever it can be told"
+
+
 def test_three_hours_stay_small_and_light():
     timeline = conversation(n=2700, overlap=False)
     page = timeline_page(timeline)

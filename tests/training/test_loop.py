@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from affuse.core import io
 from affuse.core.config import load_recipe, make_recipe
-from affuse.core.errors import BadConfig, BadFeatures
+from affuse.core.errors import AffuseError, BadConfig, BadCorpus, BadFeatures
 from affuse.core.seed import seed_all
 from affuse.models.model import Model
 from affuse.training import run as runs
@@ -252,13 +253,23 @@ def test_processes_wait_until_a_model_is_written_that_a_specialist_starts_from(v
         (["tasks.emotion.space=sentiment", "train.sampling=balanced"], "of values"),
         (["tasks.emotion.space=sentiment", "train.specialists=1"], "of values"),
         (["train.members=0"], "members = 0"),
+        (["train.batch_size=0"], "batch_size = 0"),
+        (["tasks.emotion.space=ekman7"], "ekman7"),
+        (["tasks.emotion.column=nope"], "nope"),
     ],
 )
-def test_what_cannot_be_sampled_or_averaged_is_refused_before_training(vector_corpus, tmp_path, options, named):
+def test_what_cannot_be_trained_is_refused_before_it(vector_corpus, tmp_path, options, named):
     recipe = runs.bind(load_recipe("vectors", options), vector_corpus)
-    with pytest.raises(BadConfig, match=named):
+    with pytest.raises(AffuseError, match=named):
         runs.train(recipe, "vectors", vector_corpus, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_are_not_there_are_named(vector_corpus, tmp_path):
+    nameless = replace(vector_corpus, table=vector_corpus.table.assign(label=""))
+    recipe = runs.bind(load_recipe("vectors", ["train.epochs=1"]), nameless)
+    with pytest.raises(BadCorpus, match="no training utterance is labelled for 'emotion'"):
+        runs.train(recipe, "vectors", nameless, tmp_path / "run")
 
 
 def test_views_train_on_what_they_agree_on(tmp_path):

@@ -38,12 +38,12 @@ def run(
         print(json.dumps(result, ensure_ascii=False))
         return 0
     gap, (mean_a, mean_b) = result["difference"], result["mean"]
-    output.print(f"[bold]{result['metric']}[/]  A {mean_a:.3f}   B {mean_b:.3f}")
+    output.print(f"[bold]{result['metric']}[/]  A {mean_a:z.3f}   B {mean_b:z.3f}")
     if gap["p"] is None:
-        output.print(f"A - B = {gap['value']:+.3f}  n = {gap['n']}", markup=False)
+        output.print(f"A - B = {gap['value']:+z.3f}  n = {gap['n']}", markup=False)
         verdict = f"no difference can be claimed: one {result['protocol']['group_by']} alone gives no interval"
     else:
-        output.print(f"A - B = {gap['value']:+.3f}  [{gap['low']:+.3f}, {gap['high']:+.3f}]  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
+        output.print(f"A - B = {gap['value']:+z.3f}  [{gap['low']:+z.3f}, {gap['high']:+z.3f}]  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
         verdict = "the interval excludes 0" if gap["low"] > 0 or gap["high"] < 0 else "no difference can be claimed: the interval holds 0"
     output.print(f"{verdict} ({result['interval']})", soft_wrap=True)
     return 0

@@ -79,7 +79,9 @@ def progress(quiet: bool, window: float = 30) -> Iterator[Progress]:
 
 
 def metric_cell(value: Mapping[str, Any]) -> str:
-    """A metric with its interval as text."""
+    """A metric with its interval as text; a dash where it has no value."""
+    if value["value"] is None:
+        return "-"
     if value["low"] is None:
-        return f"{value['value']:.3f}"
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+        return f"{value['value']:z.3f}"
+    return f"{value['value']:z.3f} [{value['low']:z.3f}, {value['high']:z.3f}]"

@@ -119,16 +119,17 @@ def report(folder: Path, corpus: Corpus, device: str, quiet: bool) -> None:
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """The rows of an evaluation as a table on stderr."""
+    """The metrics of an evaluation as a table on stderr, a column for each of its rows."""
     from rich.table import Table
 
     from affuse.cli.console import console
 
-    names = list(result["metrics"])
-    grid = Table(box=None, pad_edge=False, header_style="bold", title=f"{result['corpus']['name']}, {result['split']}, n = {result['n']}")
-    for column in ("", *names):
-        grid.add_column(column, no_wrap=column == "")
+    title = escape(f"{result['corpus']['name']}, {result['split']}, n = {result['n']}")
+    grid = Table(box=None, pad_edge=False, header_style="bold", title=title)
+    grid.add_column()
     for row in result["rows"]:
-        grid.add_row(row["name"], *[metric_cell(row["metrics"][n]) for n in names])
+        grid.add_column(escape(row["name"]), overflow="fold")
+    for name in result["metrics"]:
+        grid.add_row(name, *[escape(metric_cell(row["metrics"][name])) for row in result["rows"]])
     console.print(grid)
     console.print(f"[dim]{result['protocol']['interval']}; selection: {result['protocol']['selection']}[/]")

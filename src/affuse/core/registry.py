@@ -96,8 +96,13 @@ def resolve(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[
 
 
 def build(kind: str, name: str, /, *args: Any, **parameters: Any) -> Any:
-    """Construct a part: positional arguments of its kind, then its own parameters."""
-    return load(kind, name)(*args, **parameters)
+    """Construct a part: positional arguments of its kind, then its own parameters; BadConfig where it cannot be made of them."""
+    entry = load(kind, name)
+    try:
+        return entry(*args, **parameters)
+    except (ValueError, ArithmeticError, RuntimeError) as error:  # of torch: a size below 0, a share above 1
+        given = ", ".join(f"{k}={v}" for k, v in parameters.items())
+        raise BadConfig(f"{kind.removesuffix('s')} '{name}' cannot be made: {error}", f"change one of {given}") from error
 
 
 def convert(value: Any, annotation: Any, where: str) -> Any:

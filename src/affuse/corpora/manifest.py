@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from affuse.core import io
-from affuse.core.errors import BadCorpus, MissingFile
+from affuse.core.errors import BadConfig, BadCorpus, MissingFile
 from affuse.core.labels import SPACES, LabelSpace, infer_space
 from affuse.core.labels import space as label_space
 
@@ -94,7 +94,7 @@ def write_corpus(
 ) -> Corpus:
     """Check rows, write `manifest.parquet` and `corpus.json` below `path`, return the opened Corpus.
 
-    Raises BadCorpus for no rows, duplicate ids, unknown splits or start >= end.
+    Raises BadCorpus for no rows, missing or duplicate ids, unknown splits or start >= end.
     """
     path = Path(path)
     table = check_rows(rows)
@@ -130,17 +130,19 @@ def check_rows(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame
     for column, default in COLUMNS.items():
         given = table[column] if column in table else pd.Series(default, index=table.index)
         table[column] = _typed(given, column, default)
+    if (nameless := int((table["id"] == "").sum())):
+        raise BadCorpus(f"{nameless} of {len(table)} utterances have no id", "fill the id column, or leave it out")
     doubles = table["id"][table["id"].duplicated()].unique()
     if len(doubles):
         raise BadCorpus(f"{len(doubles)} ids occur twice, e.g. '{doubles[0]}'", "make the id column unique")
     unknown = sorted(set(table["split"]) - {"", *SPLITS})
     if unknown:
         raise BadCorpus(f"unknown split '{unknown[0]}'", f"use {', '.join(SPLITS)} or leave it empty")
-    wrong = table[(table["start"] < 0) | (table["end"] <= table["start"])]
+    wrong = table[(table["start"] < 0) | (table["end"] <= table["start"]) | np.isinf(table["start"]) | np.isinf(table["end"])]
     if len(wrong):
         row = wrong.iloc[0]
         raise BadCorpus(
-            f"utterance '{row.id}' has start {row.start} and end {row.end}", "times are seconds, start < end"
+            f"utterance '{row.id}' has start {row.start} and end {row.end}", "times are seconds, start < end; without end an utterance lasts to the end of its file"
         )
     table["source"] = table["source"].where(table["source"] != "", table["speaker"])
     table["source"] = table["source"].where(table["source"] != "", table["conversation"])
@@ -155,6 +157,8 @@ def _typed(given: pd.Series[Any], column: str, default: Any) -> pd.Series[Any]:
         return given.astype("object").where(given.notna(), "").astype(str).str.strip()
     try:
         numbers = pd.to_numeric(given).astype(float).fillna(default)
+        if isinstance(default, int) and len(odd := numbers[(numbers % 1 != 0) | (numbers.abs() > 2**53)]):
+            raise ValueError(f"{odd.iloc[0]} is no whole number")
         return numbers.astype(int) if isinstance(default, int) else numbers
     except (ValueError, TypeError) as error:
         raise BadCorpus(f"column '{column}' is not numeric: {error}", "seconds or whole numbers are needed") from error
@@ -221,7 +225,10 @@ def make_splits(
     Without `folds` a manifest's own splits are used; what it lacks (valid, test) is carved from train by group. Folds
     that an importer was told to keep (a `fold` column) are used instead of made.
     """
-    groups, labels = table[group_column(table, group_by)].to_numpy(), table["label"].to_numpy()
+    column = table[group_column(table, group_by)]
+    if column.dtype.kind == "O":  # those of no group are one
+        column = column.where(column.notna(), "")
+    groups, labels = column.to_numpy(), table["label"].to_numpy()
     if folds:
         parts = _published_folds(table, folds) if "fold" in table else _group_folds(groups, labels, folds, seed)
         return [_carve(np.where(parts == k, "test", "train"), groups, labels, "valid", valid, seed) for k in range(folds)]
@@ -235,8 +242,8 @@ def make_splits(
 
 
 def _published_folds(table: pd.DataFrame, k: int) -> np.ndarray:
-    found = sorted(set(table["fold"]))
-    if found != list(range(k)):
+    found = sorted(set(table["fold"]), key=str)
+    if set(found) != set(range(k)):
         raise BadCorpus(f"the corpus keeps {len(found)} published folds, not {k}", f"use --folds {len(found)}, or import it without them")
     return table["fold"].to_numpy(dtype=int)
 
@@ -245,11 +252,14 @@ def _group_folds(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> n
     """Fold number [N] by group, labels in proportion."""
     from sklearn.model_selection import StratifiedGroupKFold
 
+    if k < 2:
+        raise BadCorpus(f"{k} folds leave nothing to train on", "use 2 folds or more")
     if len(set(groups)) < k:
         raise BadCorpus(f"{k} folds need {k} groups, the corpus has {len(set(groups))}", "use fewer folds")
     fold = np.empty(len(groups), dtype=int)
     codes = np.unique(labels, return_inverse=True)[1]
-    if len(np.unique(codes)) > max(20, len(codes) // 10):  # continuous targets: nothing to stratify
+    counts = np.bincount(codes)
+    if len(counts) > max(20, len(codes) // 10) or counts.max() < k:  # continuous targets, few of each class: nothing to stratify
         codes = np.zeros_like(codes)
     for i, (_, chosen) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(codes, codes, groups)):
         fold[chosen] = i
@@ -262,6 +272,8 @@ def _carve(
     """Move whole groups, about `share` of the training utterances, from train to `name`; nothing for share 0."""
     if share <= 0:
         return split
+    if not share < 1:
+        raise BadConfig(f"split.{name} = {share} leaves nothing to train on", "give a share below 1, such as 0.2")
     train = np.flatnonzero(split == "train")
     n_groups = len(set(groups[train]))
     if n_groups < 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def import_table(
     Media paths are relative to `root` (default: the table's folder). Further columns are kept (as targets of
     other tasks). A conversation may span rows. Raises BadCorpus, MissingFile or UnknownName.
     """
-    table = read(src)
+    told = [theirs for ours, theirs in (columns or {}).items() if isinstance(COLUMNS.get(ours), str)]
+    table = read(src, told)
     for ours, theirs in (columns or {}).items():
         if ours not in COLUMNS:
             raise UnknownName.among("column", ours, COLUMNS)
@@ -44,7 +45,7 @@ def import_table(
         table[ours] = table[theirs]
     base = (root or src.parent).resolve()
     if not {"video", "audio", "text"} & set(table.columns) and "id" not in table:
-        raise BadCorpus(f"{src} has none of the columns id, video, audio, text", "name them: --map video=COLUMN")
+        raise BadCorpus(f"{src} has none of the columns id, video, audio, text", "name them: --map video=COLUMN (commas part the cells, tabs in a .tsv)")
     for column in ("video", "audio"):
         if column in table:
             table[column] = [_media(value, base, column, src) for value in table[column]]
@@ -59,24 +60,39 @@ def import_table(
     return write_corpus(dst, table, name or src.stem, space, source=str(src.name))
 
 
-def read(src: Path) -> Any:
-    """The table as a data frame; text columns stay text."""
+def read(src: Path, told: Iterable[str] = ()) -> Any:
+    """The table as a data frame; text columns, and those that are `told` to be such, stay text."""
     import pandas as pd
 
     if not src.is_file():
         raise MissingFile(f"no table {src}", "give a .csv, .tsv or .parquet file")
-    text = dict.fromkeys(("id", "label", "speaker", "source", "conversation", "text", "split"), str)
+    text = {"id", "label", "speaker", "source", "conversation", "text", "split", *told}
     try:
-        if src.suffix == ".parquet":
+        if src.suffix.lower() == ".parquet":
             return pd.read_parquet(src)
         if b"\0" in src.read_bytes():
             raise ValueError("it holds zero bytes, as UTF-16 and binary files do")
         try:
-            return pd.read_csv(src, sep="\t" if src.suffix == ".tsv" else ",", dtype=text, encoding="utf-8-sig")
+            return _read_csv(src, text, "utf-8-sig")
         except UnicodeDecodeError:
-            return pd.read_csv(src, sep="\t" if src.suffix == ".tsv" else ",", dtype=text, encoding="cp1252")
+            return _read_csv(src, text, "cp1252")
     except (ValueError, OSError) as error:
         raise BadCorpus(f"{src} is not a readable table: {error}", "save it as UTF-8 CSV with a header line") from error
+
+
+def _read_csv(src: Path, text: set[str], encoding: str) -> Any:
+    """The table with spaces around its column names taken away; ValueError for rows longer than the header."""
+    import pandas as pd
+
+    sep = "\t" if src.suffix.lower() == ".tsv" else ","
+    header = pd.read_csv(src, sep=sep, nrows=0, index_col=False, encoding=encoding).columns
+    table = pd.read_csv(src, sep=sep, dtype={c: str for c in header if c.strip() in text}, encoding=encoding)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first cells as names of the rows
+        raise ValueError("its rows have more cells than its header")
+    table.columns = table.columns.str.strip()
+    if not table.columns.is_unique:
+        raise ValueError(f"two columns are named '{table.columns[table.columns.duplicated()][0]}'")
+    return table
 
 
 def _media(value: object, base: Path, column: str, src: Path) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from affuse.core import config, io, registry
 from affuse.core.errors import BadRun, ProtocolError, UnknownName
-from affuse.evaluation.intervals import RESAMPLES, Difference, Estimate, estimate_mean, paired_difference, value
+from affuse.evaluation.intervals import Difference, Estimate, clustered, estimate_mean, paired_difference, value
 
 
 class Scored:
@@ -56,6 +56,8 @@ class Scored:
         _agree([self.evaluation, other.evaluation])
         if self.ids != other.ids:
             raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
+        if not np.array_equal(self.truth, other.truth):
+            raise ProtocolError("the runs were scored against different labels of the same items", "compare runs of one task and label column")
         return paired_difference(name, self.truth, self.answers(subset), other.answers(subset_other), self.groups)
 
 
@@ -80,7 +82,7 @@ def compare(a: Path, b: Path, name: str | None = None, subset_a: str = "", subse
         "better": registry.cards("metrics")[name]["better"],
         "mean": [float(np.mean(runs_a.each(name, subset_a))), float(np.mean(runs_b.each(name, subset_b)))],
         "difference": runs_a.less(runs_b, name, subset_a, subset_b).to_dict(),
-        "interval": f"95 % paired bootstrap, {RESAMPLES} resamples, clustered by {protocol['group_by']}",
+        "interval": f"95 % paired bootstrap, {clustered(protocol['group_by'], protocol['groups'])}",
         "protocol": protocol,
     }
 
@@ -89,7 +91,7 @@ def seeds_of(path: Path) -> list[Path]:
     """The evaluated runs that a path stands for: itself, or the run folders in it; ProtocolError where these are not one recipe's seeds."""
     if (path / "evaluation.json").is_file():
         return [path]
-    runs = sorted(p.parent for p in path.glob("*/evaluation.json"))
+    runs = sorted(p.parent for p in path.glob("*/evaluation.json") if (p.parent / "config.yaml").is_file())
     if not runs:
         raise BadRun(f"{path} holds no evaluated run", "evaluate it first: affuse evaluate RUN --corpus DIR")
     if len({_apart_from_seed(r) for r in runs}) > 1:

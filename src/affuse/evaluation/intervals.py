@@ -16,6 +16,7 @@ import numpy as np
 from affuse.core import registry
 
 RESAMPLES = 2000
+FEW = 12  # groups; the bootstrap's 95 % interval of 4 covers about 85 %, of 12 about 92 %
 CHUNK = 1 << 20  # weights of items at a time
 
 
@@ -31,6 +32,12 @@ class Estimate:
     def to_dict(self) -> dict[str, float | None]:
         """{value, low, high, n}; an unknown bound is null."""
         return {k: None if v != v else v for k, v in vars(self).items()}
+
+
+def clustered(by: str, groups: int) -> str:
+    """What an interval resamples, in words; with few groups also that it comes out too narrow."""
+    few = f" ({groups} groups only: with so few, intervals are too narrow and p too small)" if 1 < groups < FEW else ""
+    return f"{RESAMPLES} resamples, clustered by {by}{few}"
 
 
 def metric(name: str) -> Any:
@@ -50,7 +57,7 @@ def resample_weights(clusters: int, resamples: int = RESAMPLES, seed: int = 0) -
     """How often each cluster is drawn in each resample, [resamples, clusters]; the first row is the sample itself."""
     rng = np.random.default_rng(seed)
     drawn = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=resamples)
-    return np.concatenate([np.ones((1, clusters)), drawn]).astype(float)
+    return np.concatenate([np.ones((1, clusters)), drawn])
 
 
 def cluster_sums(values: np.ndarray, groups: Sequence[Any] | np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from affuse.core.labels import LabelSpace, map_by_name
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
 from affuse.evaluation.diagnosis import probe_modalities, shapley_of
-from affuse.evaluation.intervals import RESAMPLES, estimate
+from affuse.evaluation.intervals import clustered, estimate
 from affuse.evaluation.metrics import confusion
 from affuse.evaluation.metrics.calibration_error import CalibrationError
 from affuse.evaluation.predict import predict_subsets
@@ -91,6 +91,8 @@ def collect(
 ) -> Predictions:
     """Predictions of every fold's model on its part of the split, put together."""
     own = corpus.hash == info["corpus"]["hash"]
+    if info["group_by"] not in corpus.table:
+        raise ProtocolError(f"{corpus.name} has no column '{info['group_by']}', which groups the run's utterances", "import it with that column")
     parts = []
     for k, members in enumerate(folders):
         models = [run_model(folder).to(device) for folder in members]
@@ -105,21 +107,26 @@ def collect(
         each = [[p[task] for p in predict_subsets(m, data, device, list(subsets))] for m in models]
         predicted = np.mean(each, axis=0)
         majority = io.read_json(folder / "run.json")["majority"]
-        parts.append(_label(data, task, model.spaces[task], corpus, own, dict(zip(subsets, predicted, strict=True)), full, k, majority))
+        parts.append(_label(data, task, model.spaces[task], corpus, own, dict(zip(subsets, predicted, strict=True)), full, k, majority, info["group_by"]))
     return merge(parts, own)
 
 
 def _rows(folder: Path, corpus: Corpus, split: str, own: bool) -> np.ndarray:
-    """Which rows of the corpus are this fold's `split`."""
+    """Which rows of the corpus are this fold's `split`; all of another corpus without splits."""
     if own:
         return np.asarray(split_of(folder, corpus) == split)
-    given = np.asarray(corpus.table["split"] == split)
-    return given if given.any() else np.ones(len(corpus), dtype=bool)
+    given = corpus.table["split"].to_numpy(dtype=object)
+    return np.asarray(given == split) if (given != "").any() else np.ones(len(corpus), dtype=bool)
 
 
 def _foreign(recipe: Recipe, corpus: Corpus, spaces: Mapping[str, LabelSpace]) -> dict[str, LabelSpace]:
-    """Label spaces to read another corpus' labels with."""
-    return {t: corpus.space if recipe.tasks[t].column == "label" else s for t, s in spaces.items()}
+    """Label spaces to read another corpus' labels with: its own names of classes, else the model's space."""
+    for task, space in spaces.items():
+        column = recipe.tasks[task].column
+        if column not in corpus.table or (space.kind == "values" and corpus.table[column].map(type).eq(str).any()):
+            what = "numbers" if space.kind == "values" else "labels"
+            raise ProtocolError(f"{corpus.name} has no column '{column}' with {what} for '{task}'", "import the corpus with that column")
+    return {t: corpus.space if recipe.tasks[t].column == "label" and corpus.space.kind == s.kind else s for t, s in spaces.items()}
 
 
 def subsets_of(full: Subset, missing: str | None) -> list[Subset]:
@@ -132,8 +139,11 @@ def subsets_of(full: Subset, missing: str | None) -> list[Subset]:
         unknown = [m for m in away if m not in full]
         if unknown:
             raise ProtocolError(f"the model has no modality '{unknown[0]}'", f"its modalities: {', '.join(full)}, or each")
-        subsets.append(tuple(m for m in full if m not in away))
-    return list(dict.fromkeys(s for s in subsets if s))
+        left = tuple(m for m in full if m not in away)
+        if not left:
+            raise ProtocolError(f"without {missing} nothing is left of the model", f"its modalities: {', '.join(full)}")
+        subsets.append(left)
+    return list(dict.fromkeys(subsets))
 
 
 def _label(
@@ -146,18 +156,22 @@ def _label(
     full: Subset,
     fold: int,
     majority: Any,
+    group_by: str,
 ) -> Predictions:
-    """One fold's predictions in the space they are scored in, unlabelled rows left out."""
+    """One fold's predictions in the space they are scored in, unlabelled rows left out.
+
+    A corpus that lacks the majority class has its own most frequent one as baseline, which flatters the baseline.
+    """
     target, known = (v.numpy() for v in data.labels(task))
     if not known.any():
         raise ProtocolError(f"no utterance of the split is labelled for '{task}'", "score another: affuse evaluate RUN --split valid")
     scored = space if own else data.spaces[task]
     if not own and space.kind == "classes":
         predicted = {s: rename(p, space, scored) for s, p in predicted.items()}
-        index = map_by_name(space, scored)[0]
-        majority = max(index[majority], 0)
+        named = map_by_name(space, scored)[0][majority]
+        majority = named if named >= 0 else int(np.bincount(target[known]).argmax())
     baseline = np.tile(np.eye(len(scored))[majority] if space.kind == "classes" else np.array(majority), (len(known), 1))
-    table = data.table[["id", "speaker", "source", "conversation"]].assign(fold=fold)
+    table = data.table[list(dict.fromkeys(["id", "speaker", "source", "conversation", group_by]))].assign(fold=fold)
     return Predictions(
         table[known], target[known], {s: p[known] for s, p in predicted.items()}, baseline[known], scored, full
     )
@@ -198,9 +212,12 @@ def score_all(found: Predictions, group_by: str) -> dict[str, Any]:
     """All metrics with intervals, the rows of subsets and baselines, matrix, per-class scores, calibration."""
     groups = found.table[group_by].to_numpy()
     full = found.by_subset[found.full]
-    if len(full) != len(found.table) or found.table["id"].duplicated().any():
-        raise ProtocolError(f"{len(full)} predictions for {found.table['id'].nunique()} items", "evaluate the run again")
-    rows = [_row("majority class", "baseline", (), found, found.baseline, groups)]
+    if len(full) != len(found.table):
+        raise ProtocolError(f"{len(full)} predictions for {len(found.table)} items", "evaluate the run again")
+    if found.table["id"].duplicated().any():
+        raise ProtocolError("the folds share utterances of this split, which count once in a score", "score what no two folds share: --split test")
+    constant = "majority class" if found.space.kind == "classes" else "training mean"
+    rows = [_row(constant, "baseline", (), found, found.baseline, groups)]
     for subset, predicted in found.by_subset.items():
         kind = "full" if subset == found.full else "unimodal" if len(subset) == 1 else "subset"
         rows.append(_row(_subset_name(subset, found.full), kind, subset, found, predicted, groups))
@@ -266,7 +283,7 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
         "group_by": info["group_by"],
         "groups": int(groups),
         "selection": kept,
-        "interval": f"95 % bootstrap, {RESAMPLES} resamples, clustered by {info['group_by']}",
+        "interval": f"95 % bootstrap, {clustered(info['group_by'], groups)}",
         "seed": info["seed"],
         "mapping": mapping,
         **({"standardised_by": f"{by}, over all utterances of each, the scored ones too, without labels"} if by else {}),

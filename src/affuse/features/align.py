@@ -49,11 +49,21 @@ def onto(
     if how == "nearest" or values.dtype.kind in "ui":
         return Feature(np.where(_like(far, values), np.zeros((), values.dtype), values[near]), ~far, t0)
     first, last = (np.searchsorted(times, spans[:, i] - 1e-6) for i in (0, 1))
-    sums = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0, dtype=np.float64)])
-    count = last - first
-    mean = (sums[last] - sums[first]) / _like(np.maximum(count, 1), sums)
+    count, missing = last - first, np.isnan(values)
+    known = _like(count, values)
+    if missing.any():  # single numbers of usable steps: they have no part in a mean, nor in the sums after it
+        known = known - _sums(missing, first, last)
+    mean = _sums(np.where(missing, 0, values), first, last) / np.maximum(known, 1)
+    mean = np.where(known > 0, mean, np.nan)
     filled = np.where(_like(count > 0, mean), mean, np.where(_like(far, mean), 0, values[near]))
     return Feature(filled.astype(values.dtype), (count > 0) | ~far, t0)
+
+
+def _sums(values: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Sums of values [n, ...] from each `first` [K] up to its `last`: [K, ...] float64."""
+    running = np.concatenate([np.zeros((1, *values.shape[1:])), np.cumsum(values, axis=0, dtype=np.float64)])
+    between: np.ndarray = running[last] - running[first]
+    return between
 
 
 def _like(row: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -90,8 +91,8 @@ class Classifier:
         detector: Path | None = None,
         detector_sha256: str = "",
     ) -> None:
-        if not chunk >= 3 * CONTEXT:
-            raise BadConfig(f"classifier.chunk = {chunk} s is too short to tell an emotion", f"give {3 * CONTEXT:g} or more")
+        if not 3 * CONTEXT <= chunk < math.inf:
+            raise BadConfig(f"classifier.chunk = {chunk} s is too short to tell an emotion, or has no end", f"give {3 * CONTEXT:g} or more")
         self.modality, self.model, self.fps, self.margin, self.chunk = modality, model, fps, margin, chunk
         self.detector, self.detector_sha256 = detector, detector_sha256
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from affuse.core.errors import BadCorpus
 from affuse.core.labels import LabelSpace
 from affuse.core.types import Batch, Feature, StreamSpec
 
@@ -43,9 +44,15 @@ def pad(spec: StreamSpec, features: Sequence[Feature]) -> tuple[torch.Tensor, to
 
 
 def targets(values: Sequence[Any], space: LabelSpace) -> tuple[torch.Tensor, torch.Tensor]:
-    """(target, known) of one task: class indices [N] int64 from names ("" = unlabelled), or values [N, D]."""
+    """(target, known) of one task: class indices [N] int64 from names ("" or NaN = unlabelled), or values [N, D].
+
+    Raises BadCorpus for names that are no class of the space, and for values that are no numbers.
+    """
     if space.kind == "values":
-        numbers = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
+        try:
+            numbers = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
+        except (TypeError, ValueError) as error:
+            raise BadCorpus(f"the target's values are no numbers for '{space.name}': {error}", "name the column of numbers as tasks.NAME.column") from error
         return torch.from_numpy(numbers), torch.from_numpy(~np.isnan(numbers).any(1))
-    index = torch.tensor([space.index(v) if v else -1 for v in values], dtype=torch.int64)
+    index = torch.tensor([space.index(str(v)) if v == v and v not in ("", None) else -1 for v in values], dtype=torch.int64)
     return index.clamp_min(0), index >= 0

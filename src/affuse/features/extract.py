@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from affuse.core import io, registry
 from affuse.core.config import extractor_of
-from affuse.core.errors import AffuseError, BadFeatures, BadMedia
+from affuse.core.errors import AffuseError, BadCorpus, BadFeatures, BadMedia
 from affuse.core.processes import CRASH, spread
 from affuse.core.types import Feature
 from affuse.features.store import FORMAT, FeatureStore, shard_path, store_card, write_shard
@@ -55,11 +55,21 @@ def clips_of(corpus: Corpus, ids: Sequence[str] | None = None) -> list[tuple[str
 
     def clip(row: Any) -> Clip:
         end = None if row.end != row.end else row.end
-        times = getattr(row, "word_times", None)
-        words = () if times is None else tuple((float(a), float(b)) for a, b in times)
-        return Clip(path(row.video), path(row.audio), row.text or None, row.start, end, getattr(row, "crop", ""), words)
+        crop: Any = getattr(row, "crop", "")
+        return Clip(path(row.video), path(row.audio), row.text or None, row.start, end, crop if crop in ("left", "right") else "", _words(row))
 
     return [(row.id, clip(row)) for row in table.itertuples()]
+
+
+def _words(row: Any) -> tuple[tuple[float, float], ...]:
+    """The word times of a row of the manifest; BadCorpus for what is no list of pairs."""
+    times = getattr(row, "word_times", None)
+    if times is None or isinstance(times, float):  # None and NaN: there are none
+        return ()
+    try:
+        return tuple((float(a), float(b)) for a, b in times)
+    except (TypeError, ValueError) as error:
+        raise BadCorpus(f"utterance '{row.id}' has word_times {times!r}", "give [start, end] of each word, as only a Parquet table can") from error
 
 
 def make_extractor(name: str, parameters: Mapping[str, Any] | None = None) -> Any:
@@ -202,7 +212,7 @@ def _outcomes(extractor: Any, clips: Sequence[tuple[str, Clip]]) -> Iterator[tup
     """(id, Feature or error); an extractor with `many` takes the clips together (text models gain from it)."""
     if hasattr(extractor, "many") and len(clips) > 1:
         try:
-            found = extractor.many([clip for _, clip in clips])
+            found = [checked(f, extractor.spec.name) for f in extractor.many([clip for _, clip in clips])]
         except AffuseError:
             pass  # one of them: the loop below finds out which
         else:

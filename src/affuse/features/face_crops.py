@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affuse.core import io
+from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features import pretrained
 
@@ -54,6 +56,8 @@ class FaceCrops:
         detector: Path | None = None,
         detector_sha256: str = "",
     ) -> None:
+        if not 0 < fps < math.inf or min(size, min_face) < 1:
+            raise BadConfig(f"no face crops have fps={fps}, size={size}, min_face={min_face}", "give fps above 0, and 1 pixel or more")
         self.fps, self.size, self.min_face, self.min_score, self.margin = fps, size, min_face, min_score, margin
         self.detector, self.detector_sha256 = detector, detector_sha256
 

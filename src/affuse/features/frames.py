@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.face_crops import LONGEST_SIDE
 from affuse.features.pictures import Preparation
@@ -43,6 +45,8 @@ class Frames:
         fps: float = 1.0,
         size: int = 224,
     ) -> None:
+        if not 0 < fps < math.inf or size < 1:
+            raise BadConfig(f"no frames have fps={fps}, size={size}", "give fps above 0, and a size of 1 pixel or more")
         self.count, self.size = COUNTS[preset], size
         self.fps = 1.0 if self.count else fps
 

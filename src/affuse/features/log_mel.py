@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class LogMelSpectrogram:
         f_min: float = 0.0,
         f_max: float | None = None,
     ) -> None:
+        if min(rate, n_mels, window, hop) < 1:
+            raise BadConfig(f"no spectrogram has rate={rate}, n_mels={n_mels}, window={window}, hop={hop}", "give numbers of 1 or more")
         self.rate, self.n_mels, self.window, self.hop = rate, n_mels, window, hop
         self.f_min, self.f_max = f_min, f_max
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class MFCCs:
         window: int = 400,
         hop: int = 160,
     ) -> None:
+        if min(rate, n_mels, window, hop) < 1 or not 1 <= n_mfcc <= n_mels:
+            found = f"rate={rate}, n_mfcc={n_mfcc}, n_mels={n_mels}, window={window}, hop={hop}"
+            raise BadConfig(f"no cepstrum has {found}", "give numbers of 1 or more, and n_mfcc up to n_mels")
+        if width < 3 or width % 2 == 0:
+            raise BadConfig(f"mfcc.width = {width} frames have no middle one with neighbours", "give 3, 5, 7...")
         self.rate, self.n_mfcc, self.derivatives, self.width = rate, n_mfcc, derivatives, width
         self.n_mels, self.window, self.hop = n_mels, window, hop
 

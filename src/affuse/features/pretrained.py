@@ -41,6 +41,8 @@ def mix(states: Sequence[Tensor], layers: Sequence[int], weights: Sequence[float
     """
     import torch
 
+    if not layers:
+        raise BadConfig("no layer of the model is chosen", "give at least one as layers=, such as -1 for the last")
     for layer in layers:
         if not -len(states) <= layer < len(states):
             raise BadConfig(f"the model has no layer {layer}", f"layers are 0 to {len(states) - 1}, or -1 for the last")

@@ -96,9 +96,9 @@ class SpeechModel:
     ) -> None:
         if not layers:
             raise BadConfig("speech_model.layers is empty", "give at least one layer, -1 is the last")
-        if chunk < 3 * CONTEXT:
+        if not 3 * CONTEXT <= chunk < math.inf:
             raise BadConfig(
-                f"speech_model.chunk = {chunk} s leaves too little between its contexts",
+                f"speech_model.chunk = {chunk} s leaves too little between its contexts, or has no end",
                 f"give {3 * CONTEXT:g} or more",
             )
         self.model, self.layers, self.weights, self.pool, self.chunk = model, tuple(layers), tuple(weights), pool, chunk

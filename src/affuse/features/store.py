@@ -48,6 +48,8 @@ class FeatureStore:
 
     def at(self, rate: float, how: How = "mean") -> FeatureStore:
         """The store as read at `rate` steps per second (0: its own), see align.at_rate."""
+        if not 0 <= rate < math.inf:
+            raise BadConfig(f"store '{self.path.name}' cannot be read at {rate} steps per second", "give a rate above 0, or 0 for its own")
         read = copy(self)
         if rate > 0 and rate != self.card["rate"]:
             if self.card["rate"] <= 0:
@@ -98,7 +100,8 @@ class FeatureStore:
         """BadFeatures where the store was made by another extractor, version, parameters or weights than `card` says."""
         mine, asked = ({k: c.get(k) for k in IDENTITY} for c in (self.card, card))
         if mine != asked:
-            raise BadFeatures(f"{self.path} holds {mine}, not {asked}", f"delete {self.path} to extract it anew")
+            remedy = "import your features under another name, which is no extractor's, or" if mine["extractor"] == "imported" else "to extract it anew,"
+            raise BadFeatures(f"{self.path} holds {mine}, not {asked}", f"{remedy} delete {self.path}")
 
     @property
     def ids(self) -> list[str]:
@@ -214,7 +217,9 @@ def write_shard(path: Path, features: Mapping[str, Feature]) -> None:
 
 
 def store_card(spec: StreamSpec, extractor: str, version: int, parameters: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The JSON card of a store."""
+    """The JSON card of a store; BadConfig for a rate that is none."""
+    if not 0 <= spec.rate < math.inf:
+        raise BadConfig(f"'{spec.name}' has {spec.rate} steps per second", "give a rate above 0, or 0 for steps that are no moments in time")
     return {
         "name": spec.name,
         "modality": spec.modality,
@@ -271,7 +276,7 @@ def import_arrays(
     if values.dtype.kind not in "fiu" or values.ndim < 2 or 0 in values.shape[1:]:
         raise BadFeatures(f"values are {values.dtype}{list(values.shape)}", "give numbers of shape [n, D] or [total, D]")
     bounds = np.arange(len(values) + 1) if offsets is None else np.asarray(offsets)
-    if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or not np.isfinite(bounds).all():
+    if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or not (np.isfinite(bounds).all() and (bounds % 1 == 0).all()):
         raise BadFeatures(f"offsets are {bounds.dtype}{list(bounds.shape)}", "give whole numbers, one more than the ids")
     bounds = bounds.astype(np.int64)
     if len(bounds) != len(ids) + 1 or bounds[0] != 0 or bounds[-1] != len(values) or (np.diff(bounds) < 0).any():
@@ -287,7 +292,10 @@ def import_arrays(
     spec = StreamSpec(path.name, modality or guess_modality(path.name), values.shape[1:], rate)
     content = io.digest([ids, bounds.tolist(), _sum(values)])
     with StoreWriter(path, store_card(spec, "imported", 1, {}, content_hash=content)) as writer:
+        have = set(FeatureStore(path).ids)
         for i, name in enumerate(ids):
+            if name in have:
+                continue
             part = slice(bounds[i], bounds[i + 1])
             ok = valid[part]
             keep = values[part] if ok.any() else values[:0]

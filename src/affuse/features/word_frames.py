@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ class WordFrames:
     def __init__(
         self, *, rate: float = 10.0, model: str = "minilm", layers: tuple[int, ...] = (-1,), weights: tuple[float, ...] = ()
     ) -> None:
-        if rate <= 0:
+        if not 0 < rate < math.inf:
             raise BadConfig(f"word_frames.rate = {rate} is no rate", "give steps per second above 0")
         self.rate, self.model, self.layers, self.weights = rate, model, layers, weights
 

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from affuse.core.errors import BadConfig
+
 FLOOR = 1e-10  # power; -100 dB, as librosa's power_to_db
 
 
@@ -55,6 +57,9 @@ class LogMel(nn.Module):
         f_max: float | None = None,
     ) -> None:
         super().__init__()
+        if min(rate, n_mels, window, hop) < 1 or not 0 <= f_min < (rate / 2 if f_max is None else f_max):
+            found = f"rate={rate}, n_mels={n_mels}, window={window}, hop={hop}, f_min={f_min}, f_max={f_max}"
+            raise BadConfig(f"no spectrogram has {found}", "give numbers of 1 or more, and f_min below f_max (Hz)")
         self.rate, self.n_mels, self.window, self.hop = rate, n_mels, window, hop
         self.register_buffer("hann", torch.hann_window(window, periodic=True), persistent=False)
         self.register_buffer("filters", mel_filters(rate, window, n_mels, f_min, f_max), persistent=False)

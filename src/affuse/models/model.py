@@ -37,6 +37,9 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         self.parts, self.streams, self.spaces = dict(parts), tuple(streams), dict(spaces)
+        for s in self.streams:
+            if "." in s.name or hasattr(nn.ModuleDict, s.name):
+                raise BadConfig(f"a stream cannot be named '{s.name}'", "name it otherwise: letters, digits, _ and -")
         self.encoders = nn.ModuleDict({s.name: _part("encoders", parts["streams"][s.name], s) for s in self.streams})
         dims = {name: int(encoder.dim) for name, encoder in self.encoders.items()}  # type: ignore[arg-type]
         before, after = _contexts(parts["context"])

@@ -101,12 +101,12 @@ def _scores(suite: Suite, scored: dict[str, Scored], gaps: Gaps) -> list[str]:
     lines = _table(columns)
     for arm, runs in scored.items():
         cells = [interval(runs.estimate(m)) for m in suite.metrics]
-        cells.append(", ".join(f"{v:.3f}" for v in runs.each(main)))
+        cells.append(", ".join(f"{v:z.3f}" for v in runs.each(main)))
         cells += [signed(of[arm]) if arm in of else "" for of in gaps.values()]
         lines.append(_row(arm, *cells, *_costs(runs.runs)))
-    majority = next(iter(scored.values())).evaluation["rows"][0]["metrics"]
-    shown = ", ".join(f"{m} {majority[m]['value']:.3f}" for m in suite.metrics)
-    return [*lines, "", f"Majority class: {shown}.", ""]
+    baseline = next(iter(scored.values())).evaluation["rows"][0]
+    shown = ", ".join(f"{m} {baseline['metrics'][m]['value']:z.3f}" for m in suite.metrics)
+    return [*lines, "", f"{baseline['name'].capitalize()}: {shown}.", ""]
 
 
 def _costs(runs: Sequence[Path]) -> list[str]:
@@ -175,14 +175,15 @@ def _table(columns: Sequence[str]) -> list[str]:
 
 
 def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+    plain = (" ".join(cell.split()).replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(plain)} |"
 
 
 def interval(e: Estimate) -> str:
     """0.612 [0.570, 0.655]; no interval where there is one cluster."""
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" if e.low == e.low else f"{e.value:.3f}"
+    return f"{e.value:z.3f} [{e.low:z.3f}, {e.high:z.3f}]" if e.low == e.low else f"{e.value:z.3f}"
 
 
 def signed(d: Difference) -> str:
     """+0.031 [+0.004, +0.058]; no interval where there is one cluster."""
-    return f"{d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]" if d.low == d.low else f"{d.value:+.3f}"
+    return f"{d.value:+z.3f} [{d.low:+z.3f}, {d.high:+z.3f}]" if d.low == d.low else f"{d.value:+z.3f}"

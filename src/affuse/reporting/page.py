@@ -10,7 +10,7 @@ from typing import Any
 from affuse.reporting import plots
 from affuse.reporting.balance import balance
 from affuse.reporting.folder import Folder, integer, mapping, number
-from affuse.reporting.results import bars, calibration, headline, intervals, learning, matrix, rows
+from affuse.reporting.results import bars, calibration, headline, intervals, learning, matrix, of_values, rows
 from affuse.reporting.style import stylesheet
 from affuse.reporting.words import (
     Absent,
@@ -153,7 +153,7 @@ def ran(folder: Folder) -> str | Absent:
     chosen, score = integer(run.get("best_epoch")), number(run.get("best_score"))
     selector = escape(metric_name(str(mapping(run.get("selection")).get("metric") or "score")))
     coverage = mapping(mapping(folder.evaluation).get("coverage"))
-    classes = f"{text(task.get('name'))}, {len(labels)} classes" if isinstance(labels, list) else text(task.get("name"))
+    classes = f"{text(task.get('name'))}, {len(labels)} classes" if isinstance(labels, list) and not of_values(folder) else text(task.get("name"))
     pairs = [
         ("Recipe", text(run.get("recipe"))),
         ("Corpus", text(corpus.get("name"))),
@@ -198,7 +198,7 @@ def protocol(folder: Folder) -> str:
         ("Grouped by", text(found.get("group_by") or run.get("group_by"))),
         ("Groups", text(found.get("groups"))),
         ("Interval", text(found.get("interval"))),
-        ("Seed of the interval", text(found.get("seed"))),
+        ("Seed of the training", text(found.get("seed"))),
         ("Selection", text(found.get("selection"))),
         *((f"Selection: {k}", text(v)) for k, v in selection.items()),
         ("Configurations tried", text(run.get("configurations_tried"))),

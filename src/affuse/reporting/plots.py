@@ -61,7 +61,7 @@ def axis(values: Sequence[float], count: int = 5, zero: bool = True) -> Axis:
 
 def decimals(value: float) -> str:
     """A score with three decimals, a large number with as many digits as help."""
-    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}" if abs(value) < 1e5 else f"{value:.3g}"
+    return f"{value:z.3f}" if abs(value) < 100 else f"{value:,.0f}" if abs(value) < 1e5 else f"{value:.3g}"
 
 
 def between(low: float, high: float) -> str:

@@ -93,8 +93,13 @@ def _row_table(found: list[dict[str, Any]]) -> str:
 # ---- classes ---------------------------------------------------------------------------------------------------
 
 
+def of_values(folder: Folder) -> bool:
+    """Whether the scores are those of continuous targets, whose labels are dimensions."""
+    return bool({"ccc", "mae"} & set(mapping(mapping(folder.evaluation).get("metrics"))))
+
+
 def _labels(folder: Folder) -> list[str] | None:
-    labels = mapping(folder.evaluation).get("labels")
+    labels = None if of_values(folder) else mapping(folder.evaluation).get("labels")
     return [str(label) for label in labels] if isinstance(labels, list) and labels else None
 
 
@@ -133,7 +138,7 @@ def bars(folder: Folder) -> str | Absent:
         return Absent("Classes", "This task has no classes." if regression else f"{lack(folder)} values per class.")
     keys = [key for key, _ in plots.BARS]
     classes = [(str(c.get("label")), {k: number(c.get(k)) for k in keys}, integer(c.get("support"))) for c in found]
-    scored = [(values["f1"], label) for label, values, _ in classes if values["f1"] is not None]
+    scored = [(values["f1"], label) for label, values, n in classes if values["f1"] is not None and n != 0]
     lead = ""
     if len(scored) > 1:
         high, low = max(scored), min(scored)

@@ -138,7 +138,7 @@ def headline(timeline: Timeline) -> str:
         return f"{UNKNOWN.capitalize()}: {reasons(timeline)}"
     (first, most), *others = found
     if not others:
-        return f"{first} throughout".capitalize()
+        return f"{first} {'wherever it can be told' if unjudged(timeline.segments) else 'throughout'}".capitalize()
     second, next_most = others[0]
     if most >= 0.5 and most - next_most >= LEAD:
         return f"Mostly {first}, {percent(most)} of the time"

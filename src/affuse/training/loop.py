@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from affuse.balance.balancer import Control, Epoch, Step
 from affuse.core import io, registry
 from affuse.core.config import Recipe
-from affuse.core.errors import BadConfig, BadFeatures
+from affuse.core.errors import BadConfig, BadCorpus, BadFeatures
 from affuse.core.seed import seed_all
 from affuse.core.types import Batch
 from affuse.evaluation.intervals import value
@@ -261,8 +261,10 @@ def make_objectives(recipe: Recipe, train: Dataset, model: Model) -> nn.ModuleDi
             fitting = [n for n, card in registry.cards("objectives").items() if space.kind in card["tasks"]]
             raise BadConfig(f"objective '{name}' is not for {space.kind}", f"choose one of {', '.join(fitting)}")
         objective = registry.build("objectives", name, len(space), **{k: v for k, v in options.items() if k != "weight"})
+        target, known = train.labels(task)
+        if not known.any():
+            raise BadCorpus(f"no training utterance is labelled for '{task}'", f"name its column as tasks.{task}.column, or import the labels")
         if hasattr(objective, "fit"):
-            target, known = train.labels(task)
             objective.fit(target[known])
         made[name] = objective
     return nn.ModuleDict(made)

@@ -69,8 +69,14 @@ def modality_of(stream: str, corpus: Corpus, options: Mapping[str, Any]) -> str:
 
 
 def spaces_of(recipe: Recipe, corpus: Corpus) -> dict[str, LabelSpace]:
-    """Task -> label space; "custom" is the corpus' own."""
-    return {t: SPACES.get(c.space, corpus.space) for t, c in recipe.tasks.items()}
+    """Task -> label space; "custom" is the corpus' own. UnknownName for others, BadConfig for a column that is not there."""
+    known = {**SPACES, "custom": corpus.space}
+    for name, task in recipe.tasks.items():
+        if task.space not in known:
+            raise UnknownName.among(f"value of tasks.{name}.space:", task.space, known)
+        if task.column not in corpus.table:
+            raise BadConfig(f"tasks.{name}.column = {task.column} is no column of {corpus.name}", f"its columns: {', '.join(corpus.table.columns)}")
+    return {t: known[c.space] for t, c in recipe.tasks.items()}
 
 
 def missing_stores(recipe: Recipe, corpus: Corpus) -> dict[str, dict[str, Any]]:
@@ -117,6 +123,8 @@ def train(
         raise BadConfig("split.valid = 0 leaves nothing to select an epoch on", "set train.keep=last train.patience=0")
     if recipe.train.members < 1 or recipe.train.specialists < 0:
         raise BadConfig(f"train.members = {recipe.train.members}, train.specialists = {recipe.train.specialists}", "give members >= 1, specialists >= 0")
+    if min(steps := (recipe.train.epochs, recipe.train.batch_size, recipe.train.accumulate)) < 1:
+        raise BadConfig("train.epochs = {}, batch_size = {}, accumulate = {}".format(*steps), "give 1 or more of each")
     rare = recipe.train.specialists > 0 or recipe.train.sampling == "balanced"
     if rare and next(iter(spaces_of(recipe, corpus).values())).kind != "classes":
         raise BadConfig("balanced sampling and specialists count classes, and the task is of values", "set train.sampling=natural train.specialists=0")

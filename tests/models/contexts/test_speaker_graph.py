@@ -177,6 +177,7 @@ def test_streams_have_graphs_of_their_own_before_the_fusion():
     [
         ({"convs": ()}, "convs"),
         ({"mode": "lookahead"}, "lookahead"),
+        ({"mode": "lookahead", "lookahead": 1, "dilation": 2}, "lookahead=1, dilation=2"),
         ({"convs": ("gfpush",), "edge_weight": "attention"}, "edge_weight"),
         ({"convs": ("gat",), "heads": 3}, "heads"),
     ],

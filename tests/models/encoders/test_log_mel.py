@@ -117,3 +117,21 @@ def test_misfits_are_refused() -> None:
         LogMelCNN(WAVE, channels=(8,))
     with pytest.raises(BadConfig, match="even"):
         LogMelCRNN(WAVE, dim=31)
+
+
+def test_a_missing_number_does_not_empty_its_utterance() -> None:
+    encoder = trained(LogMelCNN, StreamSpec("mel", "audio", (64,), 50.0))
+    x = -40 + 10 * torch.randn(2, 30, 64, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(2, 30, dtype=torch.bool)
+    whole = encoder(x, mask)
+    x[0, 7, 5] = float("nan")
+    found = encoder(x, mask)
+    assert found.mask.equal(whole.mask)
+    torch.testing.assert_close(found.pooled[1], whole.pooled[1])
+    assert 0 < (found.pooled[0] - whole.pooled[0]).abs().max() < whole.pooled[0].abs().max()
+
+
+@pytest.mark.parametrize("stretch", [-0.1, 1.0, float("inf")])
+def test_a_stretch_to_nothing_is_refused(stretch: float) -> None:
+    with pytest.raises(BadConfig, match="stretch"):
+        LogMelCNN(WAVE, stretch=stretch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from affuse.evaluation.metrics import moments
-from affuse.evaluation.metrics.confusion import ratio
+from affuse.evaluation.metrics.confusion import mean_present, ratio
 
 CARD = {
     "summary": "concordance correlation coefficient, mean over the dimensions",
@@ -26,4 +26,4 @@ class CCC:
     def compute(sums: np.ndarray) -> np.ndarray:
         """Summed statistics [..., D * 6] -> CCC [...]."""
         mt, mp, vt, vp, cov = moments.moments(sums)
-        return ratio(2 * cov, vt + vp + (mt - mp) ** 2).mean(-1)
+        return mean_present(ratio(2 * cov, vt + vp + (mt - mp) ** 2), sums[..., ::6] > 0)

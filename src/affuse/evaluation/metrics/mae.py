@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics.confusion import ratio
+from affuse.evaluation.metrics.confusion import mean_present, ratio
 
 CARD = {
     "summary": "mean absolute error, mean over the dimensions",
@@ -29,4 +29,4 @@ class MAE:
     def compute(sums: np.ndarray) -> np.ndarray:
         """Summed statistics [..., D * 2] -> MAE [...]."""
         count, error = np.moveaxis(sums.reshape(*sums.shape[:-1], -1, 2), -1, 0)
-        return ratio(error, count).mean(-1)
+        return mean_present(ratio(error, count), count > 0)

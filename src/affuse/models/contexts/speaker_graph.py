@@ -173,8 +173,8 @@ def _types(conv: str, first: bool, count: int) -> int:
 
 def _ahead(mode: str, lookahead: int, future: int | None, dilation: int) -> int | None:
     """How many utterances ahead the first convolution hears."""
-    if mode == "lookahead" and lookahead < 1:
-        raise BadConfig(f"lookahead={lookahead} looks nowhere", "give lookahead >= 1 utterances, or mode=causal")
+    if mode == "lookahead" and lookahead < max(1, dilation):
+        raise BadConfig(f"lookahead={lookahead}, dilation={dilation} looks nowhere", f"give lookahead >= {max(1, dilation)} utterances, or mode=causal")
     if mode == "offline":
         return None if future is None else future * dilation
     return lookahead if mode == "lookahead" else 0

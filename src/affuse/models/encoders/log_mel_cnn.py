@@ -60,6 +60,7 @@ class LogMelInput(nn.Module):
         """Log-mel dB [N, T', F] without quiet ends, and the frame mask."""
         if self.log_mel is not None:
             x, mask = self.log_mel(x * mask), self.log_mel.frame_mask(mask)
+        x = torch.where(x.isnan(), self.mean, x)  # missing numbers of stored frames
         if self.range_db > 0:
             loudest = x.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax((1, 2), keepdim=True)
             x = torch.maximum(x, torch.where(loudest.isfinite(), loudest - self.range_db, 0.0))
@@ -172,6 +173,8 @@ class LogMelCNN(nn.Module):
         super().__init__()
         if dim % 2 or len(channels) < 2:
             raise BadConfig(f"dim = {dim}, {len(channels)} channel sizes", "give an even dim and at least two channel sizes")
+        if not 0 <= stretch < 1:
+            raise BadConfig(f"stretch = {stretch}", "give a share from 0 up to 1, such as 0.15")
         self.dim = dim
         vary = {"stretch": stretch, "shift": shift, "time_mask": time_mask, "freq_mask": freq_mask}
         self.input = LogMelInput(spec, n_mels, window, hop, trim_db, range_db, vary)

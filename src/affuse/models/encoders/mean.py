@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
-from affuse.layers.masked import masked_mean
 
 CARD = {
     "summary": "vectors as they are, then the mean over time: for answers of other models",
@@ -19,7 +19,10 @@ CARD = {
 
 
 class Mean(nn.Module):
-    """x [N, T, D], mask [N, T] -> Encoding with dim = D; nothing is learned. Raises BadConfig for steps that are no vectors."""
+    """x [N, T, D] (NaN = missing number), mask [N, T] -> Encoding with dim = D; nothing is learned.
+
+    A missing number has no part in the mean, which is 0 where all are. Raises BadConfig for steps that are no vectors.
+    """
 
     def __init__(self, spec: StreamSpec) -> None:
         super().__init__()
@@ -29,4 +32,6 @@ class Mean(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T, D], mask [N, T], pooled [N, D]."""
-        return Encoding(x * mask.unsqueeze(-1), mask, masked_mean(x, mask))
+        known = mask.unsqueeze(-1) & ~x.isnan()
+        tokens = torch.where(known, x, 0)
+        return Encoding(tokens, mask, tokens.sum(1) / known.sum(1).clamp_min(1))

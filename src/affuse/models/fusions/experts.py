@@ -44,6 +44,10 @@ class Experts(Late):
         groups: dict[str, str] | None = None,
     ) -> None:
         super().__init__(dims)
+        if not 0 <= shared <= 1:
+            raise BadConfig(f"shared = {shared}", "give a share from 0 to 1")
+        if unknown := set(groups or {}) - set(dims):
+            raise BadConfig(f"groups names {', '.join(sorted(unknown))}", f"the streams are {', '.join(dims)}")
         self.shared = shared
         named = [(groups or {}).get(s, s) for s in dims]
         first = [named.index(name) == i for i, name in enumerate(named)]
