@@ -99,6 +99,15 @@ PLANS = {
         "streams": ["waveform", "functionals"],
         "runs": {"audio": []},
     },
+    # The audio expert of affuse-base, but on RAVDESS alone and in its own eight classes: three seeds are its three members.
+    "ravdess-audio-expert": {
+        "recipe": "audio-expert",
+        "overrides": ["tasks.emotion.space=ravdess-8", "train.members=1"],
+        "corpus": corpus_ravdess_audio,
+        "folds": 5,
+        "streams": ["waveform", "functionals relative=true"],
+        "runs": {"audio": []},
+    },
     "ravdess-av": {
         "corpus": corpus_ravdess_av,
         "folds": 6,

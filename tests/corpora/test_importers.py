@@ -237,3 +237,11 @@ def test_published_folds_are_used_as_they_are_and_only_in_their_number():
         assert ((split == "test") == (data["fold"] == k)).all()
     with pytest.raises(BadCorpus, match="3 published folds, not 5"):
         make_splits(data, "source", 0.0, 0.2, 5, 0)
+
+
+@pytest.mark.parametrize(("share", "near"), [(0.1, 0.1), (0.15, 1 / 7), (0.3, 1 / 3), (0.4, 0.4), (0.5, 0.5), (0.7, 0.7)])
+def test_about_the_share_that_was_asked_for_is_held_out(share, near):
+    table = pd.DataFrame({"label": ["a", "b"] * 420, "source": [f"s{i // 10}" for i in range(840)], "split": ""})
+    (split,) = make_splits(table, "source", 0.0, share, None, 0)
+    assert (split == "test").mean() == pytest.approx(near, abs=0.02)
+    assert (table.assign(part=split).groupby("source")["part"].nunique() == 1).all()

@@ -278,8 +278,11 @@ def _carve(
     n_groups = len(set(groups[train]))
     if n_groups < 2:
         raise BadCorpus(f"cannot carve '{name}' from train: {n_groups} group left", "give the split column, or more data")
-    parts = min(max(2, round(1 / share)), n_groups)
+    parts, taken = min(max(2, round(1 / share)), n_groups), 1
+    if abs(taken / parts - share) > 0.05:  # such as 0.4: no part of a whole number is near it, but four of ten
+        parts = min(10, n_groups)
+        taken = min(max(1, round(share * parts)), parts - 1)
     fold = _group_folds(groups[train], labels[train], parts, seed + 1)
     split = split.copy()
-    split[train[fold == 0]] = name
+    split[train[fold < taken]] = name
     return split
