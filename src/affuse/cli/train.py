@@ -46,10 +46,13 @@ def run(
     """
     from affuse.cli.extract import extract_into
     from affuse.core.config import load_recipe
+    from affuse.core.errors import BadConfig
     from affuse.corpora.manifest import Corpus
     from affuse.training import distributed
     from affuse.training import run as runs
 
+    if folds is not None and folds < 2:
+        raise BadConfig(f"--folds {folds}", "give at least 2, or leave it out")
     opened = Corpus.open(corpus)
     bound = runs.bind(load_recipe(recipe, overrides), opened, only or ())
     chosen = choose_device(device, threads)
@@ -126,7 +129,7 @@ def print_scores(result: dict[str, Any]) -> None:
 
     title = escape(f"{result['corpus']['name']}, {result['split']}, n = {result['n']}")
     grid = Table(box=None, pad_edge=False, header_style="bold", title=title)
-    grid.add_column()
+    grid.add_column(overflow="fold")
     for row in result["rows"]:
         grid.add_column(escape(row["name"]), overflow="fold")
     for name in result["metrics"]:

@@ -7,6 +7,7 @@ are checked against the part's own parameters by the registry. The resolved reci
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -193,6 +194,7 @@ def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Rec
     for override in overrides:
         _apply(data, override)
     recipe: Recipe = fill(Recipe, data)
+    _check_numbers(recipe)
     _resolve_parts(recipe)
     return recipe
 
@@ -208,7 +210,7 @@ def read_yaml(path: Path, what: str = "recipe") -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} is not valid YAML: {error}", "mend the file") from error
     if not isinstance(values, dict):
-        raise BadConfig(f"{path} does not hold a mapping", "start from: affuse show RECIPE")
+        raise BadConfig(f"{path} does not hold a mapping", "start from: affuse show RECIPE" if what == "recipe" else f"write the {what} as key: value")
     return values
 
 
@@ -307,7 +309,7 @@ def _part(value: Any, where: str) -> Part:
         return {"name": value}
     if value is None:
         return {}
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and isinstance(value.get("name", ""), str):
         return dict(value)
     raise BadConfig(f"{where} = {value!r} is not a part", f"write {where}=NAME or {where}: {{name: NAME, ...}}")
 
@@ -315,13 +317,38 @@ def _part(value: Any, where: str) -> Part:
 def parts(value: Any, where: str = "context") -> Parts:
     """Parts one after the other, from a list, a single one, or none."""
     several = value if isinstance(value, list) else [value]
-    return [part for part in (_part(v, where) for v in several) if part.get("name", "none") != "none"]
+    found = [part for v in several if (part := _part(v, where)) not in ({}, {"name": "none"})]
+    for part in found:
+        if part.get("name", "none") == "none":
+            raise BadConfig(f"{where} = {part} has options and names no part", f"write {where}=NAME before them; see: affuse list contexts")
+    return found
+
+
+_MOST: dict[str, dict[str, float]] = {
+    "split": {"valid": 1, "test": 1, "seed": 2**32 - 1},
+    "optim": {"momentum": 1, "lr": math.inf, "weight_decay": math.inf, "warmup": 1, "clip": math.inf},
+    "augment": dict.fromkeys(("modality_dropout", "mixup_probability", "noise", "speed", "flip", "words"), 1),
+    "train": {"patience": math.inf, "ema": 1, "specialist_lr": math.inf, "seed": 2**32 - 1},
+}
+
+
+def _check_numbers(recipe: Recipe) -> None:
+    """Refuse numbers that training would stop at late, or take without a word: negative, not finite, a share above 1."""
+    given = {f"{part}.{key}": (getattr(getattr(recipe, part), key), most) for part, keys in _MOST.items() for key, most in keys.items()}
+    given |= {f"streams.{name}.lr": (stream.lr, math.inf) for name, stream in recipe.streams.items()}
+    for key, (value, most) in given.items():
+        if not 0 <= value <= most or value == math.inf:
+            raise BadConfig(f"{key} = {value}", f"give a number from 0 {'on' if most == math.inf else f'to {most}'}")
 
 
 def _resolve_parts(recipe: Recipe) -> None:
     """Check every part's options and write their defaults out."""
     if not recipe.streams:
         raise BadConfig("the recipe has no streams", "add streams: {NAME: {encoder: NAME}}")
+    if not recipe.tasks:
+        raise BadConfig("the recipe has no tasks", "add tasks: {emotion: {column: label}}")
+    if recipe.train.selection not in (metrics := registry.cards("metrics")):
+        raise UnknownName.among("value of train.selection:", recipe.train.selection, metrics)
     for name, stream in recipe.streams.items():
         stream.encoder = _resolved("encoders", stream.encoder, f"streams.{name}.encoder")
         kind, options = extractor_of(name, stream.extractor)

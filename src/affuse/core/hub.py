@@ -101,14 +101,18 @@ def weights_hash(folder: Path) -> str:
 
 
 def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
-    """The network of a folder in transformers' format: float32, eval mode, no gradients; BadConfig names lost weights."""
+    """The network of a folder in transformers' format: float32, eval mode, no gradients; BadConfig names lost or damaged weights."""
     import torch
     import transformers
+    from safetensors import SafetensorError
 
-    with quiet():
-        network, report = getattr(transformers, architecture).from_pretrained(
-            folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **more
-        )
+    try:
+        with quiet():
+            network, report = getattr(transformers, architecture).from_pretrained(
+                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **more
+            )
+    except (SafetensorError, ValueError) as error:  # ValueError: a config.json of no known model
+        raise BadConfig(f"{folder} cannot be loaded: {error}", "get the complete model again, or give another one") from error
     if lost := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):
         raise BadConfig(f"{folder} has no weights for {', '.join(lost[:3])}", "use the complete model")
     return network.eval().requires_grad_(False)

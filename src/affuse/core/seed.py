@@ -23,7 +23,11 @@ def default_threads() -> int:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set torch's intra-op threads (None: `default_threads`)."""
+    """Set torch's intra-op threads (None: `default_threads`); BadConfig for a number below 0."""
     import torch
 
+    from affuse.core.errors import BadConfig
+
+    if threads is not None and threads < 0:
+        raise BadConfig(f"--threads {threads}", "give at least 1")
     torch.set_num_threads(threads or default_threads())

@@ -221,9 +221,11 @@ def typical_seconds(corpus: Corpus, recipe: Recipe) -> float | None:
 
 
 def _claim(out: Path, recipe: Recipe, info: Mapping[str, Any]) -> None:
-    """Make the run folder, or check that it holds this very run."""
+    """Make the run folder, or check that it holds this very run; one in which nothing was trained yet makes way."""
     text = config.to_yaml(recipe)
-    if (out / "config.yaml").is_file():
+    if (out / "corpus.json").is_file():
+        raise BadRun(f"{out} is a corpus", "choose another --out")
+    if (out / "config.yaml").is_file() and any(out.rglob("metrics.jsonl")):
         old = io.read_json(out / "run.json")
         kept = config.to_yaml(config.load_recipe(str(out / "config.yaml")))  # options that came later have their defaults
         differs = {"recipe": kept != text, "corpus": old["corpus"]["hash"] != info["corpus"]["hash"]}
