@@ -271,3 +271,13 @@ def test_the_real_multi_task_validation_set(shared_data, tmp_path):
         np.testing.assert_array_equal(units[name].values[at], [float(v) for v in line[4:]])
         if line[3] != "-1":
             assert face[name].values[at, 0] == float(line[3])
+
+
+def test_linked_folders_are_entered(tmp_path):
+    add_videos(release(tmp_path / "disk"))
+    src = tmp_path / "r"
+    src.mkdir()
+    for name in ("annotations", "batch1"):
+        (src / name).symlink_to(tmp_path / "disk" / name)
+    (src / "round").symlink_to(src)
+    assert import_aff_wild2(src, tmp_path / "c").hash == import_aff_wild2(tmp_path / "disk", tmp_path / "d").hash

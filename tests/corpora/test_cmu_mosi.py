@@ -396,7 +396,7 @@ def test_features_of_one_name_are_refused_and_an_extractors_name_is_not_taken(tm
 
 @pytest.mark.parametrize(
     ("line", "named"),
-    [("0,1,v,one,2", "no labels"), ("0,1,v,1,2\n,,v,2,1", "a time is missing"), ("0,1,v,1,2\nx,1,v,2,1", "not lines of start"), ("0,1,v,1,2\n0,1,,2,1", "not lines of start"), ("0,1,v,1,9", "outside -3 to 3"), ("5,1,v,1,2", "start 5.0 and end 1.0")],
+    [("0,1,v,one,2", "no labels"), ("0,1,v,1,2\n,,v,2,1", "a time is missing"), ("0,1,v,1,2\nx,1,v,2,1", "not lines of start"), ("0,1,v,1,2\n0,1,,2,1", "not lines of start"), ("0,1,v,1,2\n0,1,v,inf,2", "not lines of start"), ("0,1,v,1,9", "outside -3 to 3"), ("5,1,v,1,2", "start 5.0 and end 1.0")],
 )
 def test_malformed_opinion_segments(tmp_path, line, named):
     (tmp_path / "OpinionLevelSentiment.csv").write_text(line + "\n")

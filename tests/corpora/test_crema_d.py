@@ -178,6 +178,8 @@ def test_the_split_of_ogm_is_flagged(tmp_path, monkeypatch):
         ("processedResults/tabulatedVotes.csv", ('"100001",0', '"100001",2'), "the votes for '1001_IEO_NEU_XX' are not"),
         ("processedResults/tabulatedVotes.csv", ('"100001"', '"500001"'), "the votes for '1001_IEO_NEU_XX' are not"),
         ("processedResults/tabulatedVotes.csv", ('"100001",0', '"100001",none'), "a row number or a vote is no number"),
+        ("processedResults/tabulatedVotes.csv", ('"100001",0', '"100001",nan'), "the votes for '1001_IEO_NEU_XX' are not"),
+        ("processedResults/tabulatedVotes.csv", ('"100001"', f'"{"9" * 25}"'), "a row number or a vote is no number"),
         ("processedResults/tabulatedVotes.csv", ('"200001"', '"100001"'), "'1001_IEO_NEU_XX' occurs twice for presentation 1"),
     ],
 )

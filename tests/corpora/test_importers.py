@@ -49,6 +49,15 @@ def test_ravdess_video_and_sound_are_one_take(tmp_path):
     assert "actor02: 0 of 60" in corpus.info["partial"]
 
 
+def test_ravdess_pictures_of_some_actors_need_partial(tmp_path):
+    ravdess_release(tmp_path / "r")
+    ravdess_release(tmp_path / "r", [1], "01", ".mp4")
+    (tmp_path / "r" / "Actor_01" / "01-01-08-02-02-02-01.mp4").unlink()
+    with pytest.raises(BadCorpus, match=r"pictures per actor: incomplete .actor01: 59 of 60; actor02: 0 of 60"):
+        import_ravdess(tmp_path / "r", tmp_path / "c")
+    assert "pictures of actor01: 59 of 60" in import_ravdess(tmp_path / "r", tmp_path / "c", partial=True).info["partial"]
+
+
 def test_ravdess_incomplete_needs_partial(tmp_path):
     ravdess_release(tmp_path / "r", range(1, 10))
     with pytest.raises(BadCorpus, match=r"incomplete.*actor10") as caught:
@@ -245,3 +254,12 @@ def test_about_the_share_that_was_asked_for_is_held_out(share, near):
     (split,) = make_splits(table, "source", 0.0, share, None, 0)
     assert (split == "test").mean() == pytest.approx(near, abs=0.02)
     assert (table.assign(part=split).groupby("source")["part"].nunique() == 1).all()
+
+
+def test_another_corpus_is_not_written_over(tmp_path):
+    rows = [{"id": "a", "text": "yes", "label": "happy"}]
+    write_corpus(tmp_path, rows, "mine")
+    with pytest.raises(BadCorpus, match="holds the corpus 'mine'"):
+        write_corpus(tmp_path, [{**rows[0], "id": "b"}], "yours")
+    assert list(Corpus.open(tmp_path).table["id"]) == ["a"]
+    assert list(write_corpus(tmp_path, [{**rows[0], "id": "b"}], "mine").table["id"]) == ["b"]

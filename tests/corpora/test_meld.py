@@ -154,3 +154,22 @@ def test_polished_transcripts_have_the_same_ids(shared_data, tmp_path):
     corpus = import_meld(shared_data / "meld_text" / "MELD", tmp_path / "c", partial=True)
     names = pd.read_csv(shared_data / "meld_text" / "transcription-engchi_train_val.csv")["name"]
     assert set(names.str.replace("val_", "dev_")) == set(corpus.table["id"])
+
+
+def test_clips_are_found_beside_the_copies_of_macos_and_dead_links_are_none(tmp_path):
+    src = release(tmp_path / "r", clips=True)
+    for place in CLIPS.values():
+        (src / "__MACOSX" / place).mkdir(parents=True)
+    assert (import_meld(src, tmp_path / "c", partial=True).table["video"] != "").sum() == 4
+    (src / "train" / "train_splits" / "dia0_utt2.mp4").unlink()
+    (src / "train" / "train_splits" / "dia0_utt2.mp4").symlink_to(tmp_path / "not fetched")
+    assert "clips of train: 1 of 2" in import_meld(src, tmp_path / "d", partial=True).info["partial"]
+
+
+def test_blanks_around_numbers_change_no_id(tmp_path):
+    src = release(tmp_path / "r", clips=True)
+    path = src / "dev_sent_emo.csv"
+    path.write_text(path.read_text().replace("negative,0,0,", "negative, 0,0 ,"))
+    table = import_meld(src, tmp_path / "c", partial=True).table.set_index("id")
+    assert table.loc["dev_dia0_utt0", "conversation"] == "dev_dia0"
+    assert table.loc["dev_dia0_utt0", "video"]

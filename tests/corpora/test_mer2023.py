@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -115,6 +116,7 @@ def test_missing_clips_and_parts_need_partial(tmp_path):
         ("name,discrete\na,sad\n", "no column 'valence'"),
         ("name,discrete,valence\na,bored,1\n", "unknown emotion 'bored' of a"),
         ("name,discrete,valence\na,sad,low\n", "valence 'low' of a is not a number"),
+        ("name,discrete,valence\na,sad,inf\n", "valence of a is infinite"),
         ("name,discrete,valence\na,sad,1\na,sad,1\n", "names a twice"),
         ("name,discrete,valence\n" + "".join(f"s{i},sad,1\n" for i in range(3374)), "3374 of 'train', the release has 3373"),
         ("name,discrete,valence\n" + "".join(f"s{i},sad,1\n" for i in range(3373)), "train: 0 of 'neutral', the release has 871"),
@@ -134,6 +136,7 @@ def test_damaged_csv_files(tmp_path, content, error):
         ('{"train": {}}', "has no train_corpus"),
         ('{"train_corpus": {"a": ["sad", 1]}}', "a part is not"),
         ('{"train_corpus": {"a": {"emo": 3, "val": 1}}}', "unknown emotion 3 of a"),
+        ('{"train_corpus": {"a": {"emo": [], "val": 1}}}', "unknown emotion .. of a"),
         ('{"train_corpus": {"a": {"emo": "sad", "val": null}}}', "valence None of a"),
     ],
 )
@@ -157,7 +160,7 @@ def test_damaged_npz_files_run_no_code(tmp_path):
     with pytest.raises(BadCorpus, match=r"train_corpus.npy holds no dictionary"):
         import_mer2023(tmp_path, tmp_path / "c", partial=True)
     np.savez(path, train_corpus=np.array({"a": Evil()}, dtype=object))
-    with pytest.raises(BadFeatures, match="refused"):
+    with pytest.raises(BadFeatures, match=r"label-6way.npz: .*refused"):
         import_mer2023(tmp_path, tmp_path / "c", partial=True)
 
 
@@ -178,3 +181,16 @@ def test_the_real_labels(shared_data, tmp_path):
     assert dict(table["label"]) == {n: v["emo"] for n, v in theirs.items()}
     assert dict(table["valence"]) == {n: v["val"] for n, v in theirs.items()}
     assert table["valence"].between(-5, 5).all()
+
+
+def test_an_npz_that_was_damaged_on_its_way_is_named(tmp_path):
+    path = tmp_path / "label-6way.npz"
+    np.savez_compressed(path, train_corpus={f"n{i}": {"emo": "sad", "val": i / 7} for i in range(300)})
+    whole = path.read_bytes()
+    for at in range(30, len(whole), 37):
+        path.write_bytes(whole[:at] + bytes([255 - whole[at]]) + whole[at + 1 :])
+        with suppress(BadCorpus, BadFeatures):  # a byte that nothing depends on may be any
+            import_mer2023(tmp_path, tmp_path / "c", partial=True)
+    path.write_bytes(whole[:40] + bytes(60) + whole[100:])
+    with pytest.raises(BadCorpus, match=r"label-6way.npz is not a readable .npz"):
+        import_mer2023(tmp_path, tmp_path / "c", partial=True)

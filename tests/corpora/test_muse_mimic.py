@@ -157,3 +157,25 @@ def test_a_file_with_other_features_and_a_foreign_file(tmp_path):
     feature_csv(src / "c1_muse_mimic" / "features" / "egemaps" / "zz.csv", [0, 500], np.ones((2, 3)))
     with pytest.raises(BadCorpus, match=r"features egemaps: 1 of 'no partition .zz.'"):
         import_muse_mimic(src, tmp_path / "c", partial=True)
+
+
+@pytest.mark.parametrize("time", ["inf", "1e12"])
+def test_times_beyond_a_day_are_damage(tmp_path, time):
+    src, _ = release(tmp_path / "r")
+    path = src / "c1_muse_mimic" / "features" / "egemaps" / "a1.csv"
+    path.write_text(path.read_text().replace(",2500,", f",{time},"))
+    with pytest.raises(BadCorpus, match=r"a1.csv: the timestamps do not rise, or lie beyond a day"):
+        import_muse_mimic(src, tmp_path / "c")
+
+
+def test_a_damaged_release_leaves_the_store_of_a_sound_one(tmp_path):
+    src, _ = release(tmp_path / "r")
+    corpus = import_muse_mimic(src, tmp_path / "c")
+    path = src / "c1_muse_mimic" / "features" / "egemaps" / "c1.csv"
+    (path.parent / "._c1.csv").write_bytes(b"\0\5\x16\7")  # as macOS packs it
+    path.write_text(path.read_text().replace("0.", "o.", 1))
+    with pytest.raises(BadCorpus, match=r"c1.csv is not a csv"):
+        import_muse_mimic(src, tmp_path / "c")
+    assert sorted(FeatureStore(corpus.store_path("muse_egemaps")).ids) == sorted(SPLIT)
+    assert corpus.stores() == ["muse_egemaps", "muse_electra", "muse_faus"]
+    assert sorted(p.name for p in corpus.path.iterdir()) == ["corpus.json", "features", "manifest.parquet"]

@@ -151,6 +151,8 @@ def test_damaged_folds(tmp_path, content, error, kind):
         (json.dumps({"a": {**ITEMS["1_60"], "context": ["one"]}}), "not MUStARD's file"),
         (json.dumps({"a": {**ITEMS["1_60"], "utterance": None}}), "not MUStARD's file"),
         (json.dumps({"a": {k: v for k, v in ITEMS["1_60"].items() if k != "show"}}), "show"),
+        (json.dumps({"a": {**ITEMS["1_60"], "speaker": None}}), "a speaker or the show of a is not a text"),
+        (json.dumps({"a": {**ITEMS["1_60"], "show": 7}}), "a speaker or the show of a is not a text"),
         (json.dumps({f"1_{i}": ITEMS["1_60"] for i in range(346)}), "346 of 'sarcastic', the release has 345"),
     ],
 )

@@ -116,12 +116,17 @@ def import_aff_wild2(
 def _survey(src: Path) -> Release:
     """One walk: the millions of pictures below cropped_aligned are not looked at."""
     release = Release()
-    for here, folders, files in os.walk(src):
+    seen: set[str] = set()
+    for here, folders, files in os.walk(src, followlinks=True):
         path = Path(here)
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         for name in [f for f in folders if f.startswith("cropped")]:
             release.crops |= {p.name: p for p in sorted((path / name).iterdir()) if p.is_dir()}
             folders.remove(name)
-        folders.sort()
+        folders.sort(key=lambda name: (os.path.islink(os.path.join(here, name)), name))
         if path.name in SETS:
             release.sets[f"{path.parent.name}/{path.name}"] = path
         for name in sorted(f for f in files if not f.startswith(".")):

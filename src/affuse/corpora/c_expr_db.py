@@ -12,7 +12,7 @@ import numpy as np
 from affuse.core.errors import BadConfig, BadCorpus
 from affuse.core.labels import SPACES, canonical
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, first, media, read_csv, seconds
+from affuse.corpora.release import PICTURE, below, first, media, read_csv, seconds
 
 CARD = {
     "summary": "C-EXPR-DB: 125 intervals of 56 videos, 7 compound expressions and Other; or the 56 videos of the ABAW challenge",
@@ -89,7 +89,7 @@ def _challenge(dst: Path, videos: dict[str, Path], partial: bool) -> Corpus:
 
 
 def _files(src: Path) -> dict[str, Path]:
-    files = {p.stem: p for p in sorted(src.rglob("*.csv")) if p.parent.name == "annotation"}
+    files = {p.stem: p for p in below(src, "*.csv") if p.parent.name == "annotation"}
     if not files:
         raise BadCorpus(f"no annotation/01.csv below {src}", "see: affuse show c_expr_db (part=challenge needs none)")
     if foreign := sorted(set(files) - set(VIDEOS)):

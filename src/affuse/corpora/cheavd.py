@@ -9,7 +9,7 @@ from typing import Any
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import SPACES, canonical
 from affuse.corpora.manifest import SPLITS, Corpus, write_corpus
-from affuse.corpora.release import PICTURE, SOUND, add_clips, read_csv
+from affuse.corpora.release import PICTURE, SOUND, add_clips, below, read_csv
 
 CARD = {
     "summary": "CHEAVD 2.0: clips of Chinese films and television, 8 emotions (worried and anxious apart)",
@@ -41,7 +41,7 @@ def import_cheavd(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
     `source` is the clip, since neither speakers nor films are known. Raises BadCorpus for tables without the columns,
     foreign labels or splits, names given twice, missing splits, missing clips.
     """
-    rows = [row for path in sorted(src.rglob("*.csv")) for row in _rows(path)]
+    rows = [row for path in below(src, "*.csv") for row in _rows(path)]
     if not rows:
         raise BadCorpus(f"no table of labels (.csv) below {src}", "see: affuse show cheavd")
     found = Counter(str(row["split"]) for row in rows)

@@ -158,9 +158,9 @@ def _tabulated(path: Path) -> dict[tuple[int, str], list[float]]:
     try:
         kinds = table.iloc[:, 0].astype(int) // 100_000
         votes, total = table[LETTERS].astype(float), table["numResponses"].astype(float)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise BadCorpus(f"{path}: a row number or a vote is no number: {error}", _FIX) from error
-    wrong = table["fileName"][(votes.sum(axis=1) != total) | ~kinds.isin(VOTES.values()) | (votes.min(axis=1) < 0)]
+    wrong = table["fileName"][(votes.sum(axis=1) != total) | ~kinds.isin(VOTES.values()) | ~(votes >= 0).all(axis=1)]
     if len(wrong):
         raise BadCorpus(f"{path}: the votes for '{wrong.iloc[0]}' are not the numResponses of one presentation", _FIX)
     keys = list(zip(kinds.tolist(), table["fileName"], strict=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from affuse.core.errors import BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
+from affuse.corpora.release import below
 
 CARD = {
     "summary": "Berlin EmoDB: 10 speakers, 7 emotions, German",
@@ -37,7 +38,7 @@ _SUFFIXES = {".wav", ".flac", ".mp3", ".ogg", ".opus"}
 def import_emodb(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
     """Import all utterances below `src`, grouped by speaker. Raises BadCorpus for none or missing ones."""
     rows = []
-    for path in sorted(p for p in src.rglob("*") if p.suffix.lower() in _SUFFIXES):
+    for path in (p for p in below(src) if p.suffix.lower() in _SUFFIXES and p.is_file()):
         match = _NAME.fullmatch(path.stem)
         if match is not None:
             speaker = f"speaker{match[1]}"

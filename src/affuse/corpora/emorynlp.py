@@ -68,9 +68,9 @@ def _from_csv(split: str, path: Path) -> Iterator[Row]:
     for row, begun, ended in zip(table.to_dict("records"), start, end, strict=True):
         numbers = [int(row[c]) for c in ("Season", "Episode", "Scene_ID", "Utterance_ID")]
         try:
-            speakers = ast.literal_eval(row["Speaker"])
-        except (ValueError, SyntaxError) as error:
-            raise BadCorpus(f"{path}: speakers {row['Speaker']!r} are not a list", "use the official file") from error
+            speakers = _names(ast.literal_eval(row["Speaker"]))
+        except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+            raise BadCorpus(f"{path}: speakers {row['Speaker']!r} are not a list of names", "use the official file") from error
         yield _row(split, numbers, speakers, row["Utterance"], row["Emotion"]) | {"episode_start": begun, "episode_end": ended}
 
 
@@ -79,9 +79,16 @@ def _from_json(split: str, path: Path) -> Iterator[Row]:
         found = list(_utterances(read_json(path)))
         for said in found:
             numbers = [int(n) for n in _ID.fullmatch(said["utterance_id"]).groups()]  # type: ignore[union-attr]
-            yield _row(split, numbers, said["speakers"], said["transcript"], said["emotion"])
-    except (ValueError, KeyError, AttributeError) as error:
+            yield _row(split, numbers, _names(said["speakers"]), said["transcript"], said["emotion"])
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadCorpus(f"{path} is not a file of EmoryNLP: {error}", "download the official file again") from error
+
+
+def _names(speakers: Any) -> list[str]:
+    """The list of names that `speakers` is; ValueError where it is none (one string would fall into letters)."""
+    if not (isinstance(speakers, list) and all(isinstance(name, str) for name in speakers)):
+        raise ValueError(f"speakers {speakers!r} are not a list of names")
+    return speakers
 
 
 def _utterances(node: Any) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from affuse.core.labels import space as label_space
 from affuse.core.types import MODALITIES
 from affuse.corpora.erc_fields import Field, check_shapes, matrix, refused, roles_of, sniff
 from affuse.corpora.manifest import SPLITS, Corpus, write_corpus
-from affuse.corpora.release import mend
+from affuse.corpora.release import below, mend
 from affuse.features.store import guess_modality, import_arrays
 
 CARD = {
@@ -92,7 +92,7 @@ def import_erc_features(
 def _find(src: Path, file: str) -> Path:
     if src.is_file():
         return src
-    files = [src / file] if file else sorted(p for p in src.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    files = [src / file] if file else [p for p in below(src) if p.suffix.lower() in SUFFIXES and p.is_file()]
     if not files:
         raise BadCorpus(f"no .pkl below {src}", "see: affuse show erc_features")
     if len(files) > 1:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from affuse.core.errors import BadCorpus
+from affuse.core.errors import AffuseError, BadCorpus, MissingFile
 from affuse.core.types import Feature, StreamSpec
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
+from affuse.corpora.release import below
 from affuse.features.store import StoreWriter, store_card
 
 CARD = {
@@ -35,10 +38,12 @@ def import_fer2013(src: Path, dst: Path, *, partial: bool = False, without: Path
     `without`: a text file of ids to leave out, one per line (faces that another corpus tests on).
     The official splits are kept: Training, PublicTest as valid, PrivateTest as test.
     """
-    csvs, packs = sorted(src.glob("*.csv")), sorted(src.glob("*.npz"))
+    csvs, packs = below(src, "fer2013.csv") or sorted(src.glob("[!.]*.csv")), sorted(src.glob("[!.]*.npz"))
     if not csvs and not packs:
-        raise BadCorpus(f"no fer2013.csv and no .npz in {src}", "download fer2013.csv into that folder")
-    left_out = set(without.read_text(encoding="utf-8").split()) if without else set()
+        raise BadCorpus(f"no fer2013.csv and no .npz below {src}", "download fer2013.csv into that folder")
+    if without and not without.is_file():
+        raise MissingFile(f"without={without}: no such file", "give a text file of ids, one per line")
+    left_out = set(without.read_text(encoding="utf-8", errors="replace").split()) if without else set()
     read = _from_csv(csvs[0]) if csvs else _from_jpegs(packs[0])
     pictures = list(_unique(p for p in read if p[0] not in left_out))
     found = {s: sum(split == s for _, split, _, _ in pictures) for s in USAGE.values()}
@@ -48,6 +53,7 @@ def import_fer2013(src: Path, dst: Path, *, partial: bool = False, without: Path
     corpus = write_corpus(dst, rows, "fer2013", "ekman-7", **extra)
     spec = StreamSpec("faces", "vision", (SIZE, SIZE, 3), 0.0, 1 / 255)
     made = store_card(spec, "fer2013", 1, {"without": sorted(left_out)})
+    shutil.rmtree(corpus.store_path("faces"), ignore_errors=True)  # of an import before
     with StoreWriter(corpus.store_path("faces"), made) as writer:
         for name, _, _, picture in pictures:
             writer.add(name, Feature(np.repeat(picture[None, :, :, None], 3, axis=3)))
@@ -65,23 +71,50 @@ def _unique(pictures: Iterable[Picture]) -> Iterator[Picture]:
 def _from_csv(path: Path) -> Iterator[Picture]:
     import pandas as pd
 
-    for chunk in pd.read_csv(path, chunksize=2000):
-        missing = {"emotion", "pixels", "Usage"} - set(chunk.columns)
-        if missing:
-            raise BadCorpus(f"{path} has no column '{missing.pop()}'", "use the official fer2013.csv")
-        for i, row in zip(chunk.index, chunk.itertuples(), strict=True):
-            pixels = np.array(row.pixels.split(), dtype=np.uint8)
-            yield f"{row.Usage}_{i}", USAGE[row.Usage], int(row.emotion), pixels.reshape(SIZE, SIZE)
+    try:
+        for chunk in pd.read_csv(path, chunksize=2000, dtype=str, keep_default_na=False):
+            missing = {"emotion", "pixels", "Usage"} - set(chunk.columns)
+            if missing or not isinstance(chunk.index, pd.RangeIndex):
+                wrong = f"has no column '{missing.pop()}'" if missing else "has rows with more cells than the header"
+                raise BadCorpus(f"{path} {wrong}", "use the official fer2013.csv")
+            for i, row in zip(chunk.index, chunk.itertuples(), strict=True):
+                if row.Usage not in USAGE:
+                    raise BadCorpus(f"{path}, picture {i}: unknown Usage '{row.Usage}'", f"known: {', '.join(USAGE)}")
+                yield _picture(path, f"{row.Usage}_{i}", USAGE[row.Usage], row.emotion, _pixels(row.pixels))
+    except (ValueError, OSError) as error:
+        raise BadCorpus(f"{path} is not a readable csv file: {error}", "download the official fer2013.csv again") from error
+
+
+def _pixels(text: str) -> np.ndarray:
+    """The picture that the numbers of a cell make; an empty array where they make none."""
+    try:
+        return np.array(text.split(), dtype=np.uint8).reshape(SIZE, SIZE)
+    except (ValueError, OverflowError):
+        return np.zeros(0, np.uint8)
+
+
+def _picture(path: Path, name: str, split: str, emotion: object, pixels: np.ndarray) -> Picture:
+    """A picture whose class and size are right; BadCorpus for others."""
+    if not re.fullmatch("[0-6]", str(emotion)):
+        raise BadCorpus(f"{path}: '{name}' has the emotion '{emotion}'", "emotions are 0 to 6: use the official file")
+    if pixels.shape != (SIZE, SIZE):
+        raise BadCorpus(f"{path}: '{name}' is not {SIZE} x {SIZE} pixels of 0 to 255", "use the official file")
+    return name, split, int(str(emotion)), pixels
 
 
 def _from_jpegs(path: Path) -> Iterator[Picture]:
-    with np.load(path) as pack:
-        for split in ("train", "valid", "test"):
-            if f"{split}_jpeg" not in pack.files:
-                continue
-            data, at = pack[f"{split}_jpeg"], pack[f"{split}_offsets"]
-            for i, (name, label) in enumerate(zip(pack[f"{split}_ids"], pack[f"{split}_labels"], strict=True)):
-                yield str(name), split, int(label), decode_jpeg(data[at[i] : at[i + 1]].tobytes())
+    try:
+        with np.load(path) as pack:
+            for split in ("train", "valid", "test"):
+                if f"{split}_jpeg" not in pack.files:
+                    continue
+                data, at = pack[f"{split}_jpeg"], pack[f"{split}_offsets"]
+                for i, (name, label) in enumerate(zip(pack[f"{split}_ids"], pack[f"{split}_labels"], strict=True)):
+                    yield _picture(path, str(name), split, label, decode_jpeg(data[at[i] : at[i + 1]].tobytes()))
+    except AffuseError:
+        raise
+    except Exception as error:  # a damaged archive or picture can raise anything
+        raise BadCorpus(f"{path} is not an .npz of packed pictures: {error!r}", "download the file again") from error
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:

@@ -94,9 +94,11 @@ def write_corpus(
 ) -> Corpus:
     """Check rows, write `manifest.parquet` and `corpus.json` below `path`, return the opened Corpus.
 
-    Raises BadCorpus for no rows, missing or duplicate ids, unknown splits or start >= end.
+    Raises BadCorpus for no rows, missing or duplicate ids, unknown splits, start >= end, or a folder that holds another corpus.
     """
     path = Path(path)
+    if (path / "corpus.json").is_file() and (there := io.read_json(path / "corpus.json").get("name")) != name:
+        raise BadCorpus(f"{path} holds the corpus '{there}'", "import into another folder, or delete that one")
     table = check_rows(rows)
     labels = sorted({str(v) for v in table["label"] if v})
     found = label_space(space) if space else infer_space(labels)

@@ -55,7 +55,7 @@ def import_meld(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
 def _clips(src: Path, split: str) -> dict[str, Path]:
     """Name -> clip of a split; clips without a label (the release has some) are never asked for."""
     folder = first(src, CLIPS[split])
-    return {p.stem: p.resolve() for p in folder.glob("dia*_utt*.mp4")} if folder else {}
+    return {p.stem: p.resolve() for p in folder.glob("dia*_utt*.mp4") if p.is_file()} if folder else {}
 
 
 def _rows(split: str, path: Path, clips: dict[str, Path]) -> list[dict[str, object]]:
@@ -63,12 +63,13 @@ def _rows(split: str, path: Path, clips: dict[str, Path]) -> list[dict[str, obje
     start, end = seconds(table, "StartTime"), seconds(table, "EndTime")
     rows = []
     for row, begun, ended in zip(table.to_dict("records"), start, end, strict=True):
-        clip = f"dia{row['Dialogue_ID']}_utt{row['Utterance_ID']}"
+        dialogue = f"dia{int(row['Dialogue_ID'])}"
+        clip = f"{dialogue}_utt{int(row['Utterance_ID'])}"
         name = f"{OFFICIAL[split]}_{clip}"
         rows.append(
             {
                 "id": name,
-                "conversation": f"{OFFICIAL[split]}_dia{row['Dialogue_ID']}",
+                "conversation": f"{OFFICIAL[split]}_{dialogue}",
                 "position": int(row["Utterance_ID"]),
                 "speaker": row["Speaker"].strip(),
                 "source": f"s{int(row['Season']):02d}_e{int(row['Episode']):02d}",

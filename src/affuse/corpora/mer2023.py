@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from affuse.core import pickles
-from affuse.core.errors import BadCorpus
+from affuse.core.errors import AffuseError, BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.release import PICTURE, add_clips, check_labels, first, media, read_csv, read_json
 
@@ -114,11 +114,13 @@ def _checked(path: Path, labels: Iterator[tuple[str, object, object]]) -> Labels
             valence = float(number)  # type: ignore[arg-type]
         except (TypeError, ValueError) as error:
             raise BadCorpus(f"{path}: valence {number!r} of {name} is not a number", "use the official file") from error
-        if emotion not in EMOTIONS:
+        if np.isinf(valence):
+            raise BadCorpus(f"{path}: valence of {name} is infinite", "use the official file")
+        if not isinstance(emotion, str) or emotion not in EMOTIONS:
             raise BadCorpus(f"{path}: unknown emotion {emotion!r} of {name}", f"known: {', '.join(EMOTIONS)}")
         if name in checked:
             raise BadCorpus(f"{path} names {name} twice", "use the official file")
-        checked[name] = (str(emotion), float("nan") if valence == WITHOUT_VALENCE else valence)
+        checked[name] = (emotion, float("nan") if valence == WITHOUT_VALENCE else valence)
     return checked
 
 
@@ -129,7 +131,9 @@ def _from_npz(path: Path) -> dict[str, Any]:
             return {
                 name.removesuffix(".npy"): _member(pack, name, Path(aside) / "member.pkl") for name in pack.namelist()
             }
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except AffuseError as error:  # of a member, which has no name that the user knows
+        raise type(error)(f"{path}: {error.message}", error.remedy) from error
+    except Exception as error:  # a damaged archive can raise anything
         raise BadCorpus(f"{path} is not a readable .npz: {error}", "download the official file again") from error
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from affuse.core.errors import BadCorpus
 from affuse.core.io import digest
 from affuse.core.types import Feature, Modality, StreamSpec
+from affuse.corpora.csd import LONGEST
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.release import PICTURE, SOUND, first, media, read_csv
 from affuse.features.store import StoreWriter, guess_modality, store_card
@@ -60,7 +61,7 @@ def import_muse_mimic(src: Path, dst: Path, *, partial: bool = False, features: 
     for row in rows:
         row["video"], row["audio"] = (str(found.get(row["id"], "")) for found in (pictures, sounds))
     sets = {p.name: p for p in sorted((partition.parent / "features").glob("*")) if p.is_dir()} if features else {}
-    files = {name: {_bare(p.stem): p for p in sorted(folder.glob("*.csv"))} for name, folder in sets.items()}
+    files = {name: {_bare(p.stem): p for p in sorted(folder.glob("[!.]*.csv"))} for name, folder in sets.items()}
     for name, found in files.items():
         counts, wanted = Counter(split.get(i, f"no partition ({i})") for i in found), Counter(split.values())
         short += [f"features {name} of {line}" for line in check_counts(counts, wanted, f"features {name}", partial)]
@@ -130,15 +131,22 @@ def _rows(
 
 
 def _write_store(to: Path, name: str, files: Mapping[str, Path]) -> None:
-    """A feature set as a store; every file's times are read before any values, since they make the rate of all."""
+    """A feature set as a store, in place of an older one; every file's times are read first, since they make the rate of all."""
     times = {i: _times(path) for i, path in files.items()}
     dim, rate = _dim(next(iter(files.values()))), _rate(list(times.values()))
     spec = StreamSpec(to.name, MODALITY.get(name) or guess_modality(name), (dim,), rate)
-    shutil.rmtree(to, ignore_errors=True)  # of an import that broke off
+    aside = to.parent.parent / f".aside-{to.name}"
+    shutil.rmtree(aside, ignore_errors=True)  # of an import that broke off
     content = digest({i: path.stat().st_size for i, path in files.items()})
-    with StoreWriter(to, store_card(spec, "muse_mimic", 1, {"set": name}, content_hash=content)) as writer:
-        for i, path in files.items():
-            writer.add(i, _feature(path, times[i], spec))
+    try:
+        with StoreWriter(aside, store_card(spec, "muse_mimic", 1, {"set": name}, content_hash=content)) as writer:
+            for i, path in files.items():
+                writer.add(i, _feature(path, times[i], spec))
+        shutil.rmtree(to, ignore_errors=True)
+        to.parent.mkdir(exist_ok=True)
+        aside.rename(to)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _dim(path: Path) -> int:
@@ -161,8 +169,8 @@ def _read(path: Path, **options: Any) -> np.ndarray:
 def _times(path: Path) -> np.ndarray:
     """Times [T] in seconds from the column `timestamp` (ms)."""
     times = _read(path, usecols=["timestamp"])[:, 0] / 1000
-    if np.isnan(times).any() or (np.diff(times) < 0).any():
-        raise BadCorpus(f"{path}: the timestamps do not rise", "download the set again")
+    if not (times <= LONGEST).all() or (np.diff(times) < 0).any():
+        raise BadCorpus(f"{path}: the timestamps do not rise, or lie beyond a day", "download the set again")
     return times
 
 

@@ -95,6 +95,8 @@ def _mustard(src: Path) -> Iterator[Item]:
         for name, said in read_json(path).items():
             label = {True: "sarcastic", False: "sincere"}[said["sarcasm"]]
             speakers, words = [*said["context_speakers"], said["speaker"]], [*said["context"], said["utterance"]]
+            if not all(isinstance(told, str) for told in (*speakers, said["show"])):
+                raise TypeError(f"a speaker or the show of {name} is not a text")
             lines = list(zip(speakers, map(mend, words), strict=True))
             yield {"id": name, "show": said["show"], "lines": lines, "label": label, "clip": name}
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from affuse.core import io
 from affuse.core.errors import BadConfig, BadCorpus, UnknownName
 from affuse.core.labels import space as label_space
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, SOUND
+from affuse.corpora.release import PICTURE, SOUND, below
 
 CARD = {
     "summary": "files that are named after their labels: SAVEE, TESS, ShEMO, AESDD, EMOVO, CaFE, SUBESCO, or your own rule",
@@ -131,7 +131,7 @@ def import_named(
     `labels` says what the codes mean: "a=angry,d=disgust". Sound and picture of one name are one utterance. Raises
     BadConfig for patterns that are invalid or never end, BadCorpus where nothing matches or a code has no meaning.
     """
-    files = sorted(p for p in src.rglob("*") if p.suffix.lower() in PICTURE | SOUND and not p.name.startswith("."))
+    files = [p for p in below(src) if p.suffix.lower() in PICTURE | SOUND and p.is_file()]
     if not files:
         raise BadCorpus(f"no sound and no video files below {src}", "give the folder that holds the recordings")
     if bool(rule) == bool(pattern):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from affuse.core.errors import BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
+from affuse.corpora.release import below
 
 CARD = {
     "summary": "RAVDESS speech: 24 actors, 8 emotions, audio and audio-visual takes",
@@ -32,7 +33,7 @@ def import_ravdess(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
     modality field. Song (channel 02) is left out. Raises BadCorpus for foreign names or missing takes.
     """
     takes: dict[str, dict[str, object]] = {}
-    for path in sorted(p for p in src.rglob("*") if p.suffix.lower() in _SUFFIXES):
+    for path in (p for p in below(src) if p.suffix.lower() in _SUFFIXES and p.is_file()):
         match = _NAME.fullmatch(path.stem)
         if match is None or match[2] != "01":
             continue
@@ -44,7 +45,10 @@ def import_ravdess(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
     if not takes:
         raise BadCorpus(f"no RAVDESS speech files below {src}", "unzip Audio_Speech_Actors_01-24.zip there")
     found = Counter(str(row["speaker"]) for row in takes.values())
-    short = check_counts(found, {f"actor{a:02d}": 60 for a in range(1, 25)}, "takes per actor", partial)
+    wanted = {f"actor{a:02d}": 60 for a in range(1, 25)}
+    short = check_counts(found, wanted, "takes per actor", partial)
+    if shown := Counter(str(row["speaker"]) for row in takes.values() if "video" in row):
+        short += [f"pictures of {line}" for line in check_counts(shown, found, "pictures per actor", partial)]
     extra = {"licence": CARD["licence"], "partial": short} if short else {"licence": CARD["licence"]}
     return write_corpus(dst, list(takes.values()), "ravdess", "ravdess-8", **extra)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +23,37 @@ SOUND = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a"}
 PICTURE = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".flv", ".mpg"}
 
 
+def below(src: Path, name: str = "*") -> list[Path]:
+    """Files and folders of that name (a pattern) below `src`, sorted; hidden ones and macOS's copies are left out.
+
+    Linked folders are entered, too: a folder that is there without a link counts once, one that holds `src` not at all.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    home = src.resolve()
+    roots = [src]
+    while roots:
+        links: list[Path] = []
+        for here, folders, files in (step for root in roots for step in os.walk(root)):
+            new = os.path.realpath(here) not in seen
+            seen.add(os.path.realpath(here))
+            folders[:] = sorted(f for f in folders if new and not f.startswith(".") and f != "__MACOSX")
+            shown = [*folders, *(f for f in files if new and not f.startswith("."))]
+            found += [Path(here, f) for f in shown if fnmatchcase(f, name)]
+            links += [p for f in folders if (p := Path(here, f)).is_symlink() and not home.is_relative_to(p.resolve())]
+        roots = links
+    return sorted(found)
+
+
 def first(src: Path, name: str) -> Path | None:
     """The file or folder of that name below `src`; of several the one that sorts first."""
-    return next(iter(sorted(src.rglob(name))), None)
+    return next(iter(below(src, name)), None)
 
 
 def media(src: Path, suffixes: Iterable[str] = PICTURE | SOUND) -> dict[str, Path]:
-    """Stem -> file (absolute) of the media below `src`; hidden files are left out, of several the one that sorts first."""
+    """Stem -> file (absolute) of the media below `src`; hidden files and dead links are left out, of several the one that sorts first."""
     wanted = set(suffixes)
-    found = sorted(p for p in src.rglob("*") if p.suffix.lower() in wanted and not p.name.startswith("."))
+    found = [p for p in below(src) if p.suffix.lower() in wanted and p.is_file()]
     return {p.stem: p.resolve() for p in reversed(found)}
 
 
@@ -86,7 +110,11 @@ def read_csv(path: Path, *columns: str, whole: tuple[str, ...] = ()) -> pd.DataF
 def read_json(path: Path) -> Any:
     """Parsed JSON; BadCorpus names a file that is not."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        value = json.loads(text)
+        if "\\u" in text:  # half of a character (a cut emoji) cannot be written anywhere
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, OSError, RecursionError) as error:
         raise BadCorpus(f"{path} is not readable JSON: {error}", "download the official file again") from error
 
@@ -102,5 +130,5 @@ def seconds(table: pd.DataFrame, column: str) -> list[float]:
 
     if column not in table:
         return [float("nan")] * len(table)
-    times = pd.to_timedelta(table[column].str.replace(",", "."), errors="coerce")
+    times = pd.to_timedelta(table[column].where(table[column].str.contains(":")).str.replace(",", "."), errors="coerce")
     return [float(t) for t in times.dt.total_seconds()]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from affuse.core.errors import BadCorpus, MissingFile
 from affuse.corpora.csd import Csd, is_csd, open_csd
-from affuse.corpora.release import PICTURE, SOUND, mend, read_csv, read_json
+from affuse.corpora.release import PICTURE, SOUND, below, mend, read_csv, read_json
 from affuse.corpora.sentiment_pickles import UNIMODAL, FeaturePickle, Row, is_pickle, read_pickle
 
 PICKLED = {".pkl", ".pickle", ".p", ".pt", ".pth"}
@@ -37,7 +37,7 @@ def survey(src: Path, language: str = "en") -> Sources:
     """Every file of `src` that its content says is of use; the first bytes decide, not the name."""
     if not src.exists():
         raise MissingFile(f"no file or folder {src}", "give the folder of the release, or one file of it")
-    paths = [src] if src.is_file() else sorted(p for p in src.rglob("*") if p.is_file() and not p.name.startswith("."))
+    paths = [src] if src.is_file() else [p for p in below(src) if p.is_file()]
     found = Sources()
     for path in paths:
         if path.suffix.lower() in PICTURE | SOUND:
@@ -165,7 +165,7 @@ def opinions(path: Path) -> list[Row]:
         if table[["start", "end"]].isna().any(axis=None):
             raise ValueError("a time is missing")
         names = [f"{video.strip()}_{int(clip)}" for video, (_, _, clip, _) in zip(table["video"], numbers, strict=True)]
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         raise BadCorpus(f"{path}: not lines of start, end, video, segment, label: {error}", "use the official file") from error
     return [
         {**_row(path, name, "", label), "start": start, "end": end}

@@ -13,6 +13,7 @@ from affuse.corpora.manifest import COLUMNS, Corpus, write_corpus
 CARD = {
     "summary": "a CSV (or TSV, Parquet) with one utterance per row, columns named as affuse's or mapped with --map",
     "source": "your own data",
+    "usage": "affuse import table FILE DST [--map audio=COLUMN ...] [--label happy=joy ...] [--root DIR] [--space NAME]",
     "entry": "import_table",
     "licence": "yours",
     "layout": "columns: id, video, audio, text, label, speaker, source, conversation, position, start, end, split",
