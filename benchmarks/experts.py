@@ -221,13 +221,12 @@ def voices(logits: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> dict[st
 
 def composite(out: Path, joined: Mapping[int, Model]) -> dict[str, Any]:
     """Accuracy on the composite clips, each by the model of the fold whose audio expert never heard its actor."""
-    corpus = Corpus.open(out / "composite-corpus")
-    cv = pd.read_parquet(out / "audio-cv" / "predictions.parquet")
-    fold = cv.drop_duplicates("source").set_index("source")["fold"]
+    corpus, heard = Corpus.open(out / "composite-corpus"), Corpus.open(out / "audio-corpus")
+    unheard = [set(heard.table["source"][split_of(folders[0], heard) == "test"]) for folders in open_run(out / "audio-cv")[2]]
     found: dict[str, list[np.ndarray]] = {}
     truth, groups = [], []
     for k, model in joined.items():
-        table = corpus.table[corpus.table["source"].map(fold) == k].reset_index(drop=True)
+        table = corpus.table[corpus.table["source"].isin(unheard[k])].reset_index(drop=True)
         stores = open_stores(corpus, dict.fromkeys(("waveform", "functionals", "face_crops"), (0.0, "mean")))
         data = Dataset(table, stores, {"emotion": "label"}, {"emotion": SPACES[SPACE]})
         for subset in (("audio", "vision"), ("audio",), ("vision",)):
