@@ -137,7 +137,7 @@ def _emotion(axes: Any, slots: Slots, labels: Sequence[str], colours: Sequence[s
         if k < 0:
             continue
         axes.broken_barh([(start, end - start)], (0, 1), facecolor=colours[k], edgecolor="white", linewidth=0.3)
-        if (end - start) / total * (INCHES - 1.23) > 0.062 * len(labels[k]) + 0.06:
+        if (end - start) / total * (INCHES - 1.23) > 0.053 * len(labels[k]) + 0.06:  # inches
             ink = ink_on(colours[k])
             axes.text((start + end) / 2, 0.47, labels[k], color=ink, ha="center", va="center", parse_math=False)
 
