@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 from affuse.core import registry
 from affuse.evaluation.intervals import (
     cluster_sums,
+    clustered,
     distribution,
     estimate,
     metric,
@@ -177,3 +178,20 @@ def test_distribution_is_reproducible():
     truth, predicted = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
     a, b = (distribution("uar", truth, predicted, np.arange(60) // 4) for _ in range(2))
     assert (a == b).all()
+
+
+def test_intervals_of_few_groups_hold_the_truth_too_seldom_and_say_so():
+    rng = np.random.default_rng(0)
+
+    def covered(groups: int, trials: int = 150) -> float:
+        hits = 0
+        for _ in range(trials):
+            right = rng.random((groups, 20)) < rng.beta(6, 4, groups)[:, None]
+            answers = np.where(right.reshape(-1, 1), [1.0, 0.0], [0.0, 1.0])
+            found = estimate("accuracy", np.zeros(groups * 20, int), answers, np.repeat(np.arange(groups), 20))
+            hits += found.low <= 0.6 <= found.high
+        return hits / trials
+
+    assert covered(4) < 0.89 < covered(24)
+    assert "4 groups only" in clustered("speaker", 4)
+    assert "only" not in clustered("speaker", 24)
