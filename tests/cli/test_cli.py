@@ -223,7 +223,7 @@ def test_another_corpus_is_scored_by_label_name(tmp_path, capsys):
     table["label"] = table["label"].replace({"angry": "disgust"})
     from affuse.corpora.manifest import write_corpus
 
-    write_corpus(tmp_path / "other", table, "other", "ekman-7")
+    write_corpus(tmp_path / "other", table, other.name, "ekman-7")
     capsys.readouterr()
     assert run("evaluate", out, "--corpus", tmp_path / "other", "--json", "--quiet") == 0
     result = json.loads(capsys.readouterr().out)

@@ -183,7 +183,7 @@ def test_few_examples_at_a_time_change_nothing(weights: Path, tmp_path: Path, mo
     whole = clip(tmp_path, SOUND)
     expected = VGGish(weights=weights, hop=0.25)(whole).values
     monkeypatch.setattr(vggish, "BATCH", 3)
-    np.testing.assert_allclose(VGGish(weights=weights, hop=0.25)(whole).values, expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(VGGish(weights=weights, hop=0.25)(whole).values, expected, atol=5e-5, rtol=1e-5)
 
 
 def test_absence_and_gaps(weights: Path, tmp_path: Path) -> None:
