@@ -16,6 +16,7 @@ from affuse.media.write import write_clip
 from affuse.reporting.style import DARK, EMOTIONS, LIGHT, contrast, emotion_colours
 from affuse.reporting.timeline_page import timeline_page
 from affuse.reporting.timeline_slots import headline, shares, slots
+from affuse.reporting.timeline_tracks import axis
 
 ALL = {"conversation": conversation, "hostile": hostile, "unknown": unknown, "failed": failed}
 VOID = {"meta", "img", "br"}
@@ -223,3 +224,10 @@ def test_emotions_have_their_own_colours_in_both_themes():
 def test_to_html_writes_what_it_returns(tmp_path):
     page = hostile().to_html(tmp_path / "t.html")
     assert (tmp_path / "t.html").read_text(encoding="utf-8") == page
+
+
+def test_tenths_of_a_second_leave_each_other_room_on_a_phone():
+    """212 px of axis at 390 px of page, where every second time is shown: "0:00.4" takes 45 px with its margin."""
+    for total in (0.4, 1.0, 1.6, 2.0, 3.5, 5.9, 7.9):
+        shown = [s for s in re.findall(r'<span class="([^"]*)" style="left:([\d.]+)%">', axis(total, 600)) if "odd" not in s[0]]
+        assert len(shown) * 45 <= 212, total

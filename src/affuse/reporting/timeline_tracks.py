@@ -46,7 +46,10 @@ def lane(name: str, drawn: str, label: str, note: str = "", style: str = "", ove
 
 def axis(total: float, wide: int) -> str:
     """The time axis: round times, every second one dropped on a narrow page that does not scroll."""
-    found = ticks(total, max(4 if total >= 3600 else 8 if wide else 6, wide // 90))
+    count = max(4 if total >= 3600 else 8 if wide else 6, wide // 90)
+    found = ticks(total, count)
+    if found[1:] and found[1] < 1:  # tenths of a second are longer to write
+        found = ticks(total, count * 2 // 3)
     fraction = 1 if found[1:] and found[1] < 1 else 0
     marks = "".join(
         f'<span class="{_edge(t / total)}{" odd" if i % 2 else ""}" style="left:{100 * t / total:.3f}%">'
