@@ -7,13 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import affuse
 from affuse.core import io
 from affuse.core.config import PRETRAINED
 from affuse.core.errors import MissingDependency, UnknownName
 from affuse.inference.recognizer import Recognizer
+from affuse.layers.repvgg import RepVGGBlock
 from affuse.media.write import write_clip
+from affuse.models.model import load_model
 
 BASE = PRETRAINED / "affuse-base"
 RATE = 16000
@@ -35,6 +38,14 @@ def test_it_is_small_and_says_what_it_is(base: Recognizer) -> None:
         assert expert["calibration_error"]["after"] < expert["calibration_error"]["before"]
     confidence = card["composite"]["confidence"]
     assert confidence["audio+vision"] > max(confidence["audio"], confidence["vision"])
+
+
+def test_faces_are_looked_at_by_the_fused_network(base: Recognizer) -> None:
+    assert not any(isinstance(module, RepVGGBlock) for module in base.models[0].modules())
+    trained = load_model(io.read_json(BASE / "model.json"), BASE / "model.safetensors").encoders["face_crops"]
+    x, mask = torch.rand(2, 3, 48, 48, 3), torch.ones(2, 3, dtype=torch.bool)
+    with torch.inference_mode():
+        torch.testing.assert_close(base.models[0].encoders["face_crops"](x, mask).pooled, trained(x, mask).pooled, atol=1e-4, rtol=0)
 
 
 def sound(path: Path, samples: np.ndarray) -> Path:

@@ -51,3 +51,8 @@ def test_frames_under_the_mask_alone_are_computed():
     noisy = x.clone()
     noisy[~mask] = float("nan")
     torch.testing.assert_close(encoder(noisy, mask).pooled, encoder(x, mask).pooled)
+
+
+def test_a_model_without_such_blocks_is_not_copied():
+    plain = torch.nn.Linear(2, 2)
+    assert fused(plain) is plain

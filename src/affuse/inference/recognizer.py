@@ -26,6 +26,7 @@ from affuse.inference.people import Block, People
 from affuse.inference.stretches import blocks, overlap_add, tiles, windows, worded
 from affuse.inference.timeline import ModalityView, Segment, Timeline
 from affuse.inference.words import is_english
+from affuse.layers.repvgg import fused
 from affuse.media.clip import Clip
 from affuse.media.probe import ClipInfo, probe
 from affuse.media.speech import STEP, find_speech
@@ -320,6 +321,7 @@ def load(
     if described.get("standardised_by"):
         what = ", ".join(f"{stream} by {column}" for stream, column in described["standardised_by"].items())
         raise BadRun(f"{path} cannot analyse clips: it knows {what} standardised over many utterances of each", "train it without streams.NAME.standardise_by")
+    models = [fused(model) for model in models]
     extractors, unusable = _extractors(path, models[0].streams, parameters)
     said, grids = tuple(notes(experts or {}, path.name)), described.get("grids", {})
     return Recognizer(path.name, models, extractors, seconds, torch.device(device), rules, unusable, grids, said)

@@ -7,9 +7,12 @@ s_b = gamma_b / sqrt(var_b + eps); fused kernel = s_3 W_3 + pad(s_1 W_1) + s_0 d
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class RepVGGBlock(nn.Module):
@@ -53,8 +56,10 @@ def _scaled(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return kernel * scale[:, None, None, None], norm.bias - norm.running_mean * scale
 
 
-def fused(model: nn.Module) -> nn.Module:
-    """A copy of `model` in eval mode with every RepVGG block fused; the model itself is left as it is."""
+def fused(model: Net) -> Net:
+    """A copy of `model` in eval mode with every RepVGG block fused (a model without one: itself); the model itself is left as it is."""
+    if not any(isinstance(module, RepVGGBlock) for module in model.modules()):
+        return model
     model = copy.deepcopy(model).eval()
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
