@@ -20,11 +20,12 @@ BASE = PRETRAINED / "affuse-base"
 
 @cache
 def base() -> tuple[Model, dict[str, Any]]:
-    """(affuse-base, the parameters of its extractors)."""
+    """(affuse-base, its RepVGG fused; the parameters of its extractors)."""
+    from affuse.layers.repvgg import fused
     from affuse.models.model import load_model
 
     described = io.read_json(BASE / "model.json")
-    return load_model(described, BASE / "model.safetensors"), described["extractors"]
+    return fused(load_model(described, BASE / "model.safetensors")), described["extractors"]
 
 
 @cache
