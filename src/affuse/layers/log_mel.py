@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
 
+BLOCK = 256  # frames at a time on a processor, so that what is made of them stays in its cache
 FLOOR = 1e-10  # power; -100 dB, as librosa's power_to_db
 
 
@@ -68,10 +69,15 @@ class LogMel(nn.Module):
         """dB of each frame and band; samples in [-1, 1]."""
         half = self.window // 2
         frames = nn.functional.pad(x, (half, self.window - half)).unfold(-1, self.window, self.hop)
-        frames = frames[:, : 1 + x.shape[-1] // self.hop] * self.hann
-        spectrum = torch.fft.rfft(frames)
-        power = spectrum.real.square() + spectrum.imag.square()
+        frames = frames[:, : 1 + x.shape[-1] // self.hop]
+        at_once = max(1, BLOCK // max(1, len(x))) if x.device.type == "cpu" else frames.shape[1]
+        power = torch.cat([self._power(part) for part in frames.split(at_once, dim=1)], dim=1)
         return 10 * (power @ self.filters).clamp_min(FLOOR).log10()
+
+    def _power(self, frames: Tensor) -> Tensor:
+        """Frames [N, T', window] -> power of each bin [N, T', window // 2 + 1]."""
+        spectrum = torch.fft.rfft(frames * self.hann)
+        return spectrum.real.square() + spectrum.imag.square()
 
     def frame_mask(self, mask: Tensor) -> Tensor:
         """Which frames a sample mask [N, T] leaves: [N, 1 + T // hop]; L valid samples leave 1 + L // hop."""
