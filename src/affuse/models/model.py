@@ -40,11 +40,11 @@ class Model(nn.Module):
         for s in self.streams:
             if "." in s.name or hasattr(nn.ModuleDict, s.name):
                 raise BadConfig(f"a stream cannot be named '{s.name}'", "name it otherwise: letters, digits, _ and -")
-        self.encoders = nn.ModuleDict({s.name: _part("encoders", parts["streams"][s.name], s) for s in self.streams})
+        self.encoders = nn.ModuleDict({s.name: make_part("encoders", parts["streams"][s.name], s) for s in self.streams})
         dims = {name: int(encoder.dim) for name, encoder in self.encoders.items()}  # type: ignore[arg-type]
         before, after = _contexts(parts["context"])
         self.before, dims = _chain(before, dims)
-        self.fusion = _part("fusions", parts["fusion"], dims)
+        self.fusion = make_part("fusions", parts["fusion"], dims)
         refined = parts.get("refined", {})
         widths = {t: len(refined.get(t, space)) for t, space in self.spaces.items()}
         self.level: str = getattr(self.fusion, "level", "features")  # what it joins: features, decisions or both
@@ -184,7 +184,7 @@ def _chain(given: Sequence[Mapping[str, Any]], dims: dict[str, int]) -> tuple[nn
     """The parts, each made for what the one before it gives; and what the last one gives."""
     made = []
     for part in given:
-        made.append(_part("contexts", part, dims))
+        made.append(make_part("contexts", part, dims))
         dims = dict(made[-1].dims)
     return nn.ModuleList(made), dims
 
@@ -271,7 +271,8 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
-def _part(kind: str, part: Mapping[str, Any], given: Any) -> Any:
+def make_part(kind: str, part: Mapping[str, Any], given: Any) -> Any:
+    """The part {name, **options} of that kind for what it is given (a StreamSpec, dims); BadConfig where they do not fit."""
     options = {k: v for k, v in part.items() if k != "name"}
     _check_modality(kind, part["name"], given)
     return registry.build(kind, part["name"], given, **options)

@@ -44,6 +44,10 @@ def test_members_that_stretch_time_differently_can_be_trained_together():
     assert found.pooled.shape == (4, 3 * 128)
 
 
+def test_options_without_a_name_are_those_of_an_mlp():
+    assert Ensemble(WORDS, members=3, of={"hidden": 8}).dim == 24
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [({"members": 0}, "members = 0"), ({"of": {"name": "repvgg"}}, "not for text"), ({"of": {"name": "mlpp"}}, "mlp"), ({"of": {"name": "mlp", "wide": 1}}, "of.mlp.wide")],

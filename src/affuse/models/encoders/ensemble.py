@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from affuse.core import registry
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
+from affuse.models.model import make_part
 
 CARD = {
     "summary": "several encoders of one kind side by side; a linear head on them averages what each would answer",
@@ -23,7 +24,7 @@ CARD = {
 
 
 class Ensemble(nn.Module):
-    """x [N, T, ...], mask [N, T] -> Encoding of `members` encoders `of` a kind, their vectors one after the other.
+    """x [N, T, ...], mask [N, T] -> Encoding of `members` encoders `of` a kind (mlp where it names none), their vectors one after the other.
 
     To train members apart, which is what a deep ensemble is, set train.members; this part then holds them as one model.
     Raises BadConfig for fewer than one member or a stream that `of` does not take.
@@ -31,14 +32,12 @@ class Ensemble(nn.Module):
 
     def __init__(self, spec: StreamSpec, *, members: int = 3, of: dict[str, Any] | None = None) -> None:
         super().__init__()
-        part: Mapping[str, Any] = of or {"name": "mlp"}
         if members < 1:
             raise BadConfig(f"members = {members}", "give at least 1")
-        name, options = part["name"], {k: v for k, v in part.items() if k != "name"}
-        if spec.modality not in registry.cards("encoders").get(name, {}).get("modalities", [spec.modality]):
-            raise BadConfig(f"encoder '{name}' is not for {spec.modality} (stream '{spec.name}')", "choose another for `of`")
-        options = registry.resolve("encoders", name, options, f"of.{name}")
-        self.members = nn.ModuleList(registry.build("encoders", name, spec, **options) for _ in range(members))
+        options = dict(of or {})
+        name = options.pop("name", "mlp")
+        part = {"name": name, **registry.resolve("encoders", name, options, f"of.{name}")}
+        self.members = nn.ModuleList(make_part("encoders", part, spec) for _ in range(members))
         self.dim = sum(int(member.dim) for member in self.members)  # type: ignore[arg-type, misc]
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
