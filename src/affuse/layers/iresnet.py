@@ -16,6 +16,7 @@ from itertools import accumulate
 from torch import Tensor, nn
 
 from affuse.core.errors import BadFeatures
+from affuse.layers.pointwise import conv2d
 
 WIDTHS = (64, 128, 256, 512)
 OUTER = re.compile(r"^((module|backbone|model)\.)+")  # what training code wraps around a network
@@ -38,12 +39,12 @@ class Unit(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, between: bool, project: bool) -> None:
         super().__init__()
         self.stride = stride
-        first, second = _conv(inputs, outputs, 3, 1), _conv(outputs, outputs, 3, stride)
+        first, second = conv2d(inputs, outputs, 3, 1), conv2d(outputs, outputs, 3, stride)
         middle = [nn.BatchNorm2d(outputs)] if between else []
         self.body = nn.Sequential(
             nn.BatchNorm2d(inputs), first, *middle, nn.PReLU(outputs), second, nn.BatchNorm2d(outputs)
         )
-        self.shortcut = nn.Sequential(_conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)) if project else None
+        self.shortcut = nn.Sequential(conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)) if project else None
 
     def forward(self, x: Tensor) -> Tensor:
         past = x[:, :, :: self.stride, :: self.stride] if self.shortcut is None else self.shortcut(x)
@@ -67,7 +68,7 @@ class IResNet(nn.Module):
     ) -> None:
         super().__init__()
         self.size, self.dim = 8 * first_stride * grid, dim
-        self.stem = nn.Sequential(_conv(3, 64, 3, 1), nn.BatchNorm2d(64), nn.PReLU(64))
+        self.stem = nn.Sequential(conv2d(3, 64, 3, 1), nn.BatchNorm2d(64), nn.PReLU(64))
         self.units, width = nn.Sequential(), 64
         for stage, (count, outputs) in enumerate(zip(units, WIDTHS, strict=True)):
             for i in range(count):
@@ -80,10 +81,6 @@ class IResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [N, 3, S, S] in -1..1 -> [N, dim]."""
         return self.head(self.units(self.stem(x)))
-
-
-def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
 
 
 def from_state(state: Mapping[str, Tensor], first_stride: int = 2) -> IResNet:

@@ -12,6 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from affuse.layers.pointwise import conv2d
+
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -21,8 +23,8 @@ class RepVGGBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
         self.stride = stride
-        self.conv3 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.conv1 = nn.Conv2d(inputs, outputs, 1, stride, 0, bias=False)
+        self.conv3 = conv2d(inputs, outputs, 3, stride)
+        self.conv1 = conv2d(inputs, outputs, 1, stride)
         self.norm3, self.norm1 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
         self.norm0 = nn.BatchNorm2d(inputs) if inputs == outputs and stride == 1 else None
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
 from affuse.layers.masked import MaskedBatchNorm, channel_mask, masked_mean, pool_mask
+from affuse.layers.pointwise import conv2d
 from affuse.layers.standardise import Standardise
 
 CARD = {
@@ -29,7 +30,7 @@ class Conv(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, masked: bool) -> None:
         super().__init__()
         self.stride = stride
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.conv = conv2d(inputs, outputs, kernel, stride)
         self.norm = MaskedBatchNorm(outputs) if masked else nn.BatchNorm2d(outputs)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
 
