@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -157,7 +158,13 @@ def event(words: str) -> bytes:
 Cue = tuple[float, float, bytes]
 
 
-def subtitled(path: Path, *tracks: tuple[str, list[Cue]], default: int | None = None, delay: float = 0.0) -> Path:
+def subtitled(
+    path: Path,
+    *tracks: tuple[str, list[Cue]],
+    default: int | None = None,
+    delay: float = 0.0,
+    metadata: Sequence[dict[str, str]] = (),
+) -> Path:
     """Ten seconds of sound and subtitle streams of ready-made packets, everything `delay` s into the file's time."""
     base = Fraction(1, 1000)
     with av.open(str(path), "w") as file:
@@ -165,6 +172,7 @@ def subtitled(path: Path, *tracks: tuple[str, list[Cue]], default: int | None = 
         streams = [file.add_mux_stream(codec) for codec, _ in tracks]
         for i, stream in enumerate(streams):
             stream.time_base = base
+            stream.metadata.update(metadata[i] if metadata else {})
             if default is not None:
                 stream.disposition = av.stream.Disposition.default if i == default else av.stream.Disposition(0)
         silence = np.zeros((1, 160000), np.int16 if path.suffix == ".mkv" else np.float32)
@@ -237,3 +245,160 @@ def test_an_unusable_stream_is_counted_not_fatal(tmp_path):
     clip = subtitled(tmp_path / "a.mkv", ("subrip", [(11.0, 12.0, text("late"))]))
     assert (find_captions(clip).captions, find_captions(clip).dropped) == ([], 1)
     assert read_embedded(clip) == []
+
+
+@pytest.fixture
+def clip(tmp_path: Path, talk: Path) -> Path:
+    """4 s of picture and sound named talk.mp4, with nothing beside it."""
+    return Path(shutil.copy(talk, tmp_path / "talk.mp4"))
+
+
+def beside(clip: Path, *names: str) -> None:
+    for name in names:
+        clip.with_name(name).write_text(cues((1, 2, name)))
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["talk.2.srt"], None),
+        (["talk.final.srt"], None),
+        (["talk.part2.en.srt"], None),
+        (["talk.emotion.vtt"], None),
+        (["talk.srt", "talk.emotion.vtt"], "talk.srt"),
+        (["talk.en.forced.srt"], None),
+        (["talk.2.srt", "talk.eng.srt"], "talk.eng.srt"),
+        (["talk.en-US.srt"], "talk.en-US.srt"),
+        (["talk.German.srt"], "talk.German.srt"),
+        (["talk.zh-Hans.srt"], "talk.zh-Hans.srt"),
+        (["talk.mp4.srt"], "talk.mp4.srt"),
+        (["TALK.SRT"], "TALK.SRT"),
+        (["talk.DE.srt", "Talk.EN.Srt"], "Talk.EN.Srt"),
+        (["talk.de.srt", "talk.en.srt", "talk.fr.srt"], "talk.en.srt"),
+        (["talk.de.srt", "talk.und.srt"], "talk.und.srt"),
+        (["talk.en.auto.srt", "talk.en.sdh.srt", "talk.pt-BR.srt"], "talk.en.sdh.srt"),
+        (["talk.en.sdh.srt", "talk.en.srt"], "talk.en.srt"),
+        (["talk.en.forced.srt", "talk.de.srt"], "talk.de.srt"),
+        (["talk.en.srt", "talk.vtt"], "talk.vtt"),
+    ],
+)
+def test_which_sidecar_is_taken(clip: Path, names: list[str], taken: str | None):
+    beside(clip, *names)
+    assert sidecar(clip) == (taken and clip.with_name(taken))
+    assert [c.text for c in find_captions(clip).captions] == ([taken] if taken else [])
+    notes = " ".join(find_captions(clip).notes)
+    assert [name for name in names if name not in notes and name not in (taken, "talk.emotion.vtt")] == []
+
+
+def test_a_sidecar_belongs_to_the_clip_with_the_longest_name(clip: Path):
+    for other in ("talk.2.mp4", "talk.en.mkv", "Talk.mp4", "talk.wav"):
+        clip.with_name(other).touch()
+    beside(clip, "talk.2.srt", "talk.en.srt", "talk.en.sdh.srt", "talk.2.emotion.vtt")
+    assert sidecar(clip) is None
+    assert find_captions(clip).notes == [
+        "captions: not taken: talk.2.srt (it belongs to talk.2.mp4); talk.en.sdh.srt (it belongs to talk.en.mkv); "
+        "talk.en.srt (it belongs to talk.en.mkv)"
+    ]
+    assert sidecar(clip.with_name("talk.2.mp4")) == clip.with_name("talk.2.srt")
+    assert sidecar(clip.with_name("talk.en.mkv")) == clip.with_name("talk.en.srt")
+    beside(clip, "talk.srt", "Talk.de.srt")
+    assert sidecar(clip) == sidecar(clip.with_name("talk.wav")) == clip.with_name("talk.srt")
+    assert sidecar(clip.with_name("Talk.mp4")) == clip.with_name("Talk.de.srt")
+
+
+def test_a_sidecar_of_either_of_two_clips_is_taken_by_none(clip: Path):
+    clip.with_name("Talk.mp4").touch()
+    beside(clip, "TALK.srt")
+    assert sidecar(clip) is None
+    assert "may belong to" in find_captions(clip).notes[0]
+
+
+def test_the_language_asked_for_comes_first_and_a_note_says_which(clip: Path):
+    beside(clip, "talk.de.srt", "talk.en.srt", "talk.3.srt", "talk.ass")
+    assert find_captions(clip).notes == [
+        "captions: talk.en.srt is taken, not talk.de.srt",
+        "captions: not taken: talk.3.srt (3 is no language); talk.ass (.ass is not read: save it as .srt or .vtt)",
+    ]
+    assert find_captions(clip, language="de").captions[0].text == "talk.de.srt"
+    assert find_captions(clip, clip.with_name("talk.de.srt")).notes == []
+
+
+@pytest.mark.parametrize(
+    ("metadata", "taken"),
+    [
+        ([{"language": "ger"}, {"language": "eng"}], "second"),
+        ([{"language": "eng", "title": "Deutsch"}, {"language": "eng", "title": "English [SDH]"}], "second"),
+        ([{"language": "ger"}, {"language": "und"}], "second"),
+        ([{"language": "eng", "title": "Signs & Songs"}, {"language": "eng"}], "second"),
+        ([{"language": "fre"}, {"language": "ger"}], "first"),
+    ],
+)
+def test_which_stream_is_taken(tmp_path: Path, metadata: list[dict[str, str]], taken: str):
+    tracks = [("subrip", [(1.0, 2.0, text(words))]) for words in ("first", "second")]
+    path = subtitled(tmp_path / "a.mkv", *tracks, metadata=metadata, default=0)
+    words = find_captions(path)
+    assert words.captions[0].text == read_embedded(path)[0].text == taken
+    assert f"subtitle stream {1 if taken == 'second' else 2}" in words.notes[0]
+
+
+def test_a_stream_in_the_language_comes_before_a_file_in_another(tmp_path: Path):
+    path = subtitled(tmp_path / "talk.mkv", ("subrip", [(1.0, 2.0, text("inside"))]), metadata=[{"language": "eng"}])
+    beside(path, "talk.de.srt")
+    assert [c.text for c in find_captions(path).captions] == ["inside"]
+    assert find_captions(path).notes == ["captions: subtitle stream 1 (en) is taken, not talk.de.srt"]
+    beside(path, "talk.en.srt")
+    assert [c.text for c in find_captions(path).captions] == ["talk.en.srt"]
+
+
+def test_rolling_captions_inside_a_clip(tmp_path: Path):
+    rows = [(0.0, 1.0, text("Hello there")), (1.0, 2.0, text("Hello there\nmy friend")), (2.0, 3.0, text("my friend\nand you"))]
+    words = find_captions(subtitled(tmp_path / "a.mkv", ("subrip", rows)))
+    assert words.captions == [Caption(0, 1, "Hello there"), Caption(1, 2, "my friend"), Caption(2, 3, "and you")]
+    assert words.notes == [f"{words.source}: 2 repeated lines of rolling captions are taken once"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "shift_jis", "gb18030", "utf-16-le"])
+def test_a_guessed_encoding_is_said(clip: Path, encoding: str):
+    said = {"cp1251": "Привет, как дела?", "shift_jis": "今日はとても嬉しいです。", "gb18030": "我今天非常高兴。"}.get(encoding, "Hello")
+    clip.with_name("talk.srt").write_bytes(cues((1, 2, said)).encode(encoding))
+    words = find_captions(clip)
+    assert [c.text for c in words.captions] == [said]
+    assert "read as" in words.notes[0]
+
+
+def test_an_embedded_guess_is_made_for_the_stream_as_a_whole(tmp_path: Path):
+    rows = [(1.0, 2.0, "Привет, как дела?".encode("cp1251")), (3.0, 4.0, "Да".encode("cp1251"))]
+    words = find_captions(subtitled(tmp_path / "a.mkv", ("subrip", rows)))
+    assert [c.text for c in words.captions] == ["Привет, как дела?", "Да"]
+    assert "read as cp1251" in words.notes[0]
+
+
+def test_what_was_lost_of_a_file_is_said(clip: Path):
+    clip.with_name("talk.srt").write_text("by Ann\n\n" + cues((1, 2, "Hi")) + "\n\n2\n00:00:x --> 00:00:03,000\nlost\n")
+    words = find_captions(clip)
+    assert [c.text for c in words.captions] == ["Hi"]
+    assert words.notes == [
+        f"{words.source}: 1 cue could not be read, e.g. line 8: 00:00:x --> 00:00:03,000",
+        f"{words.source}: 1 line of text outside any cue, e.g. line 1: by Ann",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("F06_blank_after_timing.srt", ["Hello there.", "I am so happy today."]),
+        ("F06_crcrlf.srt", ["Hello there.", "I am so happy today."]),
+        ("F06_one_bad_arrow.srt", ["Hello there.", "I am so happy today."]),
+        ("F07_youtube_rolling.vtt", ["Maria, was the train late", "again or did you", "walk home"]),
+        ("F11_no_blank_line.srt", ["Hello there.", "I am so happy today."]),
+    ],
+)
+def test_odd_files(shared_data: Path, name: str, right: list[str]):
+    assert [c.text for c in read_subtitles(shared_data / "odd_inputs" / name)] == right
+
+
+def test_odd_sidecars(shared_data: Path):
+    folder = shared_data / "odd_inputs"
+    assert find_captions(folder / "F02_sidecar" / "talk.mp4").captions == []
+    assert find_captions(folder / "F02_sidecar" / "talk.2.mp4").captions[0].text == "These words belong to part two."
+    assert find_captions(folder / "F10_lang" / "talk.mp4").captions[0].text == "I am so happy and glad to see you today."
