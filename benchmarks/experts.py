@@ -244,6 +244,21 @@ def composite(out: Path, joined: Mapping[int, Model]) -> dict[str, Any]:
     }
 
 
+def trained_on(out: Path) -> list[dict[str, Any]]:
+    """What each expert was trained on: its corpora, and whom (else which part of them) by a column of their manifests."""
+    audio = Corpus.open(out / "audio-corpus").table
+    text = Corpus.open(out / "text-corpus").table
+    words = text[text["split"] == "train"]
+    whose = audio["speaker"].str.partition("_")
+    rows = [("audio", name, "speaker", whose[2][whose[0] == name]) for name in ("ravdess", "emodb")]
+    faces = Corpus.open(out / "vision-corpus").table
+    rows += [("vision", "fer2013", "split", faces["split"][faces["split"] == "train"]), ("text", "meld", "conversation", words["conversation"])]
+    return [
+        {"modality": m, "corpus": corpus, "column": column, "values": sorted(set(values)), "utterances": len(values)}
+        for m, corpus, column, values in rows
+    ]
+
+
 def build(out: Path) -> None:
     """Write affuse-base and its card from the run folders."""
     found = held_out(out)
@@ -263,6 +278,7 @@ def build(out: Path) -> None:
         "source": "affuse; docs/affuse-base.md",
         "licence": "weights for non-commercial use, see docs/affuse-base.md",
         "labels": list(SPACES[SPACE].labels),
+        "trained_on": trained_on(out),
         "experts": rows,
         "voices": voices(*found["audio"]),
         "composite": composite(out, folds),

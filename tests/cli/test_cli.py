@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,34 @@ def test_a_reader_that_has_gone_away_is_no_failure(arguments):
     done = subprocess.run([sys.executable, "-m", "affuse", *arguments], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("word", ["-talk.wav", "-h.wav", "-missing.mp4"])
+def test_a_path_that_begins_with_a_dash_is_told_how_to_write_it(word, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-talk.wav").touch()
+    assert run("analyze", word) == 2
+    assert f"./{word}" in capsys.readouterr().err
+    assert run("analyze", "-x") == 2
+    assert "./" not in capsys.readouterr().err
+    assert run("analyze", "-") == 2
+    assert "standard input" in capsys.readouterr().err
+
+
+def test_closed_and_full_outputs(tmp_path):
+    """Nobody is told that all went well whose answer had no place, and nothing breaks where only messages have none."""
+    def shell(line):
+        command = f"{shlex.quote(sys.executable)} -m affuse {line}"
+        return subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+
+    closed = shell("analyze none.mp4 >&-")
+    assert closed.returncode == 1
+    assert "standard output is closed" in closed.stderr
+    assert "Traceback" not in closed.stderr
+    assert shell("list models >&- 2>&-").returncode == 0
+    assert shell("analyze a.mp4 b.mp4 --format json 2>&- --quiet").stdout.count("does not exist") == 2
+    full = shell("list models --json > /dev/full")
+    assert (full.returncode, "No space left" in full.stderr, "Traceback" in full.stderr) == (1, True, False)
 
 
 def test_a_terminal_without_the_characters_gets_an_answer(tmp_path):

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from affuse.core.errors import MissingFile
 from affuse.features.extract import Failures, Shard, _start_worker, _try, _work
 
 
@@ -19,6 +20,18 @@ def double(n: int) -> int:
     if n < 0:
         os.kill(os.getpid(), signal.SIGKILL)
     return 2 * n
+
+
+def refuse(*_: Any) -> None:
+    raise MissingFile("no model here", "train one")
+
+
+def run_out(*_: Any) -> None:
+    raise MemoryError("40 GB")
+
+
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def begin_extractor(name: str, parameters: dict[str, Any], path: Path) -> None:

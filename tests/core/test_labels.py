@@ -19,6 +19,7 @@ def test_index_accepts_spellings_and_names_the_closest():
     with pytest.raises(BadCorpus, match="angr") as caught:
         SPACES["meld-7"].index("angrr")
     assert "angry" in caught.value.remedy
+    assert "--label CLASS=angrr" in caught.value.remedy
 
 
 def test_mapping_is_by_name_never_by_order():

@@ -134,7 +134,7 @@ def test_table_in_another_encoding(tmp_path):
         ("id,label,end\na,sad,inf\n", {}, "end inf"),
         ("id,label,position\na,sad,1.5\n", {}, "1.5 is no whole number"),
         ("id,label\n,sad\nb,sad\n", {}, "1 of 2 utterances have no id"),
-        ("id,text,label\na,hello,sad,\nb,you,sad,\n", {}, "more cells than its header"),
+        ("id,text,label\na,hello,sad,x\nb,you,sad,\n", {}, "line 2 has 4 cells, more cells than its header"),
         ("id,label, label\na,sad,sad\n", {}, "two columns are named 'label'"),
         ("foo,label\na,sad\n", {}, "none of the columns"),
         ("id,label\na,sadd\n", {"space": "ekman-7"}, "sadd"),

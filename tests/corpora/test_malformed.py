@@ -112,7 +112,7 @@ CSV = {
     "header alone": b"id,label\n",
     "junk": JUNK,
     "nul bytes": b"id,label\x00\n" + b"\x00" * 200,
-    "utf-16": "id,label\na,sad\n".encode("utf-16"),
+    "utf-16": "id,label\na,sad\n".encode("utf-16-le"),  # without a mark
     "too many cells": b"id,label\na,sad\nb,sad,1,2,3\n",
     "open quote": b'id,label\na,"sad\nb,sad\n',
     "doubled ids": b"id,label\na,sad\na,happy\n",
@@ -316,7 +316,7 @@ OPENFACE = {
     "truncated": face(*GOOD)[:-8],
     "junk": JUNK,
     "nul bytes": face(*GOOD).replace(b"0.5", b"0\x005"),
-    "utf-16": face(*GOOD).decode().encode("utf-16"),
+    "utf-16": face(*GOOD).decode().encode("utf-16-le"),  # without a mark
     "words": face(*GOOD, ROW.format(6, 0.2).replace("0.5", "hello")),
     "truth": face(*[r.replace("0.5", "True") for r in GOOD]),
     "doubled frames": face(*GOOD, GOOD[-1]),

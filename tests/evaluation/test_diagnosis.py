@@ -94,7 +94,8 @@ def test_the_interval_of_a_constant_is_that_constant():
     assert as_estimate(np.full(2001, 0.3), np.arange(5)).to_dict() == {"value": 0.3, "low": 0.3, "high": 0.3, "n": 5}
     found, groups = drawn()
     found.by_subset = dict.fromkeys(found.by_subset, found.baseline)
-    assert all(v == {"value": 0, "low": 0, "high": 0, "n": 60} for v in shapley_of(found, groups)["shapley"].values())
+    nothing = {"value": 0, "low": 0, "high": 0, "n": 60}  # but for rounding, which differs between processors
+    assert all(v == pytest.approx(nothing, abs=1e-12) for v in shapley_of(found, groups)["shapley"].values())
 
 
 def test_no_shapley_values_without_every_subset_or_of_one_modality():

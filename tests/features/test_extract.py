@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from tests.core import dying
 
+from affuse.cli.app import main
 from affuse.core.errors import BadCorpus, BadFeatures, StorageError
 from affuse.core.types import Feature, StreamSpec
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.features import extract as module
 from affuse.features.extract import extract
 from affuse.features.store import FeatureStore
+from affuse.training.data import Dataset
 
 N = 3 * module.MOST + 8
 
@@ -178,3 +180,34 @@ def test_what_is_not_finite_is_a_failure_of_its_own_clip_also_among_many():
     assert isinstance(found["a"], Feature)
     assert isinstance(found["c"], Feature)
     assert "not finite" in found["b"]["message"]
+
+
+def silent(tmp_path: Path, heard: int) -> Corpus:
+    """Four utterances: `heard` with sound, the others with words only."""
+    make_corpus(tmp_path / "noise", 4)
+    rows = [{"id": f"u{i}", "text": "hello", "label": "sad", "audio": str(tmp_path / "sounds" / f"{i}.wav") if i < heard else ""} for i in range(4)]
+    return write_corpus(tmp_path / "c", rows, "words", "ekman-7")
+
+
+def test_utterances_of_which_nothing_is_usable_are_counted(tmp_path, capsys):
+    corpus = silent(tmp_path, 3)
+    assert extract(corpus, "log_mel").unusable == ("u3",)
+    assert main(["extract", str(corpus.path), "log_mel"]) == 0
+    assert "1 of 4 utterances have no sound for log_mel: u3" in capsys.readouterr().err
+
+
+def test_an_extraction_in_which_nothing_is_usable_fails(tmp_path, capsys):
+    corpus = silent(tmp_path, 0)
+    for _ in range(2):  # also where the store is complete
+        assert main(["extract", str(corpus.path), "log_mel", "--workers", "0"]) == 1
+        assert "none of the 4 utterances has any sound" in capsys.readouterr().err
+
+
+def test_a_run_on_nothing_usable_is_refused(tmp_path):
+    store = extract(silent(tmp_path, 0), "log_mel").store
+    corpus = Corpus.open(tmp_path / "c")
+    with pytest.raises(BadFeatures, match="log_mel"):
+        Dataset(corpus.table, {"log_mel": store}, {"emotion": "label"}, {"emotion": corpus.space})
+    (tmp_path / "other").mkdir()
+    some = silent(tmp_path / "other", 1)
+    assert len(Dataset(some.table, {"log_mel": extract(some, "log_mel").store}, {"emotion": "label"}, {"emotion": some.space})) == 4

@@ -7,7 +7,7 @@ import pytest
 
 from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 from affuse.features.store import FeatureStore
-from affuse.features.tables import import_tables, read_openface, read_opensmile
+from affuse.features.tables import find_tables, import_tables, read_openface, read_opensmile
 
 HEADER = "frame, face_id, timestamp, confidence, success, gaze_angle_x, AU01_r, AU01_c"
 
@@ -184,3 +184,58 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "s").exists()
     with pytest.raises(MissingFile):
         FeatureStore(tmp_path / "s")
+
+
+def spreadsheet(path, sep=";", mark=",", change=lambda text: text, encoding="utf-8"):
+    """The table of `openface` as a spreadsheet of a country with decimal commas saves it."""
+    lines = [HEADER.replace(", ", sep)]
+    lines += [sep.join(str(v) for v in [i + 1, 0, round(i / 25, 3), 0.98, 1, 0.5 * i, i, i % 2]).replace(".", mark) for i in range(20)]
+    path.write_bytes(change("\r\n".join(lines) + "\r\n").encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("sep", [";", "\t"])
+@pytest.mark.parametrize("mark", [",", "."])
+def test_spreadsheets_with_semicolons_tabs_and_decimal_commas(tmp_path, sep, mark, encoding):
+    table = read_openface(spreadsheet(tmp_path / "a.csv", sep, mark, encoding=encoding))
+    assert table.rate == 25
+    assert table.valid.all()
+    assert table.values[:, 0].tolist() == [0.5 * i for i in range(20)]
+    told = read_openface(spreadsheet(tmp_path / "a.csv", sep, mark, lambda text: f"sep={sep}\r\n{text}"))
+    np.testing.assert_array_equal(told.values, table.values)
+
+
+def test_decimal_commas_of_opensmile_and_exponents(tmp_path):
+    (tmp_path / "a.csv").write_text("name;frameTime;x;y\n'a, b.wav';0,00;1,5E-01;4\n'a, b.wav';0,01;;-3,5\n")
+    table = read_opensmile(tmp_path / "a.csv")
+    np.testing.assert_allclose(table.values, [[0.15, 4], [np.nan, -3.5]], rtol=1e-6)
+    assert table.rate == 100
+
+
+def test_two_decimal_marks_and_commas_for_both_are_named(tmp_path):
+    with pytest.raises(BadFeatures, match=r"'0,0' and '1\.0'") as caught:
+        read_openface(spreadsheet(tmp_path / "a.csv", change=lambda text: text.replace(";1,0;", ";1.0;")))
+    assert "decimal mark" in caught.value.remedy
+    with pytest.raises(BadFeatures, match="cells") as caught:
+        read_openface(spreadsheet(tmp_path / "a.csv", ","))
+    assert "decimal commas" in caught.value.remedy
+    with pytest.raises(BadFeatures, match="'hello'"):
+        read_openface(spreadsheet(tmp_path / "a.csv", change=lambda text: text.replace(";1,0;", ";hello;")))
+
+
+def test_tables_are_found_by_id_whatever_the_case_of_their_suffix(tmp_path):
+    for name in ("a.CSV", "deep/e\u0301.csv", "b.tsv", "other.csv", "._a.csv", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found, strange = find_tables(tmp_path, {"a", "b", "\u00e9"})
+    assert {i: p.name for i, p in found.items()} == {"a": "a.CSV", "b": "b.tsv", "\u00e9": "e\u0301.csv"}
+    assert [p.name for p in strange] == ["other.csv"]
+    (tmp_path / "deep" / "a.csv").touch()
+    with pytest.raises(BadFeatures, match="'a' has two tables"):
+        find_tables(tmp_path, {"a"})
+
+
+def test_an_odd_table(shared_data):
+    table = read_openface(shared_data / "odd_inputs" / "F22_openface_decimal_comma_semicolon.csv")
+    assert table.values[:, 0].tolist() == pytest.approx([i / 10 for i in range(10)])

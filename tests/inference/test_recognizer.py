@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +13,9 @@ from tests.conftest import make_vector_corpus
 import affuse
 from affuse.cli.app import main
 from affuse.core.errors import BadConfig, BadMedia, BadRun, MissingFile
-from affuse.inference.stretches import blocks, overlap_add, tiles, windows, worded
-from affuse.inference.timeline import UNKNOWN, ModalityView, Segment
+from affuse.inference.recognizer import Rules
+from affuse.inference.stretches import blocks, shared, windows
+from affuse.inference.timeline import UNKNOWN
 from affuse.media.clip import Clip
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip
@@ -29,7 +31,7 @@ def a_clip(corpus) -> str:
 
 
 def test_a_timeline_iterates_and_tabulates(recognizer, demo_run):
-    timeline = recognizer(a_clip(demo_run[1]))
+    timeline = replace(recognizer, rules=Rules(least=0.0))(a_clip(demo_run[1]))  # after two epochs nothing stands out
     (segment, label), *rest = list(timeline)
     assert rest == []
     assert label in recognizer.labels
@@ -137,7 +139,7 @@ def test_a_batch_goes_on_past_every_bad_input(demo_run, tmp_path, capfdbinary):
         assert set(row["error"]) == {"type", "message", "remedy"}
         assert row["error"]["type"] in ("BadMedia", "MissingFile")
         assert row["error"]["remedy"]
-    assert rows[7]["segments"][0]["label"] in rows[7]["labels"]
+    assert set(rows[7]["segments"][0]["probabilities"]) == set(rows[7]["labels"])
 
 
 def test_table_and_csv(demo_run, capsys):
@@ -171,18 +173,6 @@ def test_windows_cover_the_clip(duration, seconds, step):
     assert all(b[0] - a[0] == pytest.approx(step) and b[0] <= a[1] for a, b in pairwise(found))
 
 
-def test_overlapping_windows_are_averaged_and_a_gap_stays_a_gap():
-    def window(start: float, happy: float | None) -> Segment:
-        p = {} if happy is None else {"happy": happy, "sad": 1 - happy}
-        return Segment(start, start + 4, None, None, p, {"audio": ModalityView(bool(p), 1.0 if p else 0.0, p)}, reason=None if p else "no sound")
-
-    found = overlap_add([window(0, 0.9), window(2, 0.5), window(4, None), window(6, None)], worded(tiles(9.5, 2.0), []))
-    assert [(s.start, s.end) for s in found] == [(0, 2), (2, 4), (4, 6), (6, 8), (8, 9.5)]
-    assert [s.probabilities.get("happy") for s in found] == pytest.approx([0.9, 0.7, 0.5, None, None])
-    assert [s.modalities["audio"].coverage for s in found] == [1, 1, 0.5, 0, 0]
-    assert [s.reason for s in found] == [None, None, None, "no sound", "no sound"]
-
-
 def test_blocks_keep_order_and_bound_what_is_decoded():
     pieces = [Caption(i * 7.0, i * 7.0 + 6, "") for i in range(40)]
     found = list(blocks(pieces, 60))
@@ -190,23 +180,15 @@ def test_blocks_keep_order_and_bound_what_is_decoded():
     assert all(b[-1].end - b[0].start <= 60 for b in found)
 
 
-def a_talk(recognizer, every: float, duration: float, *captions: Caption) -> list[Segment]:
-    """Rows of a clip whose windows answer with what is said in them."""
-    pieces, rows = recognizer._pieces(duration, list(captions), [], every, False)
-    assert rows
-    said = [Segment(c.start, c.end, None, None, {"happy": float(c.start == 0)}, {}, c.text or None) for c in pieces]
-    return overlap_add(said, rows)
-
-
 def test_words_stand_in_the_row_in_which_they_are_said(recognizer):
-    found = a_talk(recognizer, 1.0, 6.0, Caption(1.0, 2.0, "first"), Caption(5.2, 9.0, "last"))
-    assert [s.text for s in found] == [None, "first", None, None, None, "last"]
+    _, rows = recognizer._pieces(6.0, [Caption(1.0, 2.0, "first"), Caption(5.2, 9.0, "last")], [], 1.0, False)
+    assert [row.text for row in rows] == ["", "first", "", "", "", "last"]
 
 
 def test_a_window_counts_by_what_it_shares_with_the_row(recognizer):
-    (row,) = a_talk(recognizer, 10.0, 11.0, Caption(1.0, 2.0, "first"), Caption(10.2, 10.8, "last"))
-    assert (row.start, row.end, row.text) == (0, 11, "first last")
-    assert row.probabilities["happy"] == pytest.approx(10 / 11)
+    pieces, rows = recognizer._pieces(11.0, [], [], 10.0, False)
+    assert [(row.start, row.end) for row in rows] == [(0, 11)]
+    assert shared(pieces, rows) == [(0, 0, 10.0), (1, 0, 1.0)]
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +217,11 @@ def test_captions_under_a_long_one_have_their_faces(recognizer, long_clip, tmp_p
     found = recognizer(long_clip, tmp_path / "words.srt").segments
     assert [s.speaker for s in found] == ["SINGER", "ANNA", "BEN"]
     assert all(s.modalities["vision"].coverage > 0.8 for s in found)
+
+
+def test_a_run_of_ones_own_gives_no_label_that_does_not_stand_out(recognizer, demo_run):
+    """All classes at about chance used to be "mostly happy"."""
+    (segment,) = recognizer(a_clip(demo_run[1])).segments
+    assert max(segment.probabilities.values()) < 0.34
+    assert segment.label is None
+    assert segment.reason.startswith("no emotion stands out")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from affuse.inference.timeline import FaceTrack, ModalityView, Segment, Timeline
@@ -23,6 +25,10 @@ def conversation(n: int = 40, step: float = 4.0, overlap: bool = True, labels: t
             continue
         views = {"audio": ModalityView(True, 1.0, p), "vision": ModalityView(i % 3 > 0, 0.5 * (i % 3), p if i % 3 else {})}
         segments.append(Segment(start, end, ["Ann", "Bo"][i % 2], max(p, key=lambda k: p[k]), p, views, f"words {i}"))
+        if i % 7 == 3:
+            other = dict(zip(labels, np.roll(list(p.values()), 1).tolist(), strict=True))
+            views["audio"] = ModalityView(True, 1.0, other)
+            segments[-1] = replace(segments[-1], conflict=["audio"])
     total = n * step
     faces = [FaceTrack(k, [(0.0, total / 2)], [(1.0, total / 4)]) for k in range(2)]
     return Timeline("talk.mp4", total, "run", labels, segments, faces, [(0.0, total / 3)])

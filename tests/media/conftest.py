@@ -13,6 +13,7 @@ import pytest
 from affuse.media.write import write_clip
 
 RATE = 16000
+SENTENCE = "I would never have thought that it could be such a wonderful day."
 
 
 def numbered(n: int, height: int = 48, width: int = 64) -> Iterator[np.ndarray]:
@@ -77,6 +78,18 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clips") / "talk.mp4"
     write_clip(path, numbered(100), 25, tone(4.0), RATE, crf=10)
     return path
+
+
+@pytest.fixture(scope="session")
+def spoken() -> np.ndarray:
+    """A synthetic sentence of 3 to 5 s between two seconds of faint noise."""
+    parselmouth = pytest.importorskip("parselmouth")
+    voice = parselmouth.praat.call("Create SpeechSynthesizer", "English (America)", "Female1")
+    sound = parselmouth.praat.call(voice, "To Sound", SENTENCE, "no")
+    x = parselmouth.praat.call(sound, "Resample", RATE, 50).values.mean(0)
+    pause = np.zeros(2 * RATE)
+    noise = np.random.default_rng(0).normal(scale=1e-3, size=len(x) + 2 * len(pause))
+    return (np.concatenate([pause, 0.5 * x / np.abs(x).max(), pause]) + noise).astype(np.float32)
 
 
 @pytest.fixture(scope="session")

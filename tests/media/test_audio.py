@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import re
 import wave
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from affuse.core.errors import BadConfig
-from affuse.media.audio import iter_audio, read_audio
+from affuse.media import audio as audio_module
+from affuse.media.audio import heard, iter_audio, read_audio
+from affuse.media.channels import weigh
 from affuse.media.probe import probe
 from affuse.media.video import iter_frames
 from affuse.media.write import write_clip
@@ -94,6 +101,8 @@ def test_a_lost_packet_is_a_hole_and_the_rest_stays_in_place(tmp_path, talk, mak
     path = tmp_path / "damaged.mp4"
     path.write_bytes(data)
     audio, x = read_audio(path), read_audio(talk).samples
+    (note,) = probe(path).findings()
+    assert re.fullmatch(r"\d+ packets of sound could not be decoded \(at 1\.\d-[12]\.\d s\)", note)
     holes = np.flatnonzero(~audio.valid)
     assert len(holes) > RATE // 4
     assert holes.min() >= 0.9 * RATE
@@ -140,3 +149,167 @@ def test_real_sound(clips):
     assert speech.samples.std() > 0.01
     late = read_audio(clips / "pyfeat__face_noface.mov")
     assert int(np.argmax(late.valid)) == pytest.approx(2.43 * RATE, abs=160)
+
+
+def noise(seconds: float, seed: int = 0, level: float = 0.1) -> np.ndarray:
+    return np.random.default_rng(seed).normal(scale=level, size=round(seconds * RATE))
+
+
+def stereo(path: Path, left: np.ndarray, right: np.ndarray) -> Path:
+    write_wav(path, np.stack([left, right], axis=1), RATE)
+    return path
+
+
+def loudness(x: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(x))))
+
+
+def test_channels_of_opposite_polarity_do_not_cancel(tmp_path):
+    x = noise(3.0)
+    path = stereo(tmp_path / "a.wav", x, -x)
+    np.testing.assert_allclose(read_audio(path).samples, x, atol=1e-4)
+    assert probe(path).findings() == ["the channels of the sound cancel each other in 100% of it: the polarity of channel 2 was turned back"]
+
+
+@pytest.mark.parametrize("way", ["weaker", "noisy", "half", "a tenth", "a few seconds"])
+def test_channels_that_cancel_in_part_keep_what_they_hold(tmp_path, way):
+    x = noise(6.0)
+    right = {
+        "weaker": -0.5 * x,
+        "noisy": -x + noise(6.0, 1, 0.03),
+        "half": np.where(np.arange(len(x)) < len(x) // 2, x, -x),
+        "a tenth": np.where(np.arange(len(x)) < 0.9 * len(x), x, -x),
+        "a few seconds": np.where(abs(np.arange(len(x)) / RATE - 3) < 1, -x, x),
+    }[way]
+    path = stereo(tmp_path / "a.wav", x, right)
+    found = read_audio(path).samples
+    quietest = min(loudness(part) for part in np.split(found, 12))
+    assert quietest > 0.7 * 0.1
+    (note,) = probe(path).findings()
+    assert "cancel" in note
+    if way not in ("weaker", "noisy"):
+        np.testing.assert_allclose(found, x, atol=1e-4)
+        assert "of 2 channels only 1 is heard" in note
+
+
+def test_ordinary_channels_are_averaged(tmp_path):
+    x, y = noise(3.0, 0), noise(3.0, 1)
+    brief = np.where(np.arange(len(x)) < 0.1 * RATE, -x, x)
+    for k, right in enumerate((x, y, 0.5 * x + 0.3 * y, 0.02 * x, brief, np.roll(x, 8))):
+        path = stereo(tmp_path / f"{k}.wav", x, right)
+        np.testing.assert_allclose(read_audio(path).samples, (x + right) / 2, atol=1e-4)
+        assert probe(path).findings() == []
+        assert heard(probe(path)).mix == ()
+
+
+@pytest.mark.parametrize(("channels", "used"), [(2, 1), (6, 2)])
+def test_a_channel_that_holds_nothing_does_not_count(tmp_path, channels, used):
+    x = np.zeros((3 * RATE, channels))
+    x[:, used] = noise(3.0)
+    write_wav(tmp_path / "a.wav", x, RATE)
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav").samples, x[:, used], atol=1e-4)
+    assert probe(tmp_path / "a.wav").findings() == [
+        f"the sound is in channel {used + 1} of {channels}: the empty ones do not count"
+    ]
+
+
+def test_silence_and_too_many_channels_are_averaged(tmp_path):
+    for k, x in enumerate((np.zeros((RATE, 2)), 0.1 * np.ones((RATE, 20)), np.zeros((0, 2)))):
+        write_wav(tmp_path / f"{k}.wav", np.concatenate([x, np.zeros((1, x.shape[1]))]), RATE)
+        assert heard(probe(tmp_path / f"{k}.wav")).mix == ()
+
+
+def test_the_loudest_channel_stands_for_several_that_cancel():
+    x = np.stack([noise(1.0), -noise(1.0), 0.2 * noise(1.0, 1), 0.01 * noise(1.0, 2)])
+    weights, note = weigh(np.stack([x @ x.T / x.shape[1]] * 4))
+    assert weights == (1.0, 0.0, 0.0, 0.0)
+    assert "of 4 channels only 1 is heard" in note
+
+
+@settings(max_examples=10, deadline=None)
+@given(start=st.integers(0, 40000), n=st.integers(1, 8000), block=st.floats(0.05, 1))
+def test_channels_are_mixed_alike_in_every_part(turned_half, start, n, block):
+    whole = read_audio(turned_half).samples
+    blocks = iter_audio(turned_half, RATE, start / RATE, (start + n) / RATE, seconds=block)
+    found = np.concatenate([b.samples for b in blocks])
+    np.testing.assert_array_equal(found[: len(whole) - start], whole[start : start + n])
+
+
+@pytest.fixture(scope="module")
+def turned_half(tmp_path_factory):
+    x = noise(3.0)
+    return stereo(tmp_path_factory.mktemp("turned") / "half.wav", x, np.where(np.arange(len(x)) < len(x) // 2, x, -x))
+
+
+def test_long_sound_is_judged_by_parts_of_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio_module, "LISTEN", 9.0)
+    x = noise(40.0)
+    turned = np.where(abs(np.arange(len(x)) / RATE - 30) < 2.5, -x, x)
+    path = stereo(tmp_path / "a.wav", x, turned)
+    parts = audio_module._parts(probe(path))
+    assert sum(b - a for a, b in parts) == pytest.approx(9.0)
+    assert parts[-1][1] == pytest.approx(40.0)
+    assert heard(probe(path)).mix == (1.0, 0.0)
+
+
+def several(path: Path, sounds: Sequence[np.ndarray], default: int | None = None, flags: Sequence[int] = (), **names: str) -> Path:
+    """A file with a sound track for each of `sounds` [n] or [n, 2]; `names`: languages by track, t0="deu"."""
+    with av.open(str(path), "w") as container:
+        tracks = []
+        for k, x in enumerate(sounds):
+            tracks.append(container.add_stream("pcm_s16le", rate=RATE, layout="mono" if x.ndim == 1 else "stereo"))
+            tracks[k].disposition = av.stream.Disposition(flags[k] if flags else int(k == default))
+            if f"t{k}" in names:
+                tracks[k].metadata["language"] = names[f"t{k}"]
+        for track, x in zip(tracks, sounds, strict=True):
+            data = (x.reshape(1, -1) * 32767).round().astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(data, format="s16", layout=track.layout.name)
+            frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+            container.mux([*track.encode(frame), *track.encode(None)])
+    return path
+
+
+MUSIC = 0.1 * np.sin(2 * np.pi * 220 * np.arange(7 * RATE) / RATE)
+
+
+def test_the_track_that_holds_a_voice_is_heard(tmp_path, spoken):
+    assert len(spoken) > 7 * RATE
+    silence = 0 * spoken
+    word = np.where(abs(np.arange(len(spoken)) / RATE - 3.0) < 0.3, spoken, 0)
+    comment = int(av.stream.Disposition.comment)
+    cases = {
+        "silent first": ([silence, spoken], {}, 1, "sound track 2 of 2 is heard: it holds a voice"),
+        "silent default": ([spoken, silence], {"default": 1}, 0, "sound track 1 of 2 is heard: it holds a voice"),
+        "music": ([MUSIC, spoken], {"default": 0, "t1": "eng"}, 1, "sound track 2 of 2 (eng) is heard: it holds a voice"),
+        "a word": ([word, np.tile(spoken, 3)], {"default": 0}, 1, "sound track 2 of 2 is heard: it holds a voice"),
+        "languages": ([spoken, np.roll(spoken, 999)], {"default": 1, "t1": "deu"}, 1, "(deu) is heard: 2 of them hold a voice"),
+        "commentary": ([spoken, np.roll(spoken, 999)], {"flags": (comment, 0)}, 1, "sound track 2 of 2 is heard: 2 of them"),
+        "no voice": ([silence, MUSIC], {}, 1, "sound track 2 of 2 is heard: none holds a voice"),
+        "three": ([MUSIC, silence, spoken], {}, 2, "sound track 3 of 3 is heard: it holds a voice"),
+    }
+    for name, (sounds, options, taken, note) in cases.items():
+        path = several(tmp_path / f"{name}.mka", sounds, **options)
+        found = read_audio(path).samples[: 7 * RATE]
+        assert np.abs(found - sounds[taken][: 7 * RATE]).max() < 1e-3, name
+        (said,) = probe(path).findings()
+        assert note in said, name
+
+
+def test_a_voice_of_opposite_polarity_in_one_of_several_tracks(tmp_path, spoken):
+    path = several(tmp_path / "a.mka", [0 * spoken, np.stack([spoken, -spoken], axis=1)])
+    np.testing.assert_allclose(read_audio(path).samples[: 7 * RATE], spoken[: 7 * RATE], atol=1e-3)
+    assert len(probe(path).findings()) == 2
+
+
+def test_one_track_and_one_channel_cost_nothing(talk, monkeypatch):
+    monkeypatch.setattr(audio_module, "_power", lambda *_: pytest.fail("nothing to decide"))
+    assert read_audio(talk).coverage == 1.0
+    assert probe(talk).findings() == []
+
+
+def test_the_voices_of_odd_files(shared_data):
+    folder = shared_data / "odd_inputs"
+    with wave.open(str(folder / "F09_antiphase.wav")) as file:
+        left = np.frombuffer(file.readframes(file.getnframes()), "<i2")[::2] / 32768
+    np.testing.assert_array_equal(read_audio(folder / "F09_antiphase.wav").samples, left.astype(np.float32))
+    assert loudness(read_audio(folder / "F20_silent_first_track.mka").samples) > 0.01

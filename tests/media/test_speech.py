@@ -4,6 +4,7 @@ import itertools
 import tracemalloc
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -11,24 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from affuse.core.errors import BadConfig, BadFeatures, BadMedia, MissingDependency, MissingFile, UnknownName
-from affuse.media import speech
+from affuse.media import voice
 from affuse.media.audio import read_audio
-from affuse.media.speech import RATE, SAMPLES, STEP, find_speech, speech_segments, voice_activity
+from affuse.media.speech import find_speech, speech_segments
+from affuse.media.voice import RATE, SAMPLES, STEP, voice_activity
 from affuse.media.write import write_clip
-
-SENTENCE = "I would never have thought that it could be such a wonderful day."
-
-
-@pytest.fixture(scope="module")
-def spoken() -> np.ndarray:
-    """A synthetic sentence of 3 to 5 s between two seconds of faint noise."""
-    parselmouth = pytest.importorskip("parselmouth")
-    voice = parselmouth.praat.call("Create SpeechSynthesizer", "English (America)", "Female1")
-    sound = parselmouth.praat.call(voice, "To Sound", SENTENCE, "no")
-    x = parselmouth.praat.call(sound, "Resample", RATE, 50).values.mean(0)
-    pause = np.zeros(2 * RATE)
-    noise = np.random.default_rng(0).normal(scale=1e-3, size=len(x) + 2 * len(pause))
-    return (np.concatenate([pause, 0.5 * x / np.abs(x).max(), pause]) + noise).astype(np.float32)
 
 
 def music_and_noise(seconds: float = 12.0) -> dict[str, np.ndarray]:
@@ -58,13 +46,13 @@ RHYTHM = ("beat", "melody")
 
 @pytest.fixture
 def no_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speech, "_weights", lambda: None)
-    speech.load.cache_clear()
+    monkeypatch.setattr(voice, "_weights", lambda: None)
+    voice.load.cache_clear()
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 def test_the_network_is_the_wheels_own(spoken):
-    path = speech._weights()
+    path = voice._weights()
     assert path is not None, "the dev extra installs silero-vad"
     theirs = torch.jit.load(str(path)).eval()
     for x in (spoken, SOUNDS["melody"], SOUNDS["noise"][:-100]):
@@ -76,7 +64,7 @@ def test_the_network_is_the_wheels_own(spoken):
 
 @pytest.mark.parametrize("detector", ["silero", "energy"])
 def test_the_borders_of_blocks_change_nothing(spoken, detector, monkeypatch):
-    monkeypatch.setattr(speech, "CHUNK", 20 * SAMPLES)
+    monkeypatch.setattr(voice, "CHUNK", 20 * SAMPLES)
     whole = voice_activity([spoken], detector)
     assert whole.shape == (-(-len(spoken) // SAMPLES),)
     assert whole.dtype == np.float32
@@ -115,7 +103,7 @@ def test_the_energy_detector_knows_steady_sound_but_not_rhythm(name):
 
 
 def test_the_energy_detector_takes_the_wheels_place(spoken, no_wheel):
-    assert speech.available() == "energy"
+    assert voice.available() == "energy"
     np.testing.assert_array_equal(voice_activity([spoken]), voice_activity([spoken], "energy"))
     with pytest.raises(MissingDependency, match="silero-vad"):
         voice_activity([spoken], "silero")
@@ -124,7 +112,7 @@ def test_the_energy_detector_takes_the_wheels_place(spoken, no_wheel):
 def test_other_weights_are_refused(tmp_path, monkeypatch, no_wheel):
     other = tmp_path / "silero_vad.jit"
     other.write_bytes(b"PK")
-    monkeypatch.setattr(speech, "_weights", lambda: other)
+    monkeypatch.setattr(voice, "_weights", lambda: other)
     with pytest.raises(BadFeatures, match="SHA-256"):
         voice_activity([np.zeros(RATE, np.float32)])
 
@@ -209,13 +197,13 @@ def test_speech_of_a_clip_keeps_the_clips_clock(tmp_path, make, spoken):
     path = tmp_path / "talk.mp4"
     seconds = len(spoken) / RATE
     write_clip(path, make("numbered", round(25 * (seconds + 1)), 16, 16), 25, spoken, RATE)
-    probability, segments = find_speech(path)
+    probability, segments, _ = find_speech(path)
     assert segments[0][0] == pytest.approx(2.0, abs=0.3)
-    late, shifted = find_speech(make("remux", path, tmp_path / "late.mov", {"audio": 3.0}))
+    late, shifted, _ = find_speech(make("remux", path, tmp_path / "late.mov", {"audio": 3.0}))
     assert not late[: int(2.8 / STEP)].any()
     np.testing.assert_allclose(np.array(shifted), np.array(segments) + 3.0 - 1024 / RATE, atol=0.15)
     assert not probability[int((seconds + 0.2) / STEP) :].any(), "after the end of the sound"
-    part, inner = find_speech(path, start=1.0, end=3.0)
+    part, inner, _ = find_speech(path, start=1.0, end=3.0)
     assert len(part) == 63
     assert inner[0][0] == pytest.approx(segments[0][0], abs=0.1)
     assert inner[-1][1] == 3.0
@@ -224,9 +212,9 @@ def test_speech_of_a_clip_keeps_the_clips_clock(tmp_path, make, spoken):
 def test_clips_without_speech(tmp_path, make):
     write_clip(tmp_path / "mute.mp4", make("numbered", 50, 16, 16), 25)
     write_clip(tmp_path / "silent.mp4", make("numbered", 50, 16, 16), 25, np.zeros(2 * RATE, np.float32))
-    probability, segments = find_speech(tmp_path / "mute.mp4")
+    probability, segments, _ = find_speech(tmp_path / "mute.mp4")
     assert (len(probability), segments) == (0, [])
-    probability, segments = find_speech(tmp_path / "silent.mp4")
+    probability, segments, _ = find_speech(tmp_path / "silent.mp4")
     assert len(probability) == 63
     assert segments == []
     assert find_speech(tmp_path / "silent.mp4", start=5.0)[1] == []
@@ -236,9 +224,24 @@ def test_a_clip_shorter_than_a_sample(tmp_path):
     import soundfile
 
     soundfile.write(tmp_path / "one.wav", np.zeros(1, np.float32), 44100)
-    probability, segments = find_speech(tmp_path / "one.wav")
+    probability, segments, _ = find_speech(tmp_path / "one.wav")
     assert len(probability) == 0
     assert segments == []
+
+
+@pytest.mark.parametrize("shape", ["turned", "second track"])
+def test_a_voice_that_is_easily_missed_is_found_where_it_is(tmp_path, spoken, shape):
+    path = tmp_path / "talk.mka"
+    with av.open(str(path), "w") as container:
+        sounds = [np.stack([spoken, -spoken], axis=1)] if shape == "turned" else [0 * spoken, spoken]
+        tracks = [container.add_stream("pcm_s16le", rate=RATE, layout="mono" if x.ndim == 1 else "stereo") for x in sounds]
+        for track, x in zip(tracks, sounds, strict=True):
+            data = (x.reshape(1, -1) * 32767).astype(np.int16)
+            frame = av.AudioFrame.from_ndarray(data, format="s16", layout=track.layout.name)
+            frame.sample_rate = RATE
+            container.mux([*track.encode(frame), *track.encode(None)])
+    expected = speech_segments(voice_activity([spoken]))
+    np.testing.assert_allclose(find_speech(path)[1], expected, atol=0.1)
 
 
 def test_what_is_no_clip(tmp_path):
@@ -258,7 +261,7 @@ def spoken_steps(rttm: Path, n: int) -> np.ndarray:
 @pytest.mark.parametrize(("detector", "least"), [("silero", 0.96), ("energy", 0.90)])
 def test_a_conversation_annotated_by_hand(shared_data, detector, least):
     folder = shared_data / "speech_misc"
-    probability, segments = find_speech(folder / "pyannote_sample.wav", detector=detector)
+    probability, segments, _ = find_speech(folder / "pyannote_sample.wav", detector=detector)
     expected = spoken_steps(folder / "pyannote_sample.rttm", len(probability))
     middle = (np.arange(len(probability)) + 0.5) * STEP
     found = np.any([(a <= middle) & (middle < b) for a, b in segments], axis=0)

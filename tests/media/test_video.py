@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import csv
+import re
 import tracemalloc
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -82,6 +86,90 @@ def test_rotated_phone_video_is_shown_upright(tmp_path, make, degrees):
     assert np.abs(shown[4:-4:8, 4:-4:8].astype(int) - expected[4:-4:8, 4:-4:8]).mean() < 12
     assert (video.rotation + degrees) % 360 == 0
     assert max(next(iter_frames(path, size=32)).image.shape) == 32
+
+
+def shaped(path: Path, images: Iterable[np.ndarray], pixel: Fraction, codec: str = "libx264") -> Path:
+    """Pictures at 25 fps whose stored pixels are `pixel` times as wide as high."""
+    with av.open(str(path), "w") as container:
+        stream = None
+        for image in images:
+            if stream is None:
+                stream = container.add_stream(codec, rate=25)
+                stream.height, stream.width, stream.pix_fmt = *image.shape[:2], "yuv420p"
+                stream.codec_context.sample_aspect_ratio = pixel
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def quarters(height: int, width: int) -> np.ndarray:
+    """Four areas of different colours."""
+    image = np.zeros((height, width, 3), np.uint8)
+    h, w = height // 2, width // 2
+    image[:h, :w], image[:h, w:], image[h:, :w] = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+    return image
+
+
+def alike(shown: np.ndarray, expected: np.ndarray) -> bool:
+    return shown.shape == expected.shape and np.abs(shown[4:-4:8, 4:-4:8].astype(int) - expected[4:-4:8, 4:-4:8]).mean() < 12
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov", "a.ts", "a.mpg", "a.avi", "a.h264"])
+@pytest.mark.parametrize("pixel", [Fraction(4, 3), Fraction(2, 3)])
+def test_pixels_are_square_as_displayed_whatever_was_stored(tmp_path, name, pixel):
+    codec = {"a.mpg": "mpeg2video", "a.avi": "mpeg4"}.get(name, "libx264")
+    if name == "a.mpg":  # its stream states the shape of the picture: 16:9 or 4:3
+        pixel = {Fraction(4, 3): Fraction(16, 9), Fraction(2, 3): Fraction(4, 3)}[pixel]
+    path = shaped(tmp_path / name, [quarters(96, 96)] * 5, pixel, codec)
+    video = probe(path).video
+    assert (video.width, video.height, video.pixel) == (round(96 * pixel), 96, pixel)
+    frames = list(iter_frames(path))
+    assert len(frames) == 5
+    assert all(alike(f.image, quarters(96, video.width)) for f in frames)
+    longest = max(next(iter_frames(path, size=48)).image.shape)
+    assert longest == 48, "the limit holds for the picture as displayed"
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_stored_pixels_are_made_square_before_the_picture_is_turned(tmp_path, make, degrees):
+    upright = shaped(tmp_path / "up.mp4", [quarters(48, 48)] * 5, Fraction(4, 3))
+    path = make("turned", upright, tmp_path / "turned.mp4", degrees)
+    expected = np.rot90(quarters(48, 64), -degrees // 90)
+    video = probe(path).video
+    assert alike(next(iter_frames(path)).image, expected)
+    assert expected.shape == (video.height, video.width, 3)
+
+
+def test_a_container_that_contradicts_its_codec_states_the_shape_of_pixels(tmp_path):
+    path = shaped(tmp_path / "a.mp4", [quarters(48, 48)] * 5, Fraction(4, 3))
+    at = path.read_bytes().index(b"pasp") + 4
+    for stated, width in (((3, 2), 72), ((1, 100), 48), ((100, 1), 48), ((0, 1), 64)):
+        data = bytearray(path.read_bytes())
+        data[at : at + 8] = b"".join(n.to_bytes(4, "big") for n in stated)
+        other = tmp_path / f"{stated[0]}_{stated[1]}.mp4"
+        other.write_bytes(data)
+        info = probe(other)
+        assert info.video.width == width, stated
+        assert next(iter_frames(other)).image.shape == (48, width, 3)
+        assert bool(info.notes) == (100 in stated), "what is not believed is said"
+
+
+def test_pixels_may_change_their_shape_on_the_way(tmp_path):
+    wide = shaped(tmp_path / "wide.ts", [quarters(48, 48)] * 25, Fraction(4, 3))
+    square = shaped(tmp_path / "square.ts", [quarters(48, 64)] * 25, Fraction(1))
+    path = tmp_path / "both.ts"
+    path.write_bytes(wide.read_bytes() + square.read_bytes())
+    images = [f.image for f in iter_frames(path)]
+    assert len(images) > 45
+    assert all(alike(image, quarters(48, 64)) for image in images[:20] + images[-20:]), "but for those that the decoder held"
+
+
+def test_the_same_picture_in_wide_and_in_square_pixels(shared_data):
+    folder = shared_data / "odd_inputs"
+    wide, square = (list(iter_frames(folder / f"F08_{name}.mp4", 5)) for name in ("sar_64_45", "same_square"))
+    assert len(wide) == len(square) > 5
+    for a, b in zip(wide, square, strict=True):
+        assert np.abs(a.image[:, :222].astype(int) - b.image[:, 1:223]).mean() < 12
 
 
 def test_size_is_a_limit_and_never_enlarges(talk):
@@ -171,10 +259,16 @@ def test_a_damaged_stretch_is_masked_and_decoding_goes_on(tmp_path, motion, make
             data[at : at + size] = b"\xff" * size
     path = tmp_path / "damaged.mp4"
     path.write_bytes(data)
+    assert probe(path).findings() == [], "nothing was decoded yet"
     missing = set(range(40)) - {f.index for f in iter_frames(path, 5)}
     assert missing
     assert missing <= set(range(14, 22))
     assert set(range(16, 20)) <= missing
+    (note,) = probe(path).findings()
+    assert re.fullmatch(r"\d+ of 200 pictures could not be decoded \(at 3\.0-[34]\.\d s\)", note)
+    assert int(note.split()[0]) >= 25
+    list(iter_frames(path, 5, 2.0))
+    assert probe(path).findings() == [note], "what is read again is counted once"
 
 
 def test_a_file_of_nothing_but_damage_is_refused(tmp_path, motion, make):
@@ -195,6 +289,8 @@ def test_a_truncated_file_keeps_its_length_and_masks_the_rest(tmp_path, motion, 
     frames = list(iter_frames(path, 5, 0.0, 8.0))
     assert 10 < len(frames) < 30
     assert [f.index for f in frames] == list(range(len(frames)))
+    (note,) = probe(path).notes
+    assert re.match(r"the picture ends at [345]\.\d of 8\.0 s: the file was cut off", note)
 
 
 def test_memory_does_not_grow_with_the_frames_asked_for(motion):

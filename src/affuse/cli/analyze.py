@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter
 from rich.markup import escape
 
-from affuse.cli.console import Device, Quiet, Threads, by_modality, choose_device, note, print_error, progress
+from affuse.cli.console import Device, Quiet, Threads, Whole, by_modality, choose_device, note, print_error, progress
 from affuse.cli.timeline_table import print_table
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ def run(
     context: Annotated[bool, Parameter(negative="")] = False,
     format: Annotated[Format, Parameter(help=", ".join(get_args(Format)))] = "table",
     out: Path | None = None,
-    workers: int = 1,
+    workers: Annotated[int, Whole] = 1,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
@@ -46,7 +48,7 @@ def run(
     transcript
         A .srt or .vtt file (default: the one beside the clip, else the subtitles inside it).
     every
-        A row every so many seconds (default: the subtitles, else the stretches of speech, else windows).
+        A row every so many seconds, from 0.1 on (default: the subtitles, else the stretches of speech, else windows).
     expert
         MODALITY=MODEL (audio, vision, text): a classifier of the Hugging Face hub, or a folder, in place of the shipped
         model's own expert; MODEL@0.7 says how reliable it is. Repeatable, one per modality.
@@ -62,34 +64,27 @@ def run(
         Processes for several clips.
     """
     from affuse.core import io
-    from affuse.core.errors import AffuseError, BadConfig
+    from affuse.core.errors import AffuseError
     from affuse.core.memory import keep_flat
     from affuse.inference.many import Job, analyze_many, find_clips
-    from affuse.inference.recognizer import load
 
-    if not clips:
-        raise BadConfig("no clip given", "affuse analyze CLIP...")
-    if every is not None and not 0.1 <= every < float("inf"):
-        raise BadConfig(f"--every {every} is not a number of seconds", "give a number from 0.1 on")
-    if workers < 1:
-        raise BadConfig(f"--workers {workers}", "give at least 1")
-    if out is not None and format == "table":
-        raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(SUFFIXES)}")
-    if format == "png":  # rather now than after the first clip
-        from affuse.reporting.timeline_plot import import_matplotlib
-
-        import_matplotlib()
-    found = find_clips(clips)
-    if transcript is not None and len(found) > 1:
-        raise BadConfig(f"--transcript for {len(found)} clips", "give one clip, or put a .srt or .vtt file beside each")
+    out, transcript = _at_home(out), _at_home(transcript)
+    folder = out if out is not None else Path() if format in FILES_ONLY else None
+    _check(clips, every, format, out, workers)
+    _check_place(folder)
+    skipped: set[str] = set()
+    found = find_clips(clips, skipped)
+    _tell(skipped, quiet)
+    _check_words(transcript, found)
+    experts = by_modality("--expert", expert or [], "MODEL")
     chosen = choose_device(device, threads)
     keep_flat()
-    experts = by_modality("--expert", expert or [], "MODEL")
+    from affuse.inference.recognizer import load  # here: its imports take longer than all that is checked above
+
     recognizer = load(model, chosen, experts)
     if causal:
         recognizer.live()  # refused here, once, and not for every clip
     job = Job(model, None if transcript is None else str(transcript), every, chosen, experts, causal, context)
-    folder = out if out is not None else Path() if format in FILES_ONLY else None
     places = {} if folder is None else _places(found, folder, SUFFIXES[format])
     if out is not None:
         extra = {"experts": experts, "causal": causal, "context": context}
@@ -114,10 +109,40 @@ def run(
                 else:
                     if out is not None:
                         io.append_jsonl(out / ANSWERS, {"file": str(places[timeline.clip].relative_to(out)), **marks[timeline.clip]})
-                    note(escape(f"{timeline.clip} -> {places[timeline.clip]}"), quiet)
+                    note(escape(_line(f"{timeline.clip} -> {places[timeline.clip]}")), quiet)
             bar.advance(task)
     _list(failures, out, shown=folder is None)
     return 1 if failures else 0
+
+
+def _check(clips: Sequence[str], every: float | None, format: Format, out: Path | None, workers: int) -> None:
+    """BadConfig for options that cannot be, or MissingDependency for a format that lacks its package."""
+    from affuse.core.errors import BadConfig
+    from affuse.inference.stretches import check_every
+
+    if not clips:
+        raise BadConfig("no clip given", "affuse analyze CLIP...")
+    check_every(every)
+    if workers < 1:
+        raise BadConfig(f"--workers {workers}", "give at least 1")
+    if workers > (most := max(16, 2 * (os.cpu_count() or 1))):
+        raise BadConfig(f"--workers {workers}", f"give at most {most}: each loads the model anew, and keeps a core busy")
+    if out is not None and format == "table":
+        raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(SUFFIXES)}")
+    if format == "png":  # rather now than after the first clip
+        from affuse.reporting.timeline_plot import import_matplotlib
+
+        import_matplotlib()
+
+
+def _check_words(transcript: Path | None, clips: Sequence[str]) -> None:
+    """MissingFile or BadConfig where `transcript` is no file, or is for more than one clip."""
+    from affuse.core.errors import BadConfig, MissingFile
+
+    if transcript is not None and not transcript.is_file():
+        raise MissingFile(f"no subtitle file {transcript}", "give --transcript a .srt or .vtt file")
+    if transcript is not None and len(clips) > 1:
+        raise BadConfig(f"--transcript for {len(clips)} clips", "give one clip, or put a .srt or .vtt file beside each")
 
 
 def emit(timeline: Timeline, format: Format, header: bool) -> None:
@@ -125,11 +150,51 @@ def emit(timeline: Timeline, format: Format, header: bool) -> None:
     if format == "json":
         _print(timeline.to_json() + "\n")
     elif timeline.error is not None:
-        print_error(f"{timeline.clip}: {timeline.error['message']}", timeline.error["remedy"])
+        _failed(timeline.clip, timeline.error)
     elif format == "csv":
         _print(timeline.to_frame().to_csv(index=False, header=header))
     else:
         print_table(timeline)
+
+
+def _failed(clip: str, error: Mapping[str, str]) -> None:
+    """Print why a clip has no answer, and which clip where the message does not name it."""
+    message = error["message"] if clip in error["message"] else f"{clip}: {error['message']}"
+    print_error(_line(message), _line(error["remedy"]))
+
+
+def _line(text: str) -> str:
+    """Text in one line, with file names of any characters: those that are not printed are written as in Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _tell(skipped: Collection[str], quiet: bool) -> None:
+    """Say how many files of the folders are no clips, by suffix."""
+    suffixes = Counter(sorted(os.path.splitext(file)[1].lower() or "without a suffix" for file in skipped))
+    if skipped:
+        what = "files that are no clips" if len(skipped) > 1 else "file that is no clip"
+        kinds = ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common())
+        note(escape(_line(f"skipped {len(skipped)} {what}: {kinds}")), quiet)
+
+
+def _at_home(path: Path | None) -> Path | None:
+    """A path whose ~ the shell left as it was (--out=~/answers)."""
+    return None if path is None else Path(os.path.expanduser(path))
+
+
+def _check_place(folder: Path | None) -> None:
+    """StorageError, rather now than after the first clip, where answers cannot go: to `folder`, or None: to stdout."""
+    from affuse.core.errors import StorageError
+
+    if folder is None:
+        if sys.stdout is None:
+            raise StorageError("standard output is closed: there is no place for the answers", "give --out FOLDER with --format, or > FILE")
+        return
+    above = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
+    if not above.is_dir():
+        raise StorageError(f"cannot write to {folder}: {above} is not a folder", "choose another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise StorageError(f"cannot write to {folder}: {above} is not yours to change", "choose another --out, or change its permissions")
 
 
 def _print(text: str) -> None:
@@ -218,6 +283,6 @@ def _list(failures: dict[str, dict[str, Any]], out: Path | None, shown: bool) ->
 
     if not shown:
         for clip, error in failures.items():
-            print_error(f"{clip}: {error['message']}", error["remedy"])
+            _failed(clip, error)
     if out is not None:
         io.write_json(out / FAILURES, failures)

@@ -39,10 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by whoever called
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CycloptsError as error:
-        print_error(str(error), "see: affuse --help")
+        print_error(str(error), _dashed(sys.argv[1:] if arguments is None else arguments) or "see: affuse --help")
         return 2
     except (UnknownName, BadConfig, MissingFile) as error:
         print_error(error.message, error.remedy)
@@ -57,12 +58,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # a folder that cannot be written, a disk that is full, where nothing else has said so
-        print_error(f"{error.filename}: {error.strerror}" if error.filename else str(error), "check the path, its permissions and the space left")
+        print_error(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error), "check the path, its permissions and the space left")
         return 1
+
+
+def _dashed(arguments: Sequence[str]) -> str:
+    """How to write a path that begins with a dash and was taken for an option; "" where none was."""
+    from affuse.media.files import MEDIA
+
+    if "-" in arguments:
+        return "nothing is read from standard input (-): save it to a file, and give its path"
+    paths = (a for a in arguments if a.startswith("-") and (os.path.lexists(a) or os.path.splitext(a)[1].lower() in MEDIA))
+    return next((f"a path that begins with a dash needs ./ before it: ./{path}" for path in paths), "")
 
 
 def entry() -> None:
     """Console-script entry point."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else the next file to be opened gets its number, and what libraries print
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if isinstance(sys.stdout, TextIOWrapper):  # a character that the terminal's encoding lacks costs a "?", not the answer
         sys.stdout.reconfigure(errors="replace")
     sys.exit(main())

@@ -95,4 +95,4 @@ def _extract(jobs: Sequence[Job], workers: int, quiet: bool) -> None:
         if job.seed == 0:
             corpus = Corpus.open(job.corpus)
             for stream, parameters in missing_stores(job.recipe, corpus).items():
-                extract_into(corpus, stream, parameters, workers, quiet)
+                extract_into(corpus, stream, parameters, workers, quiet, needed=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from rich.console import Console
 
 if TYPE_CHECKING:
@@ -24,8 +24,20 @@ class Output(Console):
 console = Console(stderr=True, highlight=False)
 output = Output(highlight=False)
 
+MOST_THREADS = 1024  # more are never faster, and OpenMP may crash on them
 Device = Annotated[str, Parameter(help="cpu, cuda, or auto: cuda where there is one")]
-Threads = Annotated[int | None, Parameter(help="torch threads; default 1 on machines with two cores or fewer")]
+
+
+def _whole(_type: object, tokens: Sequence[Token]) -> int:
+    """A whole number: cyclopts by itself would take 1.5 for 2."""
+    try:
+        return int(tokens[0].value)
+    except ValueError as error:
+        raise ValueError(f'"{tokens[0].value}" is no whole number') from error
+
+
+Whole = Parameter(converter=_whole)
+Threads = Annotated[int | None, Whole, Parameter(help="torch threads; default 1 on machines with two cores or fewer")]
 Quiet = Annotated[bool, Parameter(help="no progress and no notices", negative="")]
 
 
@@ -44,12 +56,14 @@ def note(text: str, quiet: bool = False) -> None:
 
 
 def choose_device(name: str, threads: int | None) -> str:
-    """Set torch's threads and resolve `auto`; BadConfig for a device that is not there."""
+    """Set torch's threads and resolve `auto`; BadConfig for a device that is not there, or for too many threads."""
     import torch
 
     from affuse.core.errors import BadConfig
     from affuse.core.seed import set_threads
 
+    if threads is not None and threads > MOST_THREADS:
+        raise BadConfig(f"--threads {threads}", f"give at most {MOST_THREADS}; as many as there are cores is plenty")
     set_threads(threads)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -75,7 +89,7 @@ def by_modality(option: str, given: Sequence[str], what: str) -> dict[str, str]:
 
 @contextmanager
 def progress(quiet: bool, window: float = 30) -> Iterator[Progress]:
-    """A rich progress display on stderr, its speed over `window` seconds; silent where --quiet or stderr is no terminal."""
+    """A rich progress display on stderr, its speed over `window` seconds; silent where --quiet or stderr is no terminal (or closed)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
@@ -84,7 +98,8 @@ def progress(quiet: bool, window: float = 30) -> Iterator[Progress]:
             return Text(f"{task.speed:.1f}/s" if task.speed else "")
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty(), transient=True, speed_estimate_period=window) as bar:
+    silent = quiet or sys.stderr is None or not sys.stderr.isatty()
+    with Progress(*columns, console=console, disable=silent, transient=True, speed_estimate_period=window) as bar:
         yield bar
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, by_modality, choose_device, console, metric_cell, note
+
+if TYPE_CHECKING:
+    from affuse.corpora.manifest import Corpus
 
 
 def run(
@@ -21,12 +24,14 @@ def run(
     probes: Annotated[bool, Parameter(negative="")] = False,
     alone: Annotated[list[str] | None, Parameter(negative="")] = None,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")] = False,
+    include_seen: Annotated[bool, Parameter(negative="")] = False,
+    out: Path | None = None,
     workers: int = 1,
     device: Device = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
-    """Score RUN on a split of CORPUS: metrics with intervals, every single modality, the majority class.
+    """Score RUN (a run folder, or a shipped model: affuse-base) on a split of CORPUS: metrics with intervals, every single modality, the majority class.
 
     Parameters
     ----------
@@ -38,11 +43,16 @@ def run(
         Also score a linear probe of every modality's frozen encoder.
     alone
         MODALITY=RUN, repeatable: a run that was trained on that modality alone; the difference of the probes is the gap.
+    include_seen
+        Also score utterances of speakers that a shipped model was trained on; else they are left out where others are there.
+    out
+        Where the scores of a shipped model go (default: runs/MODEL-on-CORPUS).
     workers
         Processes for extracting features that are not there yet.
     """
     from affuse.cli.extract import extract_into
     from affuse.cli.train import print_scores
+    from affuse.core.errors import BadConfig
     from affuse.corpora.manifest import Corpus
     from affuse.evaluation.protocol import evaluate
     from affuse.reporting.report import write_report
@@ -51,18 +61,53 @@ def run(
     paths = {modality: Path(path) for modality, path in by_modality("--alone", alone or [], "RUN").items()}
     chosen = choose_device(device, threads)
     opened = Corpus.open(corpus)
-    _, recipe, _ = open_run(run)
-    for name, parameters in missing_stores(recipe, opened).items():
-        extract_into(opened, name, parameters, workers, quiet)
-    result = evaluate(run, opened, split, missing, chosen, paths if probes or paths else None)
-    if (run / "evaluation.json").is_file():
-        note(escape(f"report: {write_report(run)}"), quiet)
+    if not run.exists():
+        if probes or paths:
+            raise BadConfig("a shipped model has no probes", "leave out --probes and --alone")
+        result = _shipped(run, opened, out, split, missing, include_seen, workers, chosen, quiet)
+    else:
+        if include_seen or out is not None:
+            raise BadConfig(f"{run} is a run folder", "--include-seen and --out are for shipped models")
+        _, recipe, _ = open_run(run)
+        for name, parameters in missing_stores(recipe, opened).items():
+            extract_into(opened, name, parameters, workers, quiet, needed=False)
+        result = evaluate(run, opened, split, missing, chosen, paths if probes or paths else None)
+        if (run / "evaluation.json").is_file():
+            note(escape(f"report: {write_report(run)}"), quiet)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:
         print_scores(result)
         print_balance(result)
     return 0
+
+
+def _shipped(
+    name: Path, corpus: Corpus, out: Path | None, split: str, missing: str | None, include_seen: bool, workers: int, device: str, quiet: bool
+) -> dict[str, Any]:
+    """Score a shipped model, after extracting what it looks at and telling what it was trained on."""
+    from affuse.cli.extract import extract_into
+    from affuse.core.config import shipped
+    from affuse.evaluation.shipped import evaluate_shipped, stores_of
+    from affuse.reporting.report import write_report
+
+    model = shipped(name)
+    for store, parameters in stores_of(model, corpus).values():
+        if not (corpus.store_path(store) / "failures.json").is_file():
+            extract_into(corpus, store, parameters, workers, quiet, needed=False)
+    folder = out or Path("runs") / f"{model.name}-on-{corpus.name}"
+    result = evaluate_shipped(model, corpus, folder, split, missing, device, include_seen)
+    protocol = result["protocol"]
+    for part in protocol["seen_in_training"]:
+        listed = ", ".join(part["values"][:6]) + (", ..." if len(part["values"]) > 6 else "")
+        what = f"{part['utterances']} utterances of {len(part['values'])} {part['column']}s"
+        note(f"[yellow]trained on[/] {escape(what)} of this corpus ({part['modality']}): {escape(listed)}")
+    if protocol["left_out"]:
+        note(f"{protocol['left_out']} of them left out; --include-seen scores them too")
+    if protocol["seen_scored"]:
+        note(f"[yellow]{protocol['seen_scored']} of {protocol['n']} scored utterances are of what {model.name} was trained on[/]: these scores do not tell how it does on others")
+    note(escape(f"report: {write_report(folder)}"), quiet)
+    return result
 
 
 def print_balance(result: dict[str, Any]) -> None:

@@ -10,9 +10,12 @@ from rich.markup import escape
 from affuse.cli.console import Quiet, Threads, note, output, progress
 from affuse.core.config import parse_value
 from affuse.core.errors import BadConfig
+from affuse.core.types import Modality
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
+
+CONTENT: dict[Modality, str] = {"audio": "sound", "vision": "face or picture", "text": "words"}
 
 
 def run(
@@ -24,7 +27,7 @@ def run(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
-    """Run EXTRACTOR over CORPUS with key=value OPTIONS; goes on where it stopped, lists what failed (exit 1).
+    """Run EXTRACTOR over CORPUS with key=value OPTIONS; goes on where it stopped, lists what failed (exit 1, also where nothing is usable).
 
     Parameters
     ----------
@@ -43,9 +46,18 @@ def run(
 
 
 def extract_into(
-    corpus: Corpus, extractor: str, parameters: dict[str, Any], workers: int, quiet: bool, on: Literal["processes", "ray"] = "processes"
+    corpus: Corpus,
+    extractor: str,
+    parameters: dict[str, Any],
+    workers: int,
+    quiet: bool,
+    on: Literal["processes", "ray"] = "processes",
+    needed: bool = True,
 ) -> int:
-    """Extract with a progress bar; prints the store and the failures, returns the exit code."""
+    """Extract with a progress bar; prints the store, what is unusable and what failed; returns the exit code.
+
+    It is 1 for failures, and where nothing is usable unless the stream is not `needed`: then it is absent, which is normal.
+    """
     from affuse.features.extract import extract
 
     if workers < 0:
@@ -62,4 +74,11 @@ def extract_into(
         note("  [red]failed[/] " + escape(f"{name}: {error['message']}"))
     if done.failures:
         output.print(f"{len(done.failures)} of {len(corpus)} failed, see {done.store.path / 'failures.json'}", soft_wrap=True, markup=False)
+    content = CONTENT[done.store.spec.modality]
+    if needed and done.unusable and len(done.unusable) == len(done.store):
+        note(f"  [red]nothing usable[/]: none of the {len(done.store)} utterances has any {content} for {escape(extractor)}; check start and end, and the media")
+        return 1
+    if done.unusable:
+        listed = ", ".join(done.unusable[:3]) + (", ..." if len(done.unusable) > 3 else "")
+        note(f"  [yellow]{len(done.unusable)} of {len(corpus)} utterances have no {content}[/] for {escape(f'{extractor}: {listed}')}", quiet)
     return 1 if done.failures else 0

@@ -15,6 +15,7 @@ from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
+    from affuse.features.store import FeatureStore
 
 app = App(name="import", help="Import a corpus release, your own table, or your own features.", result_action="return_value")
 
@@ -61,14 +62,15 @@ def table(
     space: str = "",
     name: str = "",
 ) -> int:
-    """Import a CSV table into folder DST: one utterance per row.
+    """Import a CSV, TSV or Parquet table into folder DST: one utterance per row.
 
     Parameters
     ----------
     root
         Folder that media paths are relative to (default: the table's).
     columns
-        name=column pairs; names: id, video, audio, text, label, speaker, source, conversation, position, start, end, split.
+        name=column pairs; names: id, video, audio, text, label, speaker, source, conversation, position, start, end, split; \
+        value for numbers to regress on (value=valence,arousal: two); file for media that are audio or video.
     labels
         label=spelling pairs, for labels that the table spells its own way.
     space
@@ -93,7 +95,7 @@ def features(
     tables: Literal["openface", "opensmile"] | None = None,
     columns: str = "*",
 ) -> int:
-    """Import FILE.npz (ids, values, optional offsets), or a folder of tables, as the feature store NAME of the imported CORPUS.
+    """Import FILE.npz (ids, values, optional offsets; or an array per id), or a folder of tables, as the feature store NAME of CORPUS.
 
     Parameters
     ----------
@@ -106,9 +108,8 @@ def features(
     columns
         Which of their columns, for example AU*_r.
     """
-    import numpy as np
-
     from affuse.corpora.manifest import Corpus
+    from affuse.features.arrays import read_npz
     from affuse.features.store import import_arrays
 
     opened = Corpus.open(corpus)
@@ -116,47 +117,49 @@ def features(
         raise BadConfig(f"'{name}' is no name of a feature store", "give a word such as openface; the store is made in the corpus")
     if tables is not None:
         return _tables(opened, name, file, tables, modality, columns, rate)
-    if not file.is_file():
-        raise MissingFile(f"no file {file}", "give an .npz with keys ids, values and, for sequences, offsets")
-    try:
-        with np.load(file) as arrays:
-            content = {key: arrays[key] for key in arrays.files}
-    except Exception as error:  # a damaged archive can raise anything
-        raise BadFeatures(f"{file} is not an .npz of plain arrays: {error}", "save it with numpy.savez") from error
-    for key in ("ids", "values"):
-        if not isinstance(content.get(key), np.ndarray):  # members that are no arrays come as bytes
-            raise BadFeatures(f"{file} has no key '{key}'", "keys: ids, values and, for sequences, offsets")
-    if content["ids"].ndim != 1 or not len(content["ids"]):
-        raise BadFeatures(f"{file}: ids have shape {list(content['ids'].shape)}", "give one id per utterance")
-    ids = [str(i) for i in content["ids"]]
     known = set(opened.table["id"])
-    foreign = [i for i in ids if i not in known]
-    if len(foreign) == len(ids):
-        raise BadFeatures(f"none of the {len(ids)} ids is an utterance of {corpus}", f"e.g. '{ids[0]}' against '{opened.table['id'].iloc[0]}'")
-    store = import_arrays(opened.store_path(name), ids, content["values"], content.get("offsets"), modality, rate)
-    holes = float(np.isnan(content["values"].astype(float)).mean()) if content["values"].dtype.kind == "f" else 0.0
+    given = read_npz(file, known)
+    foreign = [i for i in given.ids if i not in known]
+    if len(foreign) == len(given.ids):
+        raise BadFeatures(f"none of the {len(foreign)} ids is an utterance of {corpus}", f"e.g. '{foreign[0]}' against '{opened.table['id'].iloc[0]}'")
+    store = import_arrays(opened.store_path(name), *given, modality, rate)
     output.print(f"{len(store)} utterances, {store.spec.modality}, {list(store.spec.shape)} per step -> {store.path}", soft_wrap=True, markup=False)
     if foreign:
         note(f"[yellow]{len(foreign)} ids are not in the corpus[/], e.g. {escape(foreign[0])}")
-    if holes:
-        note(f"[yellow]{holes:.1%} of the numbers are missing[/]: encoders put the training mean there; empty rows count as absent")
+    if holes := store.card["missing"]:
+        note(
+            f"[yellow]{holes} of {given.values.size} numbers are missing[/] (NaN, infinite, or too large for float32): "
+            "encoders put the training mean there; empty rows count as absent"
+        )
+    _absent(opened, store)
     return 0
 
 
 def _tables(
     corpus: Corpus, name: str, folder: Path, kind: Literal["openface", "opensmile"], modality: Any, columns: str, rate: float
 ) -> int:
-    from affuse.features.tables import import_tables
+    from affuse.features.tables import find_tables, import_tables
 
-    ids = set(corpus.table["id"])
-    files = {p.stem: p for p in sorted(folder.rglob("*.csv")) if p.stem in ids}
+    files, strange = find_tables(folder, set(corpus.table["id"]))
     if not files:
-        raise BadFeatures(f"no ID.csv of an utterance of {corpus.path} below {folder}", f"name the tables by id, e.g. {min(ids)}.csv")
+        raise BadFeatures(f"no ID.csv of an utterance of {corpus.path} below {folder}", f"name the tables by id, e.g. {min(corpus.table['id'])}.csv")
     store = import_tables(corpus.store_path(name), files, kind, modality=modality, columns=columns, rate=rate)
     output.print(f"{len(store)} utterances, {list(store.spec.shape)} per step, {store.spec.rate:g} per second -> {store.path}", soft_wrap=True, markup=False)
     for i, error in store.failures.items():
         note("  [red]failed[/] " + escape(f"{i}: {error['message']}"))
-    return 1 if store.failures else 0
+    if strange:
+        note(f"[yellow]{len(strange)} tables belong to no utterance[/], e.g. {escape(strange[0].name)}")
+    usable = _absent(corpus, store)
+    return 1 if store.failures or not usable else 0
+
+
+def _absent(corpus: Corpus, store: FeatureStore) -> int:
+    """Say how many utterances the store has nothing for; returns for how many it has something."""
+    ids = corpus.table["id"].tolist()
+    usable = sum(i in store and store.usable(i) for i in ids)
+    if usable < len(ids):
+        note(f"[yellow]{len(ids) - usable} of {len(ids)} utterances have no usable step in it[/]: there the stream counts as absent")
+    return usable
 
 
 @app.command
@@ -187,7 +190,7 @@ def summary(corpus: Corpus, where: str = "") -> int:
     for column in ("split", "utterances", "speakers", "sources", "labels"):
         grid.add_column(column)
     for split, count in info["counts"].items():
-        labels = ", ".join(f"{k} {v}" for k, v in list(count["labels"].items())[:12])
+        labels = ", ".join(f"{k or 'none'} {v}" for k, v in list(count["labels"].items())[:12])
         grid.add_row(split, str(count["utterances"]), str(count["speakers"]), str(count["sources"]), labels)
     output.print(grid)
     if info["synthetic"]:

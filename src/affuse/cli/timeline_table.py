@@ -28,7 +28,7 @@ def print_table(timeline: Timeline) -> None:
 
     colours = emotion_colours(timeline.labels)
     modalities = list(dict.fromkeys(m for s in timeline.segments for m in s.modalities))
-    spoken = any(s.text or s.speaker or s.reason for s in timeline.segments)
+    spoken = any(s.text or s.speaker or s.reason or s.conflict for s in timeline.segments)
     wide = output.width - (WORDS if spoken else 0)
     name = printable(Path(timeline.clip).name)
     output.print(Text.assemble((name, "bold"), f"  {timeline.duration:.2f} s  ", (printable(timeline.model), "dim")))
@@ -90,12 +90,14 @@ def _alone(view: ModalityView | None, colours: dict[str, str], wide: int) -> Tex
 
 
 def _said(s: Segment, wide: int) -> Text:
-    """Who said what; of a segment that tells nothing, why."""
+    """Who said what; what speaks against the answer; of a segment that tells nothing, why."""
     from rich.text import Text
 
     from affuse.inference.timeline import UNKNOWN
     from affuse.reporting.timeline_slots import printable
 
-    why = "" if s.label is not None else s.reason or "" if wide >= MIDDLE else f"{UNKNOWN}: {s.reason}"
+    why = f"but {s.dissent}" if s.conflict else ""
+    if s.label is None:
+        why = s.reason or "" if wide >= MIDDLE else f"{UNKNOWN}: {s.reason}"
     who = f"{s.speaker}: " if s.speaker and s.text else s.speaker or ""
     return Text.assemble((f"({printable(why)}) " if why else "", "dim italic"), (printable(who), "bold"), printable(s.text or ""))

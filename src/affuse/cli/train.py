@@ -60,7 +60,7 @@ def run(
     _, world = distributed.start(chosen)
     if distributed.is_first():
         for stream, parameters in runs.missing_stores(bound, opened).items():
-            extract_into(opened, stream, parameters, workers, quiet)
+            extract_into(opened, stream, parameters, workers, quiet, needed=False)
         runs.record_attempt(opened, name, bound, folds)
     distributed.wait(world)
     folder = out or default_folder(name, bound, opened, folds)

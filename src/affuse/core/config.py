@@ -375,3 +375,13 @@ def _resolved(kind: str, part: Part, where: str) -> Part:
         raise BadConfig(f"{where} has no name", f"see: affuse list {kind}")
     options = {k: v for k, v in part.items() if k != "name"}
     return {"name": part["name"], **registry.resolve(kind, part["name"], options, where)}
+
+
+def shipped(name: Path) -> Path:
+    """The folder of the model of that name that ships with affuse. Raises MissingFile for a path, UnknownName for another name."""
+    there = {p.name: p for p in PRETRAINED.iterdir()} if PRETRAINED.is_dir() else {}
+    if len(name.parts) > 1:
+        raise MissingFile(f"no run {name}", "train one (affuse train ...) or give the path of a run folder")
+    if name.name not in there:
+        raise UnknownName.among("model or run folder", name.name, there)
+    return there[name.name]

@@ -29,7 +29,7 @@ class LabelSpace:
         name = canonical(label)
         if name not in self.labels:
             error = UnknownName.among(f"label of {self.name}:", label, self.labels)
-            raise BadCorpus(error.message, f"{error.remedy} (or map it when importing the table)")
+            raise BadCorpus(error.message, f"{error.remedy} (or name its class when importing the table: --label CLASS={label})")
         return self.labels.index(name)
 
 

@@ -62,11 +62,12 @@ class Corpus:
 
     @cached_property
     def space(self) -> LabelSpace:
-        """Label space of the `label` column."""
+        """Label space of the `label` column, or of the columns of values that have its labels' names."""
         known = SPACES.get(str(self.info.get("label_space", "")))
         if known is not None:
             return known
-        return LabelSpace("custom", tuple(self.info.get("labels", ())))
+        labels, (low, high) = tuple(self.info.get("labels", ())), self.info.get("range") or (0.0, 1.0)
+        return LabelSpace("custom", labels, "values" if self.info.get("range") else "classes", low, high)
 
     def store_path(self, stream: str) -> Path:
         """Where the features of `stream` are kept."""
@@ -90,10 +91,11 @@ class Corpus:
 
 
 def write_corpus(
-    path: Path | str, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, name: str, space: str = "", **info: Any
+    path: Path | str, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, name: str, space: str | LabelSpace = "", **info: Any
 ) -> Corpus:
     """Check rows, write `manifest.parquet` and `corpus.json` below `path`, return the opened Corpus.
 
+    `space`: the name of a label space, or one of the corpus' own values; found from the labels where empty.
     Raises BadCorpus for no rows, missing or duplicate ids, unknown splits, start >= end, or a folder that holds another corpus.
     """
     path = Path(path)
@@ -101,7 +103,7 @@ def write_corpus(
         raise BadCorpus(f"{path} holds the corpus '{there}'", "import into another folder, or delete that one")
     table = check_rows(rows)
     labels = sorted({str(v) for v in table["label"] if v})
-    found = label_space(space) if space else infer_space(labels)
+    found = space if isinstance(space, LabelSpace) else label_space(space) if space else infer_space(labels)
     if found.kind == "classes":
         table["label"] = [found.labels[found.index(v)] if v else "" for v in table["label"]]
     info = {
@@ -109,6 +111,7 @@ def write_corpus(
         "name": name,
         "label_space": found.name,
         "labels": list(found.labels),
+        **({"range": [found.low, found.high]} if found.name not in SPACES and found.kind == "values" else {}),
         "synthetic": False,
         **info,
         "counts": counts(table),

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from affuse.core.errors import BadCorpus, MissingFile, UnknownName
-from affuse.core.labels import SPACES
+import numpy as np
+
+from affuse.core.errors import BadCorpus
+from affuse.core.labels import space as label_space
+from affuse.corpora.columns import assign, described, is_known, is_milliseconds
+from affuse.corpora.delimited import Table, numbers, read, seconds
 from affuse.corpora.manifest import COLUMNS, Corpus, write_corpus
+from affuse.corpora.media_paths import Finder, check_times, kind_of
+from affuse.corpora.targets import put_targets
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 CARD = {
     "summary": "a CSV (or TSV, Parquet) with one utterance per row, columns named as affuse's or mapped with --map",
@@ -33,88 +42,106 @@ def import_table(
 ) -> Corpus:
     """Import a table; `columns` maps affuse's names to the table's, `labels` maps label spellings.
 
-    Media paths are relative to `root` (default: the table's folder). Further columns are kept (as targets of
-    other tasks). A conversation may span rows. Raises BadCorpus, MissingFile or UnknownName.
+    Media paths are relative to `root` (default: the table's folder). Further columns are kept (as targets of other
+    tasks). A conversation may span rows. `columns` may also name `value`, a column of numbers to regress on (or several,
+    with commas between), and `file`, media that are audio or video. Raises BadCorpus, MissingFile or UnknownName.
     """
-    told = [theirs for ours, theirs in (columns or {}).items() if isinstance(COLUMNS.get(ours), str)]
-    table = read(src, told)
-    for ours, theirs in (columns or {}).items():
-        if ours not in COLUMNS:
-            raise UnknownName.among("column", ours, COLUMNS)
-        if theirs not in table:
-            raise UnknownName.among(f"column of {src.name}:", theirs, [str(c) for c in table.columns])
-        table[ours] = table[theirs]
-    base = (root or src.parent).resolve()
-    if not {"video", "audio", "text"} & set(table.columns) and "id" not in table:
-        raise BadCorpus(f"{src} has none of the columns id, video, audio, text", "name them: --map video=COLUMN (commas part the cells, tabs in a .tsv)")
-    for column in ("video", "audio"):
-        if column in table:
-            table[column] = [_media(value, base, column, src) for value in table[column]]
+    source = read(src, lambda column: is_known(column) or column in (columns or {}).values())
+    roles = assign(source, columns or {}, src.name)
+    warnings = [*source.notes, *described(roles, columns or {}, source)]
+    if not {"video", "audio", "text", "file", "id"} & set(roles):
+        raise BadCorpus(f"{src} has none of the columns id, video, audio, text", "name them: --map video=COLUMN")
+    if source.cells.empty:
+        raise BadCorpus("the corpus has no utterances", f"{src} has a header line and no rows")
+    table = _kept(source, roles)
+    for ours, theirs in roles.items():
+        if ours in COLUMNS:
+            table[ours] = source.cells[theirs]
+    warnings += _media(table, source, roles, Finder((root or src.parent).resolve(), src.name))
     if "id" not in table:
         table["id"] = _ids(table)
-    if labels and "label" in table:
-        table["label"] = table["label"].map(lambda v: labels.get(str(v), v))
-    if space and space not in SPACES:
-        raise UnknownName.among("label space", space, SPACES)
-    if "position" not in table and "conversation" in table:
-        table["position"] = table.groupby("conversation", sort=False).cumcount()
-    return write_corpus(dst, table, name or src.stem, space, source=str(src.name))
+    _times(table, source, roles)
+    warnings += check_times(table)
+    found, told = put_targets(table, source, roles, labels or {}, label_space(space) if space else None)
+    _positions(table, source)
+    if "split" in table:
+        table["split"] = table["split"].astype(object).where(table["split"].notna(), "").astype(str).str.strip().str.lower()
+    return write_corpus(dst, table, name or src.stem, found or space, source=src.name, **({"warnings": w} if (w := warnings + told) else {}))
 
 
-def read(src: Path, told: Iterable[str] = ()) -> Any:
-    """The table as a data frame; text columns, and those that are `told` to be such, stay text."""
-    import pandas as pd
-
-    if not src.is_file():
-        raise MissingFile(f"no table {src}", "give a .csv, .tsv or .parquet file")
-    text = {"id", "label", "speaker", "source", "conversation", "text", "split", *told}
-    try:
-        if src.suffix.lower() == ".parquet":
-            return pd.read_parquet(src)
-        if b"\0" in src.read_bytes():
-            raise ValueError("it holds zero bytes, as UTF-16 and binary files do")
-        try:
-            return _read_csv(src, text, "utf-8-sig")
-        except UnicodeDecodeError:
-            return _read_csv(src, text, "cp1252")
-    except (ValueError, OSError) as error:
-        raise BadCorpus(f"{src} is not a readable table: {error}", "save it as UTF-8 CSV with a header line") from error
-
-
-def _read_csv(src: Path, text: set[str], encoding: str) -> Any:
-    """The table with spaces around its column names taken away; ValueError for rows longer than the header."""
-    import pandas as pd
-
-    sep = "\t" if src.suffix.lower() == ".tsv" else ","
-    header = pd.read_csv(src, sep=sep, nrows=0, index_col=False, encoding=encoding).columns
-    table = pd.read_csv(src, sep=sep, dtype={c: str for c in header if c.strip() in text}, encoding=encoding)
-    if not isinstance(table.index, pd.RangeIndex):  # pandas would take the first cells as names of the rows
-        raise ValueError("its rows have more cells than its header")
-    table.columns = table.columns.str.strip()
-    if not table.columns.is_unique:
-        raise ValueError(f"two columns are named '{table.columns[table.columns.duplicated()][0]}'")
+def _kept(source: Table, roles: Mapping[str, str]) -> pd.DataFrame:
+    """The table's own columns: numbers where all their cells are, text (NaN where empty) otherwise; text as it stands where a role says so."""
+    table = source.cells.copy()
+    text = {theirs for ours, theirs in roles.items() if isinstance(COLUMNS.get(ours), str)}
+    for column in table.columns if source.separator else ():
+        cells = table[column]
+        table[column] = cells.where(cells.str.strip() != "", np.nan)
+        if column not in text and column not in COLUMNS and (cells.str.strip() != "").any():
+            try:
+                table[column] = _numbers(cells, source.separator)
+            except ValueError:
+                continue
     return table
 
 
-def _media(value: object, base: Path, column: str, src: Path) -> str:
-    """Absolute path of a media file; an empty cell means that the modality is absent."""
-    if value is None or value != value or not str(value).strip():
-        return ""
-    path = base / str(value).strip()
-    try:
-        there = path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        there = False
-    if not there:
-        raise MissingFile(f"{src.name} names {column} file {value}, which is not below {base}", "check --root DIR")
-    return str(path)
+def _numbers(cells: pd.Series[Any], separator: str) -> pd.Series[Any]:
+    """Cells as numbers, whole ones where none is missing or a fraction."""
+    found = numbers(cells, separator)
+    whole = cells.str.fullmatch(r"\s*[-+]?\d{1,15}\s*").all()
+    return found.astype("int64") if whole else found
 
 
-def _ids(table: Any) -> list[str]:
-    """Ids from the media file's name, or from the conversation and position."""
+def _media(table: pd.DataFrame, source: Table, roles: Mapping[str, str], finder: Finder) -> list[str]:
+    """Put absolute paths into `video` and `audio`; a column `file` goes, row by row, to the one that its file is."""
+    for column in ("video", "audio"):
+        if column in roles:
+            table[column] = [finder.find(value, column) for value in table[column]]
+    notes = []
+    if "file" in roles:
+        column = roles["file"]
+        paths = [finder.find(value, "media") for value in source.cells[column]]
+        kinds = [kind_of(path, column, finder.table) if path else "" for path in paths]
+        for kind in sorted({k for k in kinds if k}):
+            table[kind] = [path if k == kind else "" for path, k in zip(paths, kinds, strict=True)]
+            notes.append(f"column '{column}' names {kind} in {kinds.count(kind)} of {len(kinds)} rows")
+    return notes + finder.notes
+
+
+def _ids(table: pd.DataFrame) -> list[str]:
+    """Ids from the media file's name, or from the number of the row."""
     for column in ("video", "audio"):
         if column in table:
             stems = [Path(v).stem for v in table[column]]
             if all(stems) and len(set(stems)) == len(stems):
                 return stems
     return [f"u{i:06d}" for i in range(len(table))]
+
+
+def _times(table: pd.DataFrame, source: Table, roles: Mapping[str, str]) -> None:
+    """Put seconds into `start` and `end`, from numbers, clock text, milliseconds or a duration; BadCorpus names the row."""
+    for ours in ("start", "end", "duration"):
+        if ours not in roles:
+            continue
+        theirs = roles[ours]
+        try:
+            times = seconds(source.cells[theirs], source.separator)
+        except ValueError as error:
+            raise BadCorpus(f"column '{theirs}' is not numeric: {error}", "seconds such as 62.5, or a clock time such as 00:01:02.5") from error
+        table[ours] = times / 1000 if is_milliseconds(theirs) else times
+    table["start"] = table["start"].fillna(0.0) if "start" in table else 0.0
+    if "duration" in roles and "end" not in roles:
+        table["end"] = table["start"] + table["duration"]
+    if "end" not in table:
+        table["end"] = np.nan
+
+
+def _positions(table: pd.DataFrame, source: Table) -> None:
+    """Whole numbers in `position`: the column's, else the row's place in its conversation (0 without one)."""
+    if "position" in table:
+        try:
+            table["position"] = numbers(table["position"], source.separator)
+        except ValueError as error:
+            raise BadCorpus(f"column 'position' is not numeric: {error}", "whole numbers are needed") from error
+    elif "conversation" in table:
+        named = table["conversation"].notna() & (table["conversation"].astype(str).str.strip() != "")
+        table["position"] = table.groupby("conversation", sort=False).cumcount().where(named, 0)

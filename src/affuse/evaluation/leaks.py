@@ -154,7 +154,7 @@ def _usable(
         )
     x = np.where(np.isfinite(x), x, np.nan).astype(np.float32)
     codes = np.unique(groups, return_inverse=True)[1]
-    truth = np.where(np.isfinite(y), y, np.nan).reshape(len(y), -1) if y.dtype.kind == "f" else _class_codes(y)
+    truth = np.where(np.isfinite(y), y, np.nan).reshape(len(y), y.shape[1] if y.ndim > 1 else 1) if y.dtype.kind == "f" else _class_codes(y)
     keep = np.isfinite(x).any(1) & ((truth >= 0) if truth.ndim == 1 else np.isfinite(truth).any(1))
     _check_groups(codes, side, keep)
     if truth.ndim == 1:

@@ -98,7 +98,7 @@ def collect(
         models = [run_model(folder).to(device) for folder in members]
         model, folder = models[0], members[0]
         chosen = _rows(folder, corpus, split, own)
-        data = dataset(corpus, recipe, model.spaces if own else _foreign(recipe, corpus, model.spaces), chosen)
+        data = dataset(corpus, recipe, model.spaces if own else foreign({t: c.column for t, c in recipe.tasks.items()}, corpus, model.spaces), chosen)
         if own:
             check_stores(info, data)
         full = tuple(m for m in MODALITIES if m in set(model.modality.values()))
@@ -107,7 +107,7 @@ def collect(
         each = [[p[task] for p in predict_subsets(m, data, device, list(subsets))] for m in models]
         predicted = np.mean(each, axis=0)
         majority = io.read_json(folder / "run.json")["majority"]
-        parts.append(_label(data, task, model.spaces[task], corpus, own, dict(zip(subsets, predicted, strict=True)), full, k, majority, info["group_by"]))
+        parts.append(labelled(data, task, model.spaces[task], own, dict(zip(subsets, predicted, strict=True)), full, k, majority, info["group_by"]))
     return merge(parts, own)
 
 
@@ -119,14 +119,16 @@ def _rows(folder: Path, corpus: Corpus, split: str, own: bool) -> np.ndarray:
     return np.asarray(given == split) if (given != "").any() else np.ones(len(corpus), dtype=bool)
 
 
-def _foreign(recipe: Recipe, corpus: Corpus, spaces: Mapping[str, LabelSpace]) -> dict[str, LabelSpace]:
+def foreign(columns: Mapping[str, str], corpus: Corpus, spaces: Mapping[str, LabelSpace]) -> dict[str, LabelSpace]:
     """Label spaces to read another corpus' labels with: its own names of classes, else the model's space."""
     for task, space in spaces.items():
-        column = recipe.tasks[task].column
+        column = columns[task]
+        if column == "label" and space.kind == "values" and set(space.labels) <= set(corpus.table.columns):
+            continue
         if column not in corpus.table or (space.kind == "values" and corpus.table[column].map(type).eq(str).any()):
             what = "numbers" if space.kind == "values" else "labels"
             raise ProtocolError(f"{corpus.name} has no column '{column}' with {what} for '{task}'", "import the corpus with that column")
-    return {t: corpus.space if recipe.tasks[t].column == "label" and corpus.space.kind == s.kind else s for t, s in spaces.items()}
+    return {t: corpus.space if columns[t] == "label" and corpus.space.kind == s.kind else s for t, s in spaces.items()}
 
 
 def subsets_of(full: Subset, missing: str | None) -> list[Subset]:
@@ -146,11 +148,10 @@ def subsets_of(full: Subset, missing: str | None) -> list[Subset]:
     return list(dict.fromkeys(subsets))
 
 
-def _label(
+def labelled(
     data: Dataset,
     task: str,
     space: LabelSpace,
-    corpus: Corpus,
     own: bool,
     predicted: dict[Subset, np.ndarray],
     full: Subset,
@@ -269,12 +270,6 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
     if selection["keep"] == "last":
         kept = "none: last epoch of a fixed schedule" + (f", {held_out}" if selection["split"] else ", trained on all of the training part")
     by = ", ".join(f"{stream}: {column}" for stream, column in info.get("standardised_by", {}).items())
-    mapping = None
-    if not own and found.space.kind == "classes":
-        labels = info["task"]["labels"]
-        model_space = LabelSpace("model", tuple(labels))
-        _, lacking, extra = map_by_name(model_space, found.space)
-        mapping = {"by": "name", "model_cannot_say": lacking, "never_right": extra}
     return {
         "split": split,
         "split_hash": info["split_hash"],
@@ -285,11 +280,19 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
         "selection": kept,
         "interval": f"95 % bootstrap, {clustered(info['group_by'], groups)}",
         "seed": info["seed"],
-        "mapping": mapping,
+        "mapping": None if own else mapping_of(info["task"]["labels"], found.space),
         **({"standardised_by": f"{by}, over all utterances of each, the scored ones too, without labels"} if by else {}),
         "n": len(found.table),
         "configurations_tried": info.get("configurations_tried"),
     }
+
+
+def mapping_of(labels: Sequence[str], scored: LabelSpace) -> dict[str, Any] | None:
+    """What of the scored label space a model with these labels cannot say, and which of its labels are never right."""
+    if scored.kind != "classes":
+        return None
+    _, lacking, extra = map_by_name(LabelSpace("model", tuple(labels)), scored)
+    return {"by": "name", "model_cannot_say": lacking, "never_right": extra}
 
 
 def to_table(found: Predictions) -> pd.DataFrame:

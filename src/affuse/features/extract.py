@@ -30,11 +30,12 @@ RATE = 64 << 10  # bytes that a second of an utterance with a start and an end s
 
 @dataclass(frozen=True)
 class Extraction:
-    """What one extraction did."""
+    """What one extraction did; `unusable`: utterances in the store of which no step is usable."""
 
     store: FeatureStore
     added: int
     failures: Failures
+    unusable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def extract(
         io.write_json(path / "failures.json", failures)
         store = FeatureStore(path)
         io.write_json(path / "manifest.json", {"utterances": len(store), "failed": len(failures), "shards": store.shards})
-    return Extraction(store, len(store) - before, failures)
+    return Extraction(store, len(store) - before, failures, tuple(i for i, _ in clips if i in store and not store.usable(i)))
 
 
 def _open(path: Path, card: Mapping[str, Any], clips: Sequence[tuple[str, Clip]]) -> list[Shard]:

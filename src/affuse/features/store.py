@@ -87,6 +87,13 @@ class FeatureStore:
         stored = self._length.get(name, 0)
         return stored if self._grid is None else math.ceil(stored * self._grid[0] / self.card["rate"])
 
+    def usable(self, name: str) -> bool:
+        """Whether an id has a step with content."""
+        if not self._length[name]:
+            return False
+        shard, has_valid, _ = self._index[name]
+        return not has_valid or bool(self._open(shard).get_tensor(f"v:{name}").any())
+
     def file(self, name: str) -> Path:
         """The shard that holds an id."""
         return self._index[name][0]
@@ -269,8 +276,9 @@ def import_arrays(
 ) -> FeatureStore:
     """Write a user's arrays as a store: values [n, D] (one vector each) or [total, D] with offsets [n+1].
 
-    A step without any finite number is marked absent; single missing numbers stay NaN, and the encoders'
-    normalisation replaces them by the training mean. Raises BadFeatures for shapes that do not fit.
+    A step without any finite number is marked absent; single missing numbers (NaN, infinite, or beyond float32; the card
+    counts them as `missing`) are NaN, and the encoders' normalisation replaces them by the training mean. Raises
+    BadFeatures for shapes that do not fit, doubled ids, and values without any number.
     """
     ids = [str(i) for i in ids]
     if values.dtype.kind not in "fiu" or values.ndim < 2 or 0 in values.shape[1:]:
@@ -284,14 +292,18 @@ def import_arrays(
             f"{len(ids)} ids, {len(values)} rows, {len(bounds)} offsets do not fit together",
             "offsets must rise from 0 to the number of rows and number one more than the ids",
         )
-    if len(set(ids)) != len(ids):
-        raise BadFeatures("ids are not unique", "give every utterance once")
-    values = values.astype(np.float32)
-    values[~np.isfinite(values)] = np.nan
-    valid = ~np.isnan(values).all(axis=tuple(range(1, values.ndim)))
+    if doubled := [i for i, n in Counter(ids).items() if n > 1]:
+        raise BadFeatures(f"ids are not unique: {len(doubled)} occur more than once, e.g. '{doubled[0]}'", "give every utterance once")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    missing = ~np.isfinite(values)  # after the cast, which a number beyond float32 does not survive
+    values[missing] = np.nan
+    valid = ~missing.all(axis=tuple(range(1, values.ndim)))
+    if not valid.any():
+        raise BadFeatures(f"none of the {values.size} values is a finite number", "check how they were computed and saved")
     spec = StreamSpec(path.name, modality or guess_modality(path.name), values.shape[1:], rate)
     content = io.digest([ids, bounds.tolist(), _sum(values)])
-    with StoreWriter(path, store_card(spec, "imported", 1, {}, content_hash=content)) as writer:
+    with StoreWriter(path, store_card(spec, "imported", 1, {}, content_hash=content, missing=int(missing.sum()))) as writer:
         have = set(FeatureStore(path).ids)
         for i, name in enumerate(ids):
             if name in have:

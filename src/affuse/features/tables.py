@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io as text_io
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from unicodedata import normalize
 
 import numpy as np
 
@@ -26,6 +27,8 @@ _MODALITY: dict[Kind, Modality] = {"openface": "vision", "opensmile": "audio"}
 _OPENFACE = {"frame", "face_id", "timestamp", "confidence", "success", "face", "file", "input"}
 _OPENSMILE = {"name", "frametime", "frameindex", "file", "start", "end"}
 _NUMBER, _QUOTED = re.compile(r"[-+]?\d[-+.\deE]*|"), re.compile(r"'[^']*'|\"[^\"]*\"")
+_TOLD = re.compile(r"\s*\"?sep=(.)\"?[^\n]*\n")
+_COMMA = r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?"
 _NOT_A_NUMBER = ["", "nan", "NaN", "-nan", "-nan(ind)", "nan(ind)", "-1.#IND", "1.#QNAN", "-1.#QNAN", "NA"]
 
 
@@ -146,6 +149,22 @@ def import_tables(
     return FeatureStore(store_path)
 
 
+def find_tables(folder: Path, ids: Set[str]) -> tuple[dict[str, Path], list[Path]]:
+    """({utterance id: its .csv or .tsv below `folder`}, tables of no utterance). Raises BadFeatures where an id has two."""
+    spelled = {normalize("NFC", i): i for i in ids}
+    found: dict[str, Path] = {}
+    strange = []
+    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".csv", ".tsv") and not p.name.startswith(".")):
+        name = path.stem if path.stem in ids else spelled.get(normalize("NFC", path.stem))
+        if name is None:
+            strange.append(path)
+        elif name in found:
+            raise BadFeatures(f"utterance '{name}' has two tables: {found[name]} and {path}", "keep one of them")
+        else:
+            found[name] = path
+    return found, strange
+
+
 def _outcomes(files: Mapping[str, Path], read: Callable[[Path], Table]) -> Iterator[tuple[str, Table | AffuseError]]:
     for name, path in files.items():
         try:
@@ -192,11 +211,13 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise MissingFile(f"no file {path}", "one csv file per utterance, named by its id")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise BadFeatures(f"{path} is not a text file: {error}", "give the csv file that the tool wrote") from error
-    header, _, rest = text.lstrip().partition("\n")
-    sep = ";" if ";" in header else ","
+    told = _TOLD.match(text)  # a spreadsheet's own first line
+    header, _, rest = text[told.end() if told else 0 :].lstrip().partition("\n")
+    sep = told[1] if told else next((s for s in ";\t" if s in header), ",")
     names = [name.strip().strip("'\"") for name in header.rstrip("\r " + sep).split(sep)]
     _check_lines(path, names, rest, sep)
     try:
@@ -208,7 +229,26 @@ def _read(path: Path) -> pd.DataFrame:
         raise BadFeatures(
             f"{path} is not a readable csv file: {error}", "give the csv file that the tool wrote"
         ) from error
+    for column in table.columns:
+        if table[column].dtype.kind == "O" and column.lower() not in ("name", "file", "input"):
+            table[column] = _decimal(path, table[column])
     return table
+
+
+def _decimal(path: Path, cells: pd.Series) -> pd.Series:
+    """A column of numbers with decimal commas, as spreadsheets of many countries write them, as numbers; others as they are."""
+    import pandas as pd
+
+    text = cells.dropna().astype(str).str.strip()
+    commas = text.str.fullmatch(_COMMA)
+    if not commas.any():
+        return cells
+    if (dotted := text[text.str.fullmatch(r"[-+]?\d[\d,]*\.\d[\d.,]*")]).any():
+        raise BadFeatures(
+            f"{path}: column '{cells.name}' holds '{text[commas].iloc[0]}' and '{dotted.iloc[0]}'", "write one decimal mark: it is not clear which one is meant"
+        )
+    read = pd.to_numeric(text.str.replace(",", "."), errors="coerce").reindex(cells.index)
+    return read if read[text.index].notna().all() else cells.where(read.isna(), read)  # what is left is named by its column
 
 
 def _check_lines(path: Path, names: list[str], rest: str, sep: str) -> None:
@@ -227,11 +267,12 @@ def _check_lines(path: Path, names: list[str], rest: str, sep: str) -> None:
             f"{path} has column names and no rows", "the tool found nothing, or was stopped: run it again"
         )
     for i, line in enumerate(lines, start=2):
-        cells = _QUOTED.sub("", line.rstrip()).rstrip(sep).count(sep) + 1
+        cells = _QUOTED.sub("", line.rstrip("\r\n ")).rstrip(sep).count(sep) + 1
         if line.strip() and cells != len(names):
+            commas = sep == "," and cells > len(names) and all("." not in row for row in lines[:9])
             raise BadFeatures(
                 f"{path}: line {i} has {cells} cells, the header {len(names)}",
-                "the file was cut off or changed: write it again",
+                "decimal commas cannot be told from those between cells: separate the cells by ;" if commas else "the file was cut off or changed: write it again",
             )
 
 

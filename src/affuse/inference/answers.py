@@ -10,7 +10,7 @@ import torch
 
 from affuse.core.types import Batch, Encoded, Output
 from affuse.evaluation.predict import only, to_prediction
-from affuse.models.model import Model, join_encoded
+from affuse.models.model import Model, join_encoded, keep_streams
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,13 @@ def take(encoded: Encoded, rows: torch.Tensor | slice) -> Encoded:
     """Some utterances of an Encoded without tokens, in any order and as often as they are named."""
     mask = {s: v[rows] for s, v in encoded.mask.items()}
     return Encoded(encoded.streams, {}, mask, {s: v[rows] for s, v in encoded.pooled.items()}, encoded.present[rows])
+
+
+def shares(heard: Heard, rows: Sequence[int], keep: torch.Tensor) -> Heard:
+    """Utterances as often as `rows` names them, each by itself and with those streams only that keep [K, S] leaves it."""
+    at = torch.tensor(rows, device=keep.device).to(heard.talk.present.device)
+    encoded = [keep_streams(take(e, at), keep.to(at.device)) for e in heard.encoded]
+    return Heard(replace(heard.talk, present=encoded[0].present, conversation=[], position=[], speaker=[]), encoded)
 
 
 def subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:

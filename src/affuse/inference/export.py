@@ -180,10 +180,11 @@ def _layers(rows: Iterable[Interval]) -> list[list[Interval]]:
 
 
 def _answer(s: Segment) -> str:
-    """The label with its probability, or why there is none."""
+    """The label with its probability and what speaks against it, or why there is none."""
     if s.label is None:
         return _line(f"{UNKNOWN}: {s.reason}") if s.reason else UNKNOWN
-    return f"{_line(s.label)} {s.probabilities.get(s.label, 0.0):.2f}"
+    against = f" (but {s.dissent})" if s.conflict else ""
+    return _line(f"{s.label} {s.probabilities.get(s.label, 0.0):.2f}{against}")
 
 
 def _alone(s: Segment, modality: str) -> str:

@@ -9,22 +9,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affuse.core.errors import AffuseError, BadMedia
+from affuse.core.errors import AffuseError, BadMedia, MissingFile
 from affuse.core.processes import CRASH, spread
+from affuse.inference.stretches import check_every
 from affuse.inference.timeline import Timeline
+from affuse.media.files import MEDIA, SUBTITLES, check_clip
 
 if TYPE_CHECKING:
     from affuse.inference.recognizer import Recognizer
 
-MEDIA = frozenset(
-    (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp",
-     ".ogv", ".wav", ".mp3", ".flac", ".m4a", ".aac", ".ogg", ".opus", ".wma")
-)
+# What systems and network drives put into folders, besides what is hidden (a name that begins with a dot).
+OF_SYSTEMS = frozenset(
+    ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "@recycle", "#recycle", "#snapshot",
+     "$recycle.bin", "recycler", "system volume information", "lost+found", "lost.dir")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every clip is asked: the model with its `experts`, and the options of `Recognizer.__call__`."""
+    """What every clip is asked: the model with its `experts`, and the options of `Recognizer.__call__`; BadConfig for `every`."""
 
     model: str
     transcript: str | None = None
@@ -34,38 +37,90 @@ class Job:
     causal: bool = False
     context: bool = False
 
+    def __post_init__(self) -> None:
+        check_every(self.every)
+
     @property
     def asked(self) -> dict[str, Any]:
         """The options of `Recognizer.__call__`."""
         return {"transcript": self.transcript, "every": self.every, "causal": self.causal, "context": self.context}
 
 
-def find_clips(patterns: Sequence[str]) -> list[str]:
+def find_clips(patterns: Sequence[str], skipped: set[str] | None = None) -> list[str]:
     """The clips that files, folders (searched through, by suffix) and globs name, in order and once each.
 
-    What names none stays as it is, for its own analysis to say so.
+    What names none, links to nothing or may not be read stays as it is, for its own analysis to say so. `skipped` gets
+    the other files of the folders, without subtitles, hidden files and those of the system.
     """
-    found: list[str] = []
-    for pattern in patterns:
-        if os.path.isdir(pattern):
-            files = sorted(str(p) for p in Path(pattern).rglob("*") if p.suffix.lower() in MEDIA and p.is_file())
-        elif glob.has_magic(pattern) and not os.path.exists(pattern):
-            files = sorted(p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p))
-        else:
-            files = [pattern]
-        found += files or [pattern]
-    return list(dict.fromkeys(found))
+    skipped = set() if skipped is None else skipped
+    found: dict[str, str] = {}
+    for pattern in map(os.fspath, patterns):
+        pattern = pattern if os.path.lexists(pattern) else os.path.expanduser(pattern)
+        for clip in _named_by(pattern, skipped) or [pattern]:
+            found.setdefault(os.path.abspath(clip), clip)
+    return list(found.values())
+
+
+def _named_by(pattern: str, skipped: set[str]) -> list[str]:
+    if os.path.isdir(pattern):
+        return _inside(pattern, skipped)
+    if not glob.has_magic(pattern) or os.path.lexists(pattern):
+        return [pattern]
+    matches = sorted(glob.glob(pattern, recursive=True))
+    files = [path for path in matches if not os.path.isdir(path)]
+    if not (suffix := Path(pattern).suffix) or glob.has_magic(suffix):  # but `*.dat` means what it says
+        files = _clips_among(files, skipped)
+    return [*files, *(clip for path in matches if os.path.isdir(path) for clip in _inside(path, skipped))]
+
+
+def _inside(folder: str, skipped: set[str]) -> list[str]:
+    """The clips of a folder and of those in it, links followed, each folder once; also folders that may not be read."""
+    closed: list[OSError] = []
+    seen: set[str] = set()
+    files: list[str] = []
+    for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+        new = os.path.realpath(place) not in seen
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(name for name in folders if new and not _hidden(name))
+        files += [str(Path(place, name)) for name in names if new and not _hidden(name)]
+    return sorted([*_clips_among(files, skipped), *(str(error.filename) for error in closed)])
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in OF_SYSTEMS
+
+
+def _clips_among(files: Sequence[str], skipped: set[str]) -> list[str]:
+    """Those that are clips by their suffix; `skipped` gets those that are not subtitles, either."""
+    suffixes = {file: os.path.splitext(file)[1].lower() for file in files}
+    skipped.update(file for file, suffix in suffixes.items() if suffix not in MEDIA and suffix not in SUBTITLES)
+    return [file for file, suffix in suffixes.items() if suffix in MEDIA]
 
 
 def analyze_one(recognizer: Recognizer, clip: str, **asked: Any) -> Timeline:
     """The Timeline of a clip, `asked` as of `Recognizer.__call__`; an error becomes part of the answer, so that other clips go on."""
+    before = None
     try:
-        return recognizer(clip, **asked)
+        before = check_clip(clip)
+        timeline = recognizer(clip, **asked)
     except AffuseError as error:
-        return _failed(recognizer, clip, error)
+        timeline = _failed(recognizer, clip, error)
     except Exception as error:  # noqa: BLE001 whatever breaks on one clip must not take the others along
         what = f"{clip} could not be analysed: {type(error).__name__}: {error}"
-        return _failed(recognizer, clip, BadMedia(what, "convert it, e.g. with ffmpeg, and report this: it should have been refused by name"))
+        timeline = _failed(recognizer, clip, BadMedia(what, "convert it, e.g. with ffmpeg, and report this: it should have been refused by name"))
+    change = None if before is None else _change(clip, before)
+    return timeline if change is None else _failed(recognizer, clip, change)
+
+
+def _change(clip: str, before: os.stat_result) -> AffuseError | None:
+    """What happened to a file since `before`, that no answer can be trusted."""
+    try:
+        now = os.stat(clip)
+    except OSError:
+        return MissingFile(f"{clip} vanished while it was analysed", "put it back, or copy it to where it stays, and run again")
+    if (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
+        return None
+    return BadMedia(f"{clip} changed while it was analysed", "wait until it is recorded, copied or downloaded, and run again")
 
 
 def _failed(recognizer: Recognizer, clip: str, error: AffuseError) -> Timeline:

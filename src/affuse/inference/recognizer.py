@@ -12,40 +12,43 @@ import numpy as np
 import torch
 
 from affuse.core import io
-from affuse.core.config import PRETRAINED
-from affuse.core.errors import AffuseError, BadConfig, BadMedia, BadRun, MissingDependency, MissingFile, UnknownName
+from affuse.core.config import shipped
+from affuse.core.errors import AffuseError, BadConfig, BadMedia, BadRun, MissingDependency
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
 from affuse.features.align import How, at_rate
 from affuse.features.collate import collate
 from affuse.features.extract import checked, make_extractor
 from affuse.features.face_crops import FaceCrops
-from affuse.inference.answers import Live, answer, hear, join
+from affuse.inference.answers import Live, answer, hear, join, shares
 from affuse.inference.experts import notes, with_experts
 from affuse.inference.influence import rested
 from affuse.inference.people import Block, People
-from affuse.inference.stretches import blocks, overlap_add, tiles, windows, worded
+from affuse.inference.stretches import blocks, check_every, covered, shared, tiles, windows, worded
 from affuse.inference.timeline import ModalityView, Segment, Timeline
-from affuse.inference.words import is_english
+from affuse.inference.verdict import least, mean, settled
 from affuse.layers.repvgg import fused
 from affuse.media.clip import Clip
+from affuse.media.files import check_clip
 from affuse.media.probe import ClipInfo, probe
-from affuse.media.speech import STEP, find_speech
+from affuse.media.speech import find_speech
 from affuse.media.subtitles import Caption, find_captions
+from affuse.media.voice import STEP
+from affuse.media.words import is_english
 from affuse.models.model import Model, load_model
 from affuse.training.run import open_run, run_model
 
-VOICE_SECONDS = 0.25  # of voice in a stretch, below which nobody speaks there
-LACKING = {"audio": "no sound", "vision": "no face", "text": "no words"}
+HEARD_SECONDS = 0.25  # of voice, or of any sound, in a stretch, below which nothing is heard there
 
 
 @dataclass(frozen=True)
 class Rules:
-    """When a model may answer: `voice` says that sound counts only where somebody speaks, `language` ("en") which
-    words it knows, `least` how probable a label must be."""
+    """When a model may answer: `voice` says that sound counts only where somebody speaks (else where it is not silent),
+    `language` ("en") which words it knows, `least` how probable a label must be (None: an eighth of the way from chance
+    to certainty)."""
 
     voice: bool = False
     language: str = ""
-    least: float = 0.0
+    least: float | None = None
 
 
 @dataclass
@@ -98,28 +101,29 @@ class Recognizer:
         `every`: a row every so many seconds, from windows, whatever is said. `causal`: each answer from what came before
         the end of its stretch only. `context`: on which others the answers of a model of conversations rested. Windows
         do not overlap under either. Raises MissingFile or BadMedia for what cannot be read, BadConfig for `causal` with
-        a model that looks ahead.
+        a model that looks ahead, and for `every` below 0.1.
         """
+        check_every(every)
+        check_clip(clip)
         path = Path(clip)
         info = probe(path)
         if info.duration <= 0 or not (info.audio or info.video):
             raise BadMedia(f"{path} has no sound and no picture", "give a clip with at least one of them")
-        words = find_captions(path, transcript)
-        voice, speech = find_speech(path)
-        notes = [*self.notes, *(f"{s}: {e.message}; {e.remedy}" for s, e in self.unusable.items())]
-        if words.dropped or words.changed:
-            notes.append(f"{words.source}: {words.dropped} captions dropped and {words.changed} changed for their times")
+        words = find_captions(path, transcript, self.rules.language or "en")
+        voice, speech, audible = find_speech(path)
+        notes = [*self.notes, *(f"{s}: {e.message}; {e.remedy}" for s, e in self.unusable.items()), *info.notes, *words.notes]
         if causal:
             notes.append("answered causally: each segment from what came before its end")
         if context and not self.conversational:
             notes.append(f"{self.name} answers each segment by itself, so no answer rested on others")
-        alone = causal or (context and self.conversational)
+        alone = causal or self.conversational
         pieces, rows = self._pieces(info.duration, words.captions, speech, every, alone)
-        found = _Look(self, path, info, voice)
-        segments = self._answered(found, pieces, causal, context)
-        if rows:
-            segments = [self.settled(s) for s in overlap_add(segments, rows)]
-        faces = found.people.faces() if found.people else []
+        look = _Look(self, path, info, voice, audible)
+        answered = self._over_rows(look, pieces, rows) if rows else self._answered(look, pieces, causal, context)
+        floor = least(len(self.labels)) if self.rules.least is None else self.rules.least
+        segments = [settled(s, floor) for s in answered]
+        faces = look.people.faces() if look.people else []
+        notes += info.findings()  # of what could not be decoded, known only now
         return Timeline(
             os.fspath(clip), info.duration, self.name, self.labels, segments, faces, speech if info.audio else None, notes
         )
@@ -131,8 +135,9 @@ class Recognizer:
         alone = causal or (self.conversational and all(model.causal for model in self.models))
         found, kept = [], []
         for block in blocks(pieces, alone=alone):
-            batch, segments = look.read(block)
-            heard = hear(self.models, batch, self.device)
+            part = look.read(block)
+            segments = [part.segment(c, part.coverage(i, c)) for i, c in enumerate(block)]
+            heard = hear(self.models, part.batch, self.device)
             if live is not None:
                 segments = self._told(segments, live.push(heard))
             elif not self.conversational:
@@ -147,6 +152,19 @@ class Recognizer:
             found = self._told(found, answer(self.models, whole, self.modalities))
         return rested(found, self.models, whole) if context else found
 
+    def _over_rows(self, look: _Look, pieces: list[Caption], rows: list[Caption]) -> list[Segment]:
+        """The rows with the mean answer of the windows over them, each from those streams only that the row itself has."""
+        parts: list[list[tuple[float, Segment]]] = [[] for _ in rows]
+        for block in blocks(pieces, alone=False):
+            part = look.read(block)
+            pairs = shared(block, rows)
+            coverage = [part.coverage(i, rows[k]) for i, k, _ in pairs]
+            found = [part.segment(rows[k], c) for (_, k, _), c in zip(pairs, coverage, strict=True)]
+            heard = shares(hear(self.models, part.batch, self.device), [i for i, _, _ in pairs], torch.tensor(coverage) > 0)
+            for (_, k, t), segment in zip(pairs, self._told(found, answer(self.models, heard, self.modalities)), strict=True):
+                parts[k].append((t, segment))
+        return [mean(of_row) for of_row in parts]
+
     def _told(self, segments: Sequence[Segment], means: Sequence[np.ndarray]) -> list[Segment]:
         """The segments with their answers: probabilities [N, C] of all modalities together, then of each alone."""
         together, *alone = means
@@ -156,8 +174,7 @@ class Recognizer:
                 m: replace(view, probabilities=self.named(mean[i])) if view.present else view
                 for (m, view), mean in zip(s.modalities.items(), alone, strict=True)
             }
-            answered = replace(s, probabilities=self.named(together[i]), modalities=views)
-            found.append(s if s.reason is not None else self.settled(answered))
+            found.append(s if s.reason is not None else replace(s, probabilities=self.named(together[i]), modalities=views))
         return found
 
     def _pieces(
@@ -175,15 +192,6 @@ class Recognizer:
         rows = worded(tiles(duration, step), said)
         return (rows, []) if alone else (worded(windows(duration, max(self.seconds, step), step), said), rows)
 
-    def settled(self, s: Segment) -> Segment:
-        """The segment with its label, or without one where none is probable enough."""
-        if not s.probabilities:
-            return s
-        label = max(s.probabilities, key=lambda k: s.probabilities[k])
-        if s.probabilities[label] < self.rules.least:
-            return replace(s, label=None, reason=f"no emotion stands out ({label} {s.probabilities[label]:.2f})")
-        return replace(s, label=label)
-
     def named(self, values: np.ndarray) -> dict[str, float]:
         """Probabilities [C] by label."""
         return {label: float(v) for label, v in zip(self.labels, values, strict=True)}
@@ -192,49 +200,40 @@ class Recognizer:
 class _Look:
     """One clip while it is analysed, block by block; its picture is decoded once, and whoever is in it is followed."""
 
-    def __init__(self, recognizer: Recognizer, path: Path, info: ClipInfo, voice: np.ndarray) -> None:
-        self.recognizer, self.path, self.info, self.voice = recognizer, path, info, voice
+    def __init__(self, recognizer: Recognizer, path: Path, info: ClipInfo, voice: np.ndarray, audible: np.ndarray) -> None:
+        self.recognizer, self.path, self.info = recognizer, path, info
+        self.sound = voice >= 0.5 if recognizer.rules.voice else audible  # per STEP, whether it counts
         self.specs = recognizer.models[0].streams
         crops = next((c for e in recognizer.extractors.values() if (c := crops_of(e)) is not None), None)
         self.people = People(crops, Clip(video=path, end=info.duration), voice) if crops is not None and info.video else None
 
-    def read(self, block: Sequence[Caption]) -> tuple[Batch, list[Segment]]:
-        """A block of neighbouring stretches, as the models take them and as segments that are not answered yet."""
+    def read(self, block: Sequence[Caption]) -> _Part:
+        """A block of neighbouring stretches, as the models take them."""
         spans = [(c.start, min(c.end, self.info.duration)) for c in block]
         seen = self.people.follow(min(a for a, _ in spans), max(b for _, b in spans)) if self.people else None
-        reasons: list[dict[str, str]] = [dict(LACKING) for _ in block]
-        features = {s.name: self._features(s, block, spans, seen, reasons) for s in self.specs}
-        faces = [seen.speaker(*span) if seen else None for span in spans]
-        who = [c.speaker or ("" if f is None else f"face {f + 1}") for c, f in zip(block, faces, strict=True)]
-        n = len(block)
-        rows: dict[str, list[Any]] = {"conversation": [str(self.path)] * n, "position": [a for a, _ in spans], "speaker": who}
-        batch = collate(self.specs, features, rows)
-        views = [self._views(batch.present[i], features, i) for i in range(n)]
-        return batch, [
-            Segment(*span, speaker or None, None, {}, view, caption.text or None, self._lacking(view, reason))
-            for caption, span, speaker, view, reason in zip(block, spans, who, views, reasons, strict=True)
-        ]
+        features = {s.name: self._features(s, block, spans, seen) for s in self.specs}
+        who = [self.speaker(c, seen) for c in block]
+        rows: dict[str, list[Any]] = {"conversation": [str(self.path)] * len(block), "position": [a for a, _ in spans], "speaker": who}
+        return _Part(self, block, seen, features, collate(self.specs, features, rows))
+
+    def speaker(self, caption: Caption, seen: Block | None) -> str:
+        """Who speaks in a stretch: by its caption, else by the face whose mouth moves."""
+        face = seen.speaker(caption.start, min(caption.end, self.info.duration)) if seen else None
+        return caption.speaker or ("" if face is None else f"face {face + 1}")
 
     def _features(
-        self,
-        spec: StreamSpec,
-        block: Sequence[Caption],
-        spans: Sequence[tuple[float, float]],
-        seen: Block | None,
-        reasons: list[dict[str, str]],
+        self, spec: StreamSpec, block: Sequence[Caption], spans: Sequence[tuple[float, float]], seen: Block | None
     ) -> list[Feature]:
-        """One stream's Feature per stretch, absent where the rules say so (`reasons` gets why)."""
+        """One stream's Feature per stretch, on the stretch's own clock; absent where the rules say so."""
         extractor = self.recognizer.extractors.get(spec.name)
         absent = Feature(np.zeros((0, *spec.shape), np.float32))
         if extractor is None:
-            for reason in reasons:
-                reason[spec.modality] = f"{spec.name} cannot be used"
             return [absent] * len(block)
         if seen is not None and crops_of(extractor) is seen.people.crops:
             embed = None if isinstance(extractor, FaceCrops) else extractor.embed
             found = [checked(seen.crops(*span) if embed is None else seen.read(*span, embed), spec.name) for span in spans]
             return self._on_grid(spec, extractor, found, spans, seen.clip.start)
-        use = [self._usable(spec, c, span, reason) for c, span, reason in zip(block, spans, reasons, strict=True)]
+        use = [self.lacking(spec.modality, c) is None for c in block]
         rate, start = extractor.spec.rate, 0.0
         if rate > 0 and any(use):
             start, end = min(a for a, _ in spans), max(b for _, b in spans)
@@ -251,35 +250,72 @@ class _Look:
     ) -> list[Feature]:
         """The features of these stretches at the rate of the model's stream; `start`: their clock's 0."""
         rate = extractor.spec.rate
-        if spec.rate == rate:
+        if spec.rate != rate:
+            how = self.recognizer.grids[spec.name]
+            found = [at_rate(f, rate, spec.rate, how, a - start, b - start) for f, (a, b) in zip(found, spans, strict=True)]
+        if rate <= 0:
             return found
-        how = self.recognizer.grids[spec.name]
-        return [at_rate(f, rate, spec.rate, how, a - start, b - start) for f, (a, b) in zip(found, spans, strict=True)]
+        return [replace(f, t0=f.t0 + start - a) for f, (a, _) in zip(found, spans, strict=True)]
 
-    def _usable(self, spec: StreamSpec, caption: Caption, span: tuple[float, float], reason: dict[str, str]) -> bool:
-        """Whether the model's rules allow this stretch of a stream; `reason` gets why not."""
+    def heard(self, caption: Caption) -> float:
+        """Share of a stretch in which there is a voice (or, by the model's rules, any sound); 0 for a mere moment of it."""
+        end = min(caption.end, self.info.duration)
+        steps = self.sound[round(caption.start / STEP) : round(end / STEP)]
+        enough = min(HEARD_SECONDS, (end - caption.start) / 2)
+        return float(steps.mean()) if len(steps) and steps.sum() * STEP >= enough else 0.0
+
+    def lacking(self, modality: str, caption: Caption, seen: Block | None = None) -> str | None:
+        """Why a modality has nothing to say of a stretch, by what is there and by the model's rules; None where it has."""
         rules = self.recognizer.rules
-        if spec.modality == "audio" and rules.voice and self.info.audio:
-            first, last = (round(t / STEP) for t in span)
-            if (self.voice[first:last] >= 0.5).sum() * STEP < min(VOICE_SECONDS, (span[1] - span[0]) / 2):
-                reason["audio"] = "no speech"
-                return False
-        if spec.modality == "text" and rules.language == "en" and not is_english(caption.text):
-            reason["text"] = "words are not English"
-            return False
-        return True
+        if modality == "audio":
+            if not self.info.audio:
+                return "no sound"
+            return None if self.heard(caption) else "no speech" if rules.voice else "silence"
+        if modality == "text":
+            if not caption.text:
+                return "no words"
+            return "words are not English" if rules.language == "en" and not is_english(caption.text) else None
+        return None
 
-    def _views(self, present: torch.Tensor, features: dict[str, list[Feature]], i: int) -> dict[str, ModalityView]:
-        """What there is of each modality in stretch i; present [S]."""
-        found = {}
-        for m in self.recognizer.modalities:
-            own = [(bool(present[k]), features[s.name][i].coverage) for k, s in enumerate(self.specs) if s.modality == m]
-            found[m] = ModalityView(any(there for there, _ in own), max(coverage for _, coverage in own), {})
+
+@dataclass(frozen=True)
+class _Part:
+    """A block that was read: its features by stream and stretch, and the models' Batch of them."""
+
+    look: _Look
+    block: Sequence[Caption]
+    seen: Block | None
+    features: Mapping[str, Sequence[Feature]]
+    batch: Batch
+
+    def coverage(self, i: int, row: Caption) -> list[float]:
+        """Share of the row, which lies in stretch i or is that stretch, in which each stream of the stretch is usable."""
+        own, found = self.block[i], []
+        for spec in self.look.specs:
+            feature = self.features[spec.name][i]
+            share = feature.coverage
+            if spec.rate > 0 and row is not own:
+                share = covered(feature, spec.rate, row.start - own.start, row.end - own.start)
+            if spec.modality == "audio":
+                share = min(share, self.look.heard(row))
+            found.append(share if self.look.lacking(spec.modality, row) is None else 0.0)
         return found
 
-    def _lacking(self, views: Mapping[str, ModalityView], reason: Mapping[str, str]) -> str | None:
-        """Why a stretch has no answer; None where it has one."""
-        return None if any(v.present for v in views.values()) else ", ".join(reason[m] for m in views)
+    def segment(self, row: Caption, coverage: Sequence[float]) -> Segment:
+        """The row, not answered yet: what there is of each modality, and why nothing can be told where nothing is."""
+        look, views = self.look, {}
+        for m in look.recognizer.modalities:
+            share = max(c for spec, c in zip(look.specs, coverage, strict=True) if spec.modality == m)
+            views[m] = ModalityView(share > 0, share, {})
+        reason = None if any(v.present for v in views.values()) else ", ".join(self._lacking(m, row) for m in views)
+        end = min(row.end, look.info.duration)
+        return Segment(row.start, end, look.speaker(row, self.seen) or None, None, {}, views, row.text or None, reason)
+
+    def _lacking(self, modality: str, row: Caption) -> str:
+        unusable = [s.name for s in self.look.specs if s.modality == modality and s.name in self.look.recognizer.unusable]
+        if unusable:
+            return f"{', '.join(unusable)} cannot be used"
+        return self.look.lacking(modality, row) or "no face"
 
 
 def crops_of(extractor: Any) -> FaceCrops | None:
@@ -300,12 +336,7 @@ def load(
     """
     path = Path(run)
     if not path.exists():
-        shipped = {p.name: p for p in PRETRAINED.iterdir()} if PRETRAINED.is_dir() else {}
-        if len(path.parts) > 1:
-            raise MissingFile(f"no run {path}", "train one (affuse train ...) or give the path of a run folder")
-        if path.name not in shipped:
-            raise UnknownName.among("model or run folder", path.name, shipped)
-        path = shipped[path.name]
+        path = shipped(path)
     if (path / "card.json").is_file():
         described, tensors = io.read_json(path / "model.json"), io.read_tensors(path / "model.safetensors")
         model, parameters = with_experts(described, tensors, experts) if experts else (load_model(described, tensors), described["extractors"])

@@ -1,18 +1,27 @@
-"""The stretches of a clip that are answered for: windows and their means, and what is decoded at a time."""
+"""The stretches of a clip that are answered for: windows, rows and what they share, and what is decoded at a time."""
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from numbers import Real
 
 import numpy as np
 
-from affuse.inference.timeline import ModalityView, Segment
+from affuse.core.errors import BadConfig
+from affuse.core.types import Feature
 from affuse.media.subtitles import Caption
 
 BLOCK_SECONDS = 20.0
+SHORTEST_ROW = 0.1  # s
+
+
+def check_every(every: float | None) -> None:
+    """BadConfig where `every` is no number of seconds from 0.1 on: finer rows tell nothing more, and may be millions."""
+    if every is not None and not (isinstance(every, Real) and SHORTEST_ROW <= every < math.inf):
+        raise BadConfig(f"--every {every} is no number of seconds from {SHORTEST_ROW} on", "give for example 2, or leave it out")
 
 
 def windows(duration: float, seconds: float, step: float) -> list[tuple[float, float]]:
@@ -32,37 +41,26 @@ def worded(spans: Sequence[tuple[float, float]], words: Sequence[tuple[float, st
     return [Caption(a, b, " ".join(text for t, text in words if a < t <= b)) for a, b in spans]
 
 
-def overlap_add(segments: Sequence[Segment], rows: Sequence[Caption]) -> list[Segment]:
-    """One segment per row, with its words: the mean answer of the windows over it, of each modality and its coverage too.
-
-    segments: the windows' answers, starts and ends in ascending order. Windows count by the time that they share with the row, those without an answer for nothing. Labels are left open.
-    """
-    found = []
-    starts, ends = [s.start for s in segments], [s.end for s in segments]
-    for row in rows:
-        near_by = segments[bisect_right(ends, row.start + 1e-6) : bisect_left(starts, row.end - 1e-6)]
-        over = [(min(s.end, row.end) - max(s.start, row.start), s) for s in near_by]
-        near = min((s for _, s in over), key=lambda s: abs(s.start + s.end - row.start - row.end))
-        views = {m: _mean_view([(t, s.modalities[m]) for t, s in over]) for m in near.modalities}
-        answers = [(t, s.probabilities) for t, s in over if s.probabilities]
-        found.append(
-            replace(
-                near, start=row.start, end=row.end, label=None, probabilities=_mean(answers), modalities=views,
-                text=row.text or None, reason=near.reason if not answers else None,
-            )
-        )  # fmt: skip
-    return found
+def shared(spans: Sequence[Caption], rows: Sequence[Caption]) -> list[tuple[int, int, float]]:
+    """(span, row, seconds) of every pair that shares time; both in ascending order of starts and of ends."""
+    starts, ends = [row.start for row in rows], [row.end for row in rows]
+    return [
+        (i, k, min(span.end, rows[k].end) - max(span.start, rows[k].start))
+        for i, span in enumerate(spans)
+        for k in range(bisect_right(ends, span.start + 1e-6), bisect_left(starts, span.end - 1e-6))
+    ]
 
 
-def _mean_view(views: Sequence[tuple[float, ModalityView]]) -> ModalityView:
-    answers = [(t, v.probabilities) for t, v in views if v.present]
-    coverage = np.average([v.coverage for _, v in views], weights=[t for t, _ in views])
-    return ModalityView(bool(answers), float(coverage), _mean(answers))
-
-
-def _mean(answers: Sequence[tuple[float, Mapping[str, float]]]) -> dict[str, float]:
-    weights = [t for t, _ in answers]
-    return {k: float(np.average([a[k] for _, a in answers], weights=weights)) for k in answers[0][1]} if answers else {}
+def covered(feature: Feature, rate: float, start: float, end: float) -> float:
+    """Share of [start, end) s that usable steps cover, each from its time to the next; seconds on the feature's clock."""
+    first = max(0, math.floor((start - feature.t0) * rate + 1e-6))
+    last = min(len(feature.values), math.ceil((end - feature.t0) * rate - 1e-6))
+    if last <= first or end <= start:
+        return 0.0
+    begins = feature.t0 + np.arange(first, last) / rate
+    lasts = np.minimum(begins + 1 / rate, end) - np.maximum(begins, start)
+    usable = lasts if feature.valid is None else lasts[feature.valid[first:last]]
+    return float(np.clip(usable.sum() / (end - start), 0, 1))
 
 
 def blocks(pieces: Sequence[Caption], seconds: float = BLOCK_SECONDS, alone: bool = False) -> Iterator[list[Caption]]:

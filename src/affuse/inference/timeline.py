@@ -36,7 +36,8 @@ class Context:
 class Segment:
     """One stretch of a clip, seconds; `label` is None where nothing was usable and `reason` says why.
 
-    `context`: the others that the answer rested on, the strongest first, where that was asked.
+    `context`: the others that the answer rested on, the strongest first, where that was asked. `conflict`: the modalities
+    that say otherwise than the answer by themselves, clearly, or all of them where none says it.
     """
 
     start: float
@@ -48,6 +49,13 @@ class Segment:
     text: str | None = None
     reason: str | None = None
     context: list[Context] = field(default_factory=list)
+    conflict: list[str] = field(default_factory=list)
+
+    @property
+    def dissent(self) -> str:
+        """What the modalities in conflict say by themselves: "audio disgust 0.46, text sad 0.82"; empty without a conflict."""
+        said = {m: self.modalities[m].probabilities for m in self.conflict}
+        return ", ".join(f"{m} {best} {p[best]:.2f}" for m, p in said.items() for best in [max(p, key=lambda k: p[k])])
 
 
 @dataclass(frozen=True)
@@ -123,7 +131,7 @@ class Timeline:
         row: dict[str, Any] = {"clip": clip, "start": s.start, "end": s.end, "speaker": s.speaker}
         row |= {"label": s.label or UNKNOWN} | {f"p:{label}": s.probabilities.get(label) for label in self.labels}
         row |= {f"coverage:{m}": view.coverage for m, view in s.modalities.items()}
-        return row | {"text": s.text, "reason": s.reason}
+        return row | {"text": s.text, "reason": s.reason, "conflict": s.dissent or None}
 
 
 def _rounded(value: Any) -> Any:

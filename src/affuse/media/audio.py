@@ -1,9 +1,14 @@
-"""Sound of a clip as mono float samples, placed by timestamp: what was not recorded is masked."""
+"""Sound of a clip as mono float samples, placed by timestamp: what was not recorded is masked.
+
+Which track, and which of its channels, is decided once per file (`heard`), so that every part of it fits the others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +16,14 @@ import av
 import numpy as np
 
 from affuse.core.errors import BadConfig, BadMedia
-from affuse.media.probe import AudioTrack, ClipInfo, decode, open_media, probe, seconds
+from affuse.media.channels import SILENT, level, mono, weigh
+from affuse.media.probe import INDEXED, AudioTrack, ClipInfo, decode, open_media, probe, seconds
 
 JITTER = 0.010  # s by which timestamps may wander before sound counts as interrupted
+LISTEN, SPOTS = 180.0, 18  # s of a long file, and parts spread over it, that decide what is heard
+WINDOW, MOST_CHANNELS = 0.25, 16  # s over which channels are compared, and how many are
+VOICE = 0.25  # s of voice that a track must hold, and
+VOICE_SHARE = 0.1  # of that of the track with the most
 
 
 @dataclass
@@ -57,9 +67,81 @@ def iter_audio(
     if rate < 1 or seconds <= 0:
         raise BadConfig(f"cannot read sound at {rate} Hz in blocks of {seconds} s", "both must be above 0")
     info = probe(path)
-    total = round(((info.duration if end is None else end) - start) * rate)
-    size = max(1, round(seconds * rate))
-    pieces = _placed(info, rate, start, total)
+    end = info.duration if end is None else end
+    return _blocks(info, heard(info), rate, start, round((end - start) * rate), max(1, round(seconds * rate)))
+
+
+def heard(info: ClipInfo) -> AudioTrack | None:
+    """The sound track that is read, with the weights of its channels; decided once per file, None without sound.
+
+    Of several tracks it is the first with a voice in it, the default one before the others: one that holds less than a
+    tenth of the voice of another is passed over. Where none has a voice, the first that is not silent. How channels
+    become one: `affuse.media.channels.weigh`. Of more than LISTEN s, parts are looked at. Raises MissingFile, BadMedia.
+    """
+    reading = info.reading
+    if reading.heard is None and info.audio is not None:
+        several = len(info.sounds) > 1
+        powers = [_power(info, t) if several or t.channels > 1 else None for t in info.sounds]
+        mixes = [((), "") if power is None else weigh(power) for power in powers]
+        audible = [power is None or level(power) > SILENT for power in powers]
+        tracks = [replace(t, mix=mix) for t, (mix, _) in zip(info.sounds, mixes, strict=True)]
+        k, why = _chosen(info, tracks, audible) if several else (0, "")
+        reading.why = tuple(note for note in (why, mixes[k][1]) if note)
+        reading.heard = tracks[k]
+    return reading.heard
+
+
+def _chosen(info: ClipInfo, tracks: list[AudioTrack], audible: list[bool]) -> tuple[int, str]:
+    """Which of several tracks is heard, and the note that says so."""
+    voice = [_voice(info, t) if a else 0.0 for t, a in zip(tracks, audible, strict=True)]
+    spoken = [s >= max(VOICE, VOICE_SHARE * max(voice)) for s in voice]
+    good = spoken if any(spoken) else audible
+    k = good.index(True) if any(good) else 0
+    place = sorted(t.index for t in tracks).index(tracks[k].index) + 1
+    name = f" ({tracks[k].name})" if tracks[k].name else ""
+    why = {0: "none holds a voice", 1: "it holds a voice"}.get(sum(spoken), f"{sum(spoken)} of them hold a voice")
+    return k, f"sound track {place} of {len(tracks)}{name} is heard: {why}"
+
+
+def _voice(info: ClipInfo, track: AudioTrack) -> float:
+    """Seconds of voice in a track, or in the parts of it that are looked at."""
+    from affuse.media.voice import RATE, STEP, voice_activity
+
+    found = 0
+    for start, end in _parts(info):
+        blocks = _blocks(info, track, RATE, start, round((end - start) * RATE), 30 * RATE)
+        found += int((voice_activity(block.samples for block in blocks) >= 0.5).sum())
+    return found * STEP
+
+
+def _parts(info: ClipInfo) -> list[tuple[float, float]]:
+    """The spans (s) that stand for a clip: all of it, or parts of a long one where a seek is exact, or its beginning."""
+    if info.duration <= LISTEN or info.container not in INDEXED:
+        return [(0.0, min(info.duration, LISTEN))]
+    starts = np.linspace(0.0, info.duration - LISTEN / SPOTS, SPOTS)
+    return [(float(start), float(start) + LISTEN / SPOTS) for start in starts]
+
+
+def _power(info: ClipInfo, track: AudioTrack) -> np.ndarray:
+    """Mean products of the channels of a track [T, C, C], over windows of about WINDOW s in which there is sound.
+
+    T is 0 where nothing can be decoded, and for more channels than are compared.
+    """
+    means: list[np.ndarray] = []
+    with suppress(BadMedia):  # whoever reads the track is told
+        for start, end in _parts(info) if track.channels <= MOST_CHANNELS else ():
+            total = round((end - start) * track.rate)
+            pieces = (p for p in _placed(info, track, track.rate, start, total, apart=True) if p[1].shape[1] == track.channels)
+            for _, window in groupby(pieces, key=lambda piece: int(piece[0] / track.rate / WINDOW)):
+                x = np.concatenate([x for _, x in window])
+                x = np.clip(np.nan_to_num(x), -1, 1).astype(np.float64)  # what damage leaves may be louder than any sound
+                means.append(x.T @ x / len(x))
+    return np.array(means).reshape(len(means), track.channels, track.channels)
+
+
+def _blocks(info: ClipInfo, track: AudioTrack | None, rate: int, start: float, total: int, size: int) -> Iterator[Audio]:
+    """The first `total` samples of a track from `start` s on, in blocks of `size`."""
+    pieces = _placed(info, track, rate, start, total)
     piece = next(pieces, None)
     for offset in range(0, total, size):
         n = min(size, total - offset)
@@ -74,12 +156,14 @@ def iter_audio(
         yield block
 
 
-def _placed(info: ClipInfo, rate: int, start: float, total: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(position, samples) within [0, total), in order and without overlap."""
-    if info.audio is None or total <= 0:
+def _placed(
+    info: ClipInfo, track: AudioTrack | None, rate: int, start: float, total: int, apart: bool = False
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(position, samples) within [0, total), in order and without overlap; with the channels `apart`, [n, C]."""
+    if track is None or total <= 0:
         return
     written = 0
-    for run in _runs(info, info.audio, rate, start, start + total / rate):
+    for run in _runs(info, track, rate, start, start + total / rate, apart):
         for at, x in run:
             at, x = max(at, written), x[max(0, written - at) :]
             if len(x):
@@ -87,7 +171,7 @@ def _placed(info: ClipInfo, rate: int, start: float, total: int) -> Iterator[tup
                 yield at, x
 
 
-def _runs(info: ClipInfo, track: AudioTrack, rate: int, start: float, end: float) -> Iterator[Any]:
+def _runs(info: ClipInfo, track: AudioTrack, rate: int, start: float, end: float, apart: bool) -> Iterator[Any]:
     """Resampled stretches of uninterrupted sound."""
     run: _Run | None = None
     with open_media(info.path) as container:
@@ -100,7 +184,7 @@ def _runs(info: ClipInfo, track: AudioTrack, rate: int, start: float, end: float
             if run is None or not run.continues(frame, time):
                 if run is not None:
                     yield run.flush()
-                run = _Run(frame, time, rate, start)
+                run = _Run(frame, time, rate, start, None if apart else track.mix)
             yield run.push(frame)
         if run is not None:
             yield run.flush()
@@ -109,12 +193,12 @@ def _runs(info: ClipInfo, track: AudioTrack, rate: int, start: float, end: float
 class _Run:
     """One uninterrupted stretch through one resampler; positions count from `start`."""
 
-    def __init__(self, frame: Any, time: float, rate: int, start: float) -> None:
+    def __init__(self, frame: Any, time: float, rate: int, start: float, mix: tuple[float, ...] | None) -> None:
         self.kind: tuple[str, str, int] = (frame.format.name, frame.layout.name, frame.sample_rate)
-        # Channels are averaged here: FFmpeg's own downmix is 3 dB louder for float codecs than for integer ones.
+        # Channels are mixed here (None: kept apart): FFmpeg's own downmix is 3 dB louder for float codecs than for integer ones.
         # Samples come interleaved ("flt"): PyAV reads beyond the planes of a frame that has eight of them or more.
         self.resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
-        self.begun, self.rate, self.taken = time, rate, 0
+        self.begun, self.rate, self.taken, self.mix = time, rate, 0, mix
         self.position = round((time - start) * rate)
         self.made = 0
 
@@ -135,10 +219,11 @@ class _Run:
         return self._collect(self.resampler.resample(None), round(self.taken * self.rate / self.kind[2]))
 
     def _collect(self, frames: list[Any], length: int | None) -> list[tuple[int, np.ndarray]]:
-        """Mono samples of resampled frames; at the end of a run the filter's surplus over `length` is cut."""
+        """Samples of resampled frames; at the end of a run the filter's surplus over `length` is cut."""
         out = []
         for frame in (f for f in frames if f is not None):
-            x = frame.to_ndarray().reshape(frame.samples, -1).mean(axis=1, dtype=np.float32)
+            x = frame.to_ndarray().reshape(frame.samples, -1)
+            x = x if self.mix is None else mono(x, self.mix)
             x = x if length is None else x[: max(0, length - self.made)]
             out.append((self.position + self.made, x))
             self.made += len(x)

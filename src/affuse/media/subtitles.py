@@ -25,15 +25,13 @@ import av
 from affuse.core.errors import BadMedia, MissingFile
 from affuse.media.charset import find_encoding
 from affuse.media.cues import Cue, make_cue, read_cues, unrolled
+from affuse.media.files import MEDIA, SUBTITLES
 from affuse.media.languages import Tag, read_tag
 from affuse.media.probe import ClipInfo, open_media, probe, seconds
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = (".srt", ".vtt")
 _UNREAD = (".ass", ".ssa", ".sbv", ".ttml", ".dfxp", ".smi", ".sami", ".lrc", ".sub", ".scc", ".stl", ".itt")
-_CLIPS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".flv", ".wmv", ".3gp", ".ogv")
-_SOUNDS = (".wav", ".mp3", ".flac", ".m4a", ".mka", ".aac", ".ogg", ".opus", ".wma", ".aiff", ".caf", ".amr")
 _ASS = re.compile(r"\{[^}]*\}|\\h")
 _DRAWING = re.compile(r"\{[^}]*\\p[1-9]")
 TEXT_CODECS = ("mov_text", "srt", "subrip", "ass", "ssa", "webvtt", "text")
@@ -155,8 +153,8 @@ def _beside(clip: Path) -> tuple[list[_Source], list[str]]:
         files = list(clip.parent.iterdir())
     except OSError:  # no such folder, or one that may not be listed: then the clip's own error says so
         return [], []
-    tags = {p: tag for p in files if p.suffix.lower() in SUFFIXES + _UNREAD and (tag := _tag_of(p.stem, clip)) is not None}
-    clips = [clip.name, *(p.name for p in files if tags and p.suffix.lower() in _CLIPS + _SOUNDS and not _same(p, clip))]
+    tags = {p: tag for p in files if p.suffix.lower() in SUBTITLES + _UNREAD and (tag := _tag_of(p.stem, clip)) is not None}
+    clips = [clip.name, *(p.name for p in files if tags and p.suffix.lower() in MEDIA and not _same(p, clip))]
     found, passed = [], []
     for file in sorted(tags, key=lambda p: (not p.name.startswith(clip.stem), p)):
         if not file.is_file() or f".{tags[file]}".endswith(".emotion"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from affuse.core.errors import BadConfig
-from affuse.media.probe import ClipInfo, VideoTrack, decode, open_media, probe, seconds
+from affuse.media.probe import ClipInfo, VideoTrack, decode, open_media, pixel_shape, probe, seconds
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -20,10 +21,15 @@ LONGEST_HOLD = 1.0  # s a frame may stand still unless it states a longer durati
 CATCH_UP = 1 / 16  # of its duration by which a frame stamped a little too early follows its predecessor
 ROUNDING = 1e-6
 
+_Shown = tuple[float, float, tuple[Any, Fraction]]  # begin, until (s), (PyAV frame, width over height of its pixels)
+
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture: grid `index`, `time` (s), `image` uint8 [H, W, 3] RGB as displayed (read only, may be shared)."""
+    """One picture: grid `index`, `time` (s), `image` uint8 [H, W, 3] RGB (read only, may be shared).
+
+    The image is as displayed: its pixels are square, and it is turned upright.
+    """
 
     index: int
     time: float
@@ -61,9 +67,7 @@ def iter_frames(
         yield from _every(shown, start, end, size) if fps is None else _grid(shown, fps, start, end, size)
 
 
-def _every(
-    shown: Iterator[tuple[float, float, Any]], start: float, end: float | None, size: int | None
-) -> Iterator[Frame]:
+def _every(shown: Iterator[_Shown], start: float, end: float | None, size: int | None) -> Iterator[Frame]:
     index = 0
     for time, _, picture in shown:
         if end is not None and time >= end:
@@ -74,7 +78,7 @@ def _every(
 
 
 def _grid(
-    shown: Iterator[tuple[float, float, Any]], fps: float, start: float, end: float | None, size: int | None
+    shown: Iterator[_Shown], fps: float, start: float, end: float | None, size: int | None
 ) -> Iterator[Frame]:
     index, steps = 0, math.inf if end is None else grid_steps(end - start, fps)
     for begin, until, picture in shown:
@@ -91,13 +95,16 @@ def _grid(
 
 def _shown(
     container: InputContainer, info: ClipInfo, track: VideoTrack, start: float, tolerance: float
-) -> Iterator[tuple[float, float, Any]]:
-    """(begin, until, picture): when each frame is on screen, begun `tolerance` early, ended by the next frame.
+) -> Iterator[_Shown]:
+    """When each frame is on screen, begun `tolerance` early, ended by the next frame.
 
     Before damage, and before a silence of more than LONGEST_HOLD, a frame lasts for its own duration only.
     """
     lost: list[float] = []
-    last: tuple[float, float, Any] | None = None
+    stream: Any = container.streams[track.index]
+    stated, codec = stream.sample_aspect_ratio, stream.codec_context
+    fixed = stated != codec.sample_aspect_ratio  # a container that contradicts its codec is right, as players have it
+    last: tuple[float, float, tuple[Any, Fraction]] | None = None
     for picture in decode(container, info, track, start, lost):
         time = seconds(picture, info, -math.inf)
         if last is None:
@@ -109,14 +116,18 @@ def _shown(
             yield begun - tolerance, min(time - tolerance, begun + own) if broken else time - tolerance, previous
             lost[:] = [at for at in lost if at > time]
         own = float((picture.duration or 0) * picture.time_base) or 1.0 / track.fps
-        last = (time, own, picture)
+        pixel = pixel_shape(stated if fixed else codec.sample_aspect_ratio or stated)
+        last = (time, own, (picture, pixel))
     if last is not None:
         yield last[0] - tolerance, last[0] + last[1], last[2]
 
 
-def _image(picture: Any, size: int | None) -> np.ndarray:
-    scale = min(1.0, size / max(picture.width, picture.height)) if size else 1.0
-    width, height = (max(1, round(side * scale)) for side in (picture.width, picture.height))
+def _image(shown: tuple[Any, Fraction], size: int | None) -> np.ndarray:
+    """The picture upright and with square pixels, its longest side at most `size`."""
+    picture, pixel = shown
+    sides = float(picture.width * pixel), picture.height
+    scale = min(1.0, size / max(sides)) if size else 1.0
+    width, height = (max(1, round(side * scale)) for side in sides)
     image = picture.reformat(width=width, height=height, format="rgb24").to_ndarray()
     image = np.ascontiguousarray(np.rot90(image, round(picture.rotation / 90)))
     image.flags.writeable = False

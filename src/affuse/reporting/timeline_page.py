@@ -126,7 +126,7 @@ def _times(timeline: Timeline, clip: Path | None) -> str:
     pictures, sound, problem = _clip(timeline, clip, wide)
     rested = tracks.lane("rested on", "", "", style="rests") if _rests(timeline) else ""
     groups = [
-        ("", tracks.axis(total, wide) + tracks.emotion(found, timeline.labels, wide) + rested),
+        ("", tracks.axis(total, wide) + tracks.emotion(found, timeline.labels, wide) + tracks.conflicts(timeline) + rested),
         ("Probability of each emotion", tracks.probabilities(found, timeline.labels, shares(timeline))),
         ("The clip", pictures + sound + tracks.speech(timeline)),
         ("Each modality alone", tracks.alone(found)),
@@ -203,7 +203,8 @@ def _data(timeline: Timeline, total: float) -> str:
         found["m"] = {m: view(v) for m, v in s.modalities.items()}
         quoted = None if s.text is None else s.text if len(s.text) <= QUOTED else s.text[: QUOTED - 1] + "…"
         context = [[c.segment, round(1000 * c.influence)] for c in s.context]
-        return found | {k: v for k, v in (("w", s.speaker), ("t", quoted), ("r", s.reason), ("c", context)) if v}
+        more = (("w", s.speaker), ("t", quoted), ("r", s.reason), ("x", s.dissent), ("c", context))
+        return found | {k: v for k, v in more if v}
 
     whole = {"total": round(total, 3), "labels": labels, "segments": [row(s) for s in timeline.segments]}
     packed = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
@@ -249,9 +250,10 @@ def _won(s: Segment, key: dict[str, int]) -> str:
     after = f" <span class=muted>{escape(second)} {percent(s.probabilities[second])}</span>" if second else ""
     share = s.probabilities.get(s.label, 0.0)
     style = f"e{key.get(s.label, '')}"
+    against = f'<small class="against">but {escape(s.dissent)}</small>' if s.conflict else ""
     return (
         f'<i class="swatch {style}"></i>{escape(s.label)} <b>{percent(share)}</b>{after}'
-        f'<span class="bar"><i class="{style}" style="width:{100 * share:.0f}%"></i></span>'
+        f'<span class="bar"><i class="{style}" style="width:{100 * share:.0f}%"></i></span>{against}'
     )
 
 

@@ -20,7 +20,7 @@ INCHES = 7.16  # across the two columns of a page
 DPI = 300
 CLASSES, PEOPLE = 9, 4  # lanes at most
 MOST = 500  # slots: what print can resolve
-GREY = "#5f6b76"
+GREY, CONFLICT = "#5f6b76", "#a1560c"
 FORMATS = (".png", ".pdf", ".svg")
 TEXT = {"font.family": "sans-serif", "font.size": 7.0, "svg.fonttype": "none", "pdf.fonttype": 42, "hatch.linewidth": 0.4}
 
@@ -105,6 +105,9 @@ def _panels(timeline: Timeline, clip: Path | None) -> list[Panel]:
     mass = (fused.probabilities * np.diff(found.edges)[:, None]).sum(axis=0)
     most = np.sort(np.argsort(-mass, kind="stable")[: CLASSES if fused.known.any() else 0])
     panels = [Panel("emotion", 0.26, lambda axes: _emotion(axes, found, timeline.labels, colours))]
+    if any(s.conflict for s in timeline.segments):
+        against = [(s.start, s.end) for s in timeline.segments if s.conflict]
+        panels.append(Panel("disagreement", 0.1, _spans([(against, CONFLICT)], length(timeline))))
     panels += [Panel(timeline.labels[k], 0.2, _class(found, int(k), colours[k])) for k in most]
     panels += _clip(clip, length(timeline)) if clip is not None else []
     panels += [Panel(f"{m} alone", 0.2, _modality(found, one, colours)) for m, one in found.modalities.items()]

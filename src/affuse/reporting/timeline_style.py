@@ -58,6 +58,8 @@ path.others{fill:var(--muted)}
 path.wave{fill:var(--muted)}
 path.voice,path.speaking{fill:var(--accent)}
 path.seen{fill:var(--accent);opacity:.28}
+path.conflict{fill:var(--warn-ink)}
+.against{color:var(--warn-ink);margin-top:3px}
 .o0{opacity:.3}.o1{opacity:.48}.o2{opacity:.66}.o3{opacity:.84}.o4{opacity:1}
 .cursor{position:absolute;top:0;bottom:0;width:0;border-left:2px solid var(--ink);z-index:2;pointer-events:none;
 left:calc(var(--names) + (100% - var(--names))*var(--at,0))}
@@ -170,7 +172,7 @@ function show(list,t){
   out.append(n);const m=el('div','numbers muted');
   for(const [name,v] of Object.entries(s.m))m.append(chip(v[1],name+(v[1]<0?' absent':' alone '+all.labels[v[1]]),
    v[1]<0?'':pc(v[2])+', covered '+pc(v[0])));
-  out.append(m);if(s.t){const w=el('p','words',s.t);w.dir='auto';out.append(w)}
+  out.append(m);if(s.x)out.append(el('p','against','but '+s.x));if(s.t){const w=el('p','words',s.t);w.dir='auto';out.append(w)}
   if(s.c)out.append(el('p','muted','rested on'),others(s))
  }
  if(list.length>2)out.append(el('p','muted',(list.length-2)+' more at this time'));

@@ -80,6 +80,15 @@ def emotion(slots: Slots, labels: Sequence[str], wide: int, name: str = "emotion
     return lane(name, _gaps(slots, fused) + "".join(drawn), "winning emotion over time", style="answer", over="".join(found))
 
 
+def conflicts(timeline: Timeline) -> str:
+    """Where a modality says otherwise than the answer; nothing where none does."""
+    total = length(timeline)
+    found = joined([(s.start, s.end) for s in timeline.segments if s.conflict], 0.0)
+    share = sum(b - a for a, b in found) / total
+    label = "when modalities disagree with the answer"
+    return lane("disagreement", spans(found, total, "conflict"), label, percent(share), "thin") if found else ""
+
+
 def probabilities(slots: Slots, labels: Sequence[str], shares: Mapping[str, float]) -> str:
     """A lane per class: the height is its probability, in full colour where the class wins."""
     fused = slots.fused

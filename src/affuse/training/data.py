@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,11 @@ class Dataset:
                     f"store '{name}' holds none of the corpus' {len(ids)} utterances",
                     "the ids must be those of the manifest; extract or import the features again",
                 )
+        if not any(store.usable(i) for store in self.stores.values() for i in self.table["id"] if i in store):
+            raise BadFeatures(
+                f"no stream ({', '.join(self.stores)}) has a usable step in any of the {len(self)} utterances",
+                "check start and end, and that the media hold what the extractors look for: affuse check CORPUS",
+            )
 
     def __len__(self) -> int:
         return len(self.table)
@@ -52,7 +58,14 @@ class Dataset:
 
     def labels(self, task: str) -> tuple[torch.Tensor, torch.Tensor]:
         """(targets, known) of all rows."""
-        return targets(self.table[self.columns[task]].tolist(), self.spaces[task])
+        return targets(self._target(self.table, task), self.spaces[task])
+
+    def _target(self, rows: pd.DataFrame, task: str) -> list[Any]:
+        """The task's cells; for values as the corpus' labels, those of the columns that are named as its dimensions."""
+        column, space = self.columns[task], self.spaces[task]
+        if column == "label" and space.kind == "values" and set(space.labels) <= set(rows.columns):
+            return rows[list(space.labels)].to_numpy(np.float32).tolist()
+        return rows[column].tolist()
 
     def refined(self, task: str, by: str, fine: LabelSpace) -> Dataset:
         """The rows labelled for a task by the finer classes "label value", of column `by`; unlabelled where `fine` lacks one."""
@@ -66,8 +79,8 @@ class Dataset:
         rows = self.table.iloc[np.asarray(indices)]
         features = {n: [s.get(i) if i in s else _absent(s) for i in rows["id"]] for n, s in self.stores.items()}
         batch = collate(self.specs, features, {c: rows[c].tolist() for c in rows.columns})
-        for task, column in self.columns.items():
-            batch.target[task], batch.target_mask[task] = targets(rows[column].tolist(), self.spaces[task])
+        for task in self.columns:
+            batch.target[task], batch.target_mask[task] = targets(self._target(rows, task), self.spaces[task])
         return batch
 
     @property

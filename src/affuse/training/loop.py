@@ -259,7 +259,7 @@ def make_objectives(recipe: Recipe, train: Dataset, model: Model) -> nn.ModuleDi
         space = train.spaces[task]
         if space.kind not in registry.cards("objectives")[name]["tasks"]:
             fitting = [n for n, card in registry.cards("objectives").items() if space.kind in card["tasks"]]
-            raise BadConfig(f"objective '{name}' is not for {space.kind}", f"choose one of {', '.join(fitting)}")
+            raise BadConfig(f"objective '{name}' is not for {space.kind}", f"choose one of {', '.join(fitting)}, such as 'objectives={{{fitting[0]}: {{}}}}'")
         objective = registry.build("objectives", name, len(space), **{k: v for k, v in options.items() if k != "weight"})
         target, known = train.labels(task)
         if not known.any():

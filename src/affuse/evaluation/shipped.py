@@ -1,0 +1,142 @@
+"""Scoring a model that ships with affuse on a corpus with media: by its own extractors and language rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from affuse.core import io
+from affuse.core.config import extractor_of
+from affuse.core.errors import BadFeatures, ProtocolError
+from affuse.core.types import MODALITIES
+from affuse.corpora.manifest import Corpus
+from affuse.evaluation.intervals import clustered
+from affuse.evaluation.predict import predict_subsets
+from affuse.evaluation.protocol import Predictions, foreign, labelled, mapping_of, score_all, subsets_of, to_table
+from affuse.features.store import FeatureStore, stated
+from affuse.media.words import is_english
+from affuse.models.model import Model, load_model
+from affuse.training.data import Dataset
+
+GROUP = "source"  # by which intervals are clustered
+TASK = "emotion"
+
+
+def stores_of(model: Path, corpus: Corpus) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Stream -> (store, the extractor's parameters) that the model wants; a store of its own where that name holds another."""
+    wanted = io.read_json(model / "model.json")["extractors"]
+    return {s: (_store(model, corpus, s, options), {"name": extractor_of(s, options)[0], **options}) for s, options in wanted.items()}
+
+
+def _store(model: Path, corpus: Corpus, stream: str, options: Mapping[str, Any]) -> str:
+    path = corpus.store_path(stream)
+    if not (path / "card.json").is_file():
+        return stream
+    kind, parameters = extractor_of(stream, options)
+    card = FeatureStore(path).card
+    same = io.digest([kind, stated(kind, parameters)]) == io.digest([card["extractor"], card["parameters"]])
+    return stream if same else f"{model.name}-{stream}"
+
+
+def seen(model: Path, corpus: Corpus) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """Which utterances [N] of the corpus belong to what the model was trained on, by its card, and in what they share it.
+
+    Each row says: modality, the corpus and column that it was trained on, the values that both have, and how many
+    utterances that is. A corpus that was put together of others may name their speakers CORPUS_SPEAKER.
+    """
+    mask, found = np.zeros(len(corpus), bool), []
+    for part in io.read_json(model / "card.json")["trained_on"]:
+        values = {f"{part['corpus']}_{v}" for v in part["values"]} | (set(part["values"]) if part["corpus"] == corpus.name else set())
+        column = corpus.table[part["column"]] if part["column"] in corpus.table else pd.Series("", index=corpus.table.index)
+        shared = column.isin(values).to_numpy()
+        if shared.any():
+            same = {k: part[k] for k in ("modality", "corpus", "column")}
+            found.append(same | {"values": sorted(set(column[shared])), "utterances": int(shared.sum())})
+        mask |= shared
+    return mask, found
+
+
+def evaluate_shipped(
+    model: Path, corpus: Corpus, out: Path, split: str = "test", missing: str | None = None, device: str = "cpu", include_seen: bool = False
+) -> dict[str, Any]:
+    """Score a shipped model on a corpus whose stores are there; writes evaluation.json and predictions.parquet into `out`.
+
+    Utterances of what it was trained on are left out, unless nothing else is there or `include_seen` says so; the protocol
+    names them either way. A corpus with splits is scored on `split`, any other as a whole. Every utterance gets an answer: the rules by which
+    `analyze` may say nothing do not count, but words of another language are absent. Raises ProtocolError, BadFeatures.
+    """
+    described = io.read_json(model / "model.json")
+    net = load_model(described, io.read_tensors(model / "model.safetensors")).to(device).eval()
+    chosen, split = _rows(corpus, split)
+    trained, shared = seen(model, corpus)
+    left_out = trained & chosen if not include_seen and (chosen & ~trained).any() else np.zeros(len(corpus), bool)
+    data = _dataset(model, net, corpus, chosen & ~left_out, described["rules"].get("language", ""))
+    full = tuple(m for m in MODALITIES if m in set(net.modality.values()))
+    subsets = subsets_of(full, missing)
+    predicted = [p[TASK] for p in predict_subsets(net, data, torch.device(device), list(subsets))]
+    target, known = data.labels(TASK)
+    space = net.spaces[TASK]
+    majority = int(np.bincount(target[known].numpy()).argmax()) if known.any() else 0
+    found = labelled(data, TASK, space, False, dict(zip(subsets, predicted, strict=True)), full, 0, majority, GROUP)
+    result = {
+        "run": model.name,
+        "recipe": model.name,
+        "corpus": {"name": corpus.name, "path": str(corpus.path), "hash": corpus.hash},
+        "split": split,
+        "task": TASK,
+        "labels": list(found.space.labels),
+        **score_all(found, GROUP),
+        "protocol": _protocol(found, space.labels, split) | {"seen_in_training": shared, "left_out": int(left_out.sum()), "seen_scored": int((trained & chosen & ~left_out).sum())},
+    }
+    io.write_json(out / "evaluation.json", result)
+    io.write_table(out / "predictions.parquet", to_table(found))
+    return result
+
+
+def _rows(corpus: Corpus, split: str) -> tuple[np.ndarray, str]:
+    """The utterances to score, and the name of that part."""
+    given = corpus.table["split"].to_numpy(dtype=object)
+    if not (given != "").any():
+        return np.ones(len(corpus), bool), "all"
+    if not (given == split).any():
+        raise ProtocolError(f"{corpus.name} has no split '{split}'", f"score one of {', '.join(sorted(set(given) - {''}))}")
+    return np.asarray(given == split), split
+
+
+def _dataset(model: Path, net: Model, corpus: Corpus, chosen: np.ndarray, language: str) -> Dataset:
+    table = corpus.table[chosen].reset_index(drop=True)
+    stores = {s: FeatureStore(corpus.store_path(name)) for s, (name, _) in stores_of(model, corpus).items()}
+    for spec in net.streams:
+        if stores[spec.name].spec.shape != spec.shape:
+            raise BadFeatures(f"store '{spec.name}' has steps of {stores[spec.name].spec.shape}, {model.name} wants {spec.shape}", f"delete {stores[spec.name].path}")
+        if spec.modality == "text" and language == "en":
+            stores[spec.name] = without(stores[spec.name], table.loc[~table["text"].map(is_english), "id"])
+    return Dataset(table, stores, {TASK: "label"}, foreign({TASK: "label"}, corpus, net.spaces))
+
+
+def without(store: FeatureStore, ids: Sequence[str]) -> FeatureStore:
+    """The store as if it did not hold these utterances."""
+    less = copy(store)
+    less._index = {k: v for k, v in store._index.items() if k not in set(ids)}
+    return less
+
+
+def _protocol(found: Predictions, labels: Sequence[str], split: str) -> dict[str, Any]:
+    groups = int(found.table[GROUP].nunique())
+    return {
+        "split": split,
+        "same_corpus": False,
+        "folds": None,
+        "group_by": GROUP,
+        "groups": groups,
+        "selection": "none here: the model came trained",
+        "interval": f"95 % bootstrap, {clustered(GROUP, groups)}",
+        "mapping": mapping_of(labels, found.space),
+        "n": len(found.table),
+    }
