@@ -102,6 +102,8 @@ def _shipped(
         listed = ", ".join(part["values"][:6]) + (", ..." if len(part["values"]) > 6 else "")
         what = f"{part['utterances']} utterances of {len(part['values'])} {part['column']}s"
         note(f"[yellow]trained on[/] {escape(what)} of this corpus ({part['modality']}): {escape(listed)}")
+    if unsaid := (protocol["mapping"] or {}).get("model_cannot_say"):
+        note(f"[yellow]{escape(model.name)} cannot say[/] {escape(', '.join(unsaid))}: utterances with such labels count as wrong")
     if protocol["left_out"]:
         note(f"{protocol['left_out']} of them left out; --include-seen scores them too")
     if protocol["seen_scored"]:

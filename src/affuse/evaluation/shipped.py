@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from affuse.core import io
+from affuse.core import io, registry
 from affuse.core.config import extractor_of
 from affuse.core.errors import BadFeatures, ProtocolError
 from affuse.core.types import MODALITIES
@@ -38,9 +38,9 @@ def _store(model: Path, corpus: Corpus, stream: str, options: Mapping[str, Any])
     path = corpus.store_path(stream)
     if not (path / "card.json").is_file():
         return stream
-    kind, parameters = extractor_of(stream, options)
+    kind, given = extractor_of(stream, options)
     card = FeatureStore(path).card
-    same = io.digest([kind, stated(kind, parameters)]) == io.digest([card["extractor"], card["parameters"]])
+    same = io.digest([kind, stated(kind, registry.resolve("extractors", kind, given, stream))]) == io.digest([card["extractor"], card["parameters"]])
     return stream if same else f"{model.name}-{stream}"
 
 
