@@ -11,7 +11,9 @@ minutes a run); the arms are those of benchmarks/suites/conversations.yaml.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,15 +29,21 @@ LABELS = ("happy", "sad", "neutral", "angry", "excited", "frustrated")  # the or
 WORDS = ["layers=[2,4,6]"]
 
 
-def corpus_iemocap(path: Path) -> None:
-    """The dialogues of the six-class protocol, by `import table`, `import features` and `extract text`."""
+def rows_iemocap(dialogues: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Manifest rows; a session, its source, is one room and two people who meet in all of its dialogues and in no other."""
     rows = []
-    for name, dialogue in io.read_json(DATA / "iemocap_conv" / "dialogues_6way_sessions1-4.json").items():
+    for name, dialogue in dialogues.items():
+        session = name[:5]
         parts = zip(dialogue["utt_ids"], dialogue["speakers"], dialogue["label6"], dialogue["text"], strict=True)
         for k, (utterance, speaker, label, text) in enumerate(parts):
-            split = "test" if name.startswith("Ses04") else "train"
-            row = {"id": utterance, "conversation": name, "position": k, "speaker": name[:5] + speaker, "source": name}
-            rows.append(row | {"split": split, "label": LABELS[label], "text": text})
+            row = {"id": utterance, "conversation": name, "position": k, "speaker": session + speaker, "source": session}
+            rows.append(row | {"split": "test" if session == "Ses04" else "train", "label": LABELS[label], "text": text})
+    return rows
+
+
+def corpus_iemocap(path: Path) -> None:
+    """The dialogues of the six-class protocol, by `import table`, `import features` and `extract text`."""
+    rows = rows_iemocap(io.read_json(DATA / "iemocap_conv" / "dialogues_6way_sessions1-4.json"))
     path.parent.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_csv(path.with_suffix(".csv"), index=False)
     affuse("import", "table", path.with_suffix(".csv"), path, "--name", "iemocap-6", "--space", "iemocap-6")

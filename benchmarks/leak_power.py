@@ -259,7 +259,7 @@ def page(runs: int) -> str:
         "",
         f"`python benchmarks/leak_power.py --runs {runs}`. A linear probe is cross-validated ({FOLDS} folds by group, {DRAWS} draws) "
         "inside the touched groups and inside the untouched ones, with as many training groups, rows and rows per class. It fires where "
-        f"the lower bound of the 95 % interval of the difference (bootstrap over groups, widened where they are few) lies above the margin, {MARGIN:g}. "
+        f"the lower bound of the 95 % interval of the difference (Student's t, jackknife over the groups of either side) lies above the margin, {MARGIN:g}. "
         "Scores are UAR for classes, Pearson's r for values.",
         "",
         "## Published splits",

@@ -28,7 +28,7 @@ from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
 from affuse.corpora.synthetic import class_means, make_synthetic
 from affuse.evaluation.compare import compare
-from affuse.evaluation.intervals import Difference, estimate, paired_difference
+from affuse.evaluation.intervals import Difference, clustered, estimate, paired_difference
 from affuse.evaluation.protocol import evaluate
 from affuse.features.store import FeatureStore
 from affuse.training import run as runs
@@ -198,8 +198,9 @@ def _train(base: Path, name: str, seed: int) -> None:
 def page(out: Path) -> tuple[str, bool]:
     """The page from the corpora and the run folders, and whether every claim holds."""
     best = {setting: ideal(Corpus.open(out / setting / "corpus")) for setting in SETTINGS}
-    protocol = io.read_json(next((out / "caught" / "none").glob("*/evaluation.json")))["protocol"]
-    text = ["# What context is worth where it was planted", "", *_about(protocol), ""]
+    scored = sorted((out / "caught" / "none").glob("*/evaluation.json"))
+    protocol = io.read_json(scored[0])["protocol"]
+    text = ["# What context is worth where it was planted", "", *_about(protocol, len(scored)), ""]
     for setting, answer in SETTINGS.items():
         text += [f"## {setting} (`answer={answer}`)", "", *_planted(best[setting]), "", *_learnt(out / setting, best[setting]), ""]
     claims = _claims(out, best)
@@ -208,7 +209,7 @@ def page(out: Path) -> tuple[str, bool]:
     return "\n".join(text) + "\n", all(holds for *_, holds in claims)
 
 
-def _about(protocol: dict[str, Any]) -> list[str]:
+def _about(protocol: dict[str, Any], seeds: int) -> list[str]:
     k = KNOBS
     return [
         f"`python benchmarks/planted.py`: the synthetic corpus, {k['conversations']} conversations of {k['utterances']} turns by {k['speakers'] // 2} pairs of",
@@ -224,7 +225,7 @@ def _about(protocol: dict[str, Any]) -> list[str]:
         "*graph* is four speaker graphs (R-GCN, windows of 1, 1, 2 and 4 utterances) that tell same and other speaker apart in past and future; *graph,",
         "blind* is the same with past and future alone; bcLSTM knows no speakers either. Fusion, encoders, optimiser and epochs are the same for all.",
         f"{TRIALS} configurations were tried, on corpora of another seed; none on these. Selection: {protocol['selection']}.",
-        f"Intervals: {protocol['interval']}, over seeds within each resample; n = {protocol['n']}.",
+        f"Intervals: 95 %, {clustered(protocol['group_by'], protocol['groups'], seeds)}; n = {protocol['n']}.",
     ]
 
 

@@ -3,7 +3,8 @@
 python benchmarks/results.py ravdess-audio|ravdess-av|composite-av|...-by-speaker [--out runs] [--seeds 3] [--table]
 
 Imports the development data of ../shared/data, trains every run that is not complete yet (two at a time),
-and writes docs/results/NAME.md from the run folders. `--table` only writes the page.
+and writes docs/results/NAME.md and NAME.parquet from the run folders. `--table` only writes these; `affuse bench --table
+docs/results/NAME.parquet` writes the page again from the sums alone.
 """
 
 from __future__ import annotations
@@ -19,9 +20,8 @@ import numpy as np
 import pandas as pd
 
 from affuse.core import io
-from affuse.evaluation.compare import Scored, compare
-from affuse.evaluation.intervals import estimate
-from affuse.reporting.bench import interval
+from affuse.evaluation.compare import Scored, Sums
+from affuse.reporting.bench import facts, write
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AFFUSE_SHARED") or ROOT.parent / "shared") / "data"
@@ -164,57 +164,35 @@ def train_all(name: str, out: Path, seeds: int) -> None:
                 affuse("evaluate", folder, "--corpus", corpus, "--missing", "each", "--quiet")
 
 
-def page(name: str, out: Path) -> str:
-    """The page of one plan, from its run folders."""
+def collect(name: str, out: Path) -> Sums:
+    """What the page of one plan is made of, from its run folders: every variant, and its seeds as one model."""
     base, plan = out / name, PLANS[name]
-    corpus = io.read_json(base / "corpus" / "corpus.json")
-    runs = {v: sorted((base / v).glob("seed*/evaluation.json")) for v in plan["runs"]}
-    first = io.read_json(next(iter(runs.values()))[0])
-    info = io.read_json(next(iter(runs.values()))[0].with_name("run.json"))
-    by = first["protocol"].get("standardised_by")
-    text = [
+    variants = {v: Scored([p.parent for p in sorted((base / v).glob("seed*/evaluation.json"))]) for v in plan["runs"]}
+    arms = variants | {f"{v}, seeds averaged": runs.averaged() for v, runs in variants.items() if len(runs.runs) > 1}
+    own = {"head": _head(name, base, next(iter(variants.values()))), "baselines": [], "pairs": _pairs(list(variants)), "tail": [], "more": ""}
+    return Sums.of(arms, METRICS, own | facts(variants))
+
+
+def _head(name: str, base: Path, runs: Scored) -> list[str]:
+    """Title and protocol."""
+    plan, told = PLANS[name], runs.evaluation["protocol"]
+    counts = io.read_json(base / "corpus" / "corpus.json")["counts"]["all"]
+    by = told.get("standardised_by")
+    return [
         f"# {name}",
         "",
         *([f"Values are standardised by speaker ({by}): these scores presuppose several clips of whoever is scored.\n"] if by else []),
-        f"`python benchmarks/results.py {name}`: recipe `{plan.get('recipe', name)}`, {corpus['counts']['all']['utterances']} utterances, "
-        f"{corpus['counts']['all']['speakers']} speakers, {len(first['labels'])} classes, {plan['folds']} folds by {info['group_by']}, "
-        f"{len(next(iter(runs.values())))} seeds. Selection: {first['protocol']['selection']}. Intervals: {first['protocol']['interval']}; "
-        "for several seeds the mean over seeds within each resample.",
+        f"`python benchmarks/results.py {name}`: recipe `{plan.get('recipe', name)}`, {counts['utterances']} utterances, {counts['speakers']} speakers, "
+        f"{len(runs.evaluation['labels'])} classes, {plan['folds']} folds by {told.get('split_by', told['group_by'])}, {len(runs.runs)} seeds. Selection: {told['selection']}.",
         "",
-        "| trained on | scored with | " + " | ".join(METRICS) + " | " + "per seed (uar) | parameters | minutes per run |",
-        "|---|---|" + "---|" * (len(METRICS) + 3),
     ]
-    averaged: list[str] = []
-    for variant, paths in runs.items():
-        scored = Scored([p.parent for p in paths])
-        run = io.read_json(paths[0].with_name("run.json"))
-        for subset in sorted(set(scored.tables[0]["modalities"]), key=lambda m: (-m.count("+"), m)):
-            cells = [interval(scored.estimate(m, subset)) for m in METRICS]
-            each = ", ".join(f"{v:.3f}" for v in scored.each("uar", subset))
-            if len(paths) > 1:
-                mean = np.mean(scored.answers(subset), axis=0)
-                averaged.append(f"| {variant} | {subset} | " + " | ".join(interval(estimate(m, scored.truth, mean, scored.groups)) for m in METRICS) + " |")
-            minutes = np.mean([io.read_json(p.with_name("run.json"))["train_seconds"] for p in paths]) / 60
-            text.append(f"| {variant} | {subset} | " + " | ".join(cells) + f" | {each} | {run['parameters']:,} | {minutes:.1f} |")
-    if averaged:
-        text += ["", "The same runs as one model that averages the probabilities of its seeds:", ""]
-        text += ["| trained on | scored with | " + " | ".join(METRICS) + " |", "|---|---|" + "---|" * len(METRICS), *averaged]
-    text += ["", f"Majority class: accuracy {first['rows'][0]['metrics']['accuracy']['value']:.3f}, UAR {first['rows'][0]['metrics']['uar']['value']:.3f}.", ""]
-    if len(runs) > 1:
-        text += _comparisons(base, list(runs))
-    return "\n".join(text) + "\n"
 
 
-def _comparisons(base: Path, variants: list[str]) -> list[str]:
+def _pairs(variants: list[str]) -> list[tuple[str, str, str, str, str]]:
     """Paired differences: fusion against each modality alone, and with a modality missing against the other's own model."""
-    lines = ["| paired difference (accuracy) | value | interval | p |", "|---|---|---|---|"]
     fused, *alone = variants
     pairs = [(f"{fused} - {v} trained alone", fused, "", v, "") for v in alone]
-    pairs += [(f"{fused} with {v} only - {v} trained alone", fused, v, v, "") for v in alone]
-    for title, a, sa, b, sb in pairs:
-        gap = compare(base / a, base / b, "accuracy", sa, sb)["difference"]
-        lines.append(f"| {title} | {gap['value']:+.3f} | [{gap['low']:+.3f}, {gap['high']:+.3f}] | {gap['p']:.3f} |")
-    return lines
+    return pairs + [(f"{fused} with {v} only - {v} trained alone", fused, v, v, "") for v in alone]
 
 
 if __name__ == "__main__":
@@ -226,6 +204,4 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if not given.table:
         train_all(given.name, given.out, given.seeds)
-    target = ROOT / "docs" / "results" / f"{given.name}.md"
-    io.write_text(target, page(given.name, given.out))
-    print(target)
+    print(write(collect(given.name, given.out), ROOT / "docs" / "results" / given.name))

@@ -28,7 +28,7 @@ def run_suite(
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--only", nargs="*", default=[], help="SETTING or SETTING/ARM, with * for any")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="write the pages only")
+    parser.add_argument("--table", action="store_true", help="write the pages and their .parquet only, from the run folders")
     given = parser.parse_args()
     set_threads(1)
     suite = load_suite(ROOT / "benchmarks" / "suites" / f"{name}.yaml")

@@ -41,12 +41,12 @@ def inputs_of(encoder: str) -> list[StreamSpec]:
     return fitting
 
 
-def make_encoder(name: str, spec: StreamSpec) -> torch.nn.Module:
+def make_encoder(name: str, spec: StreamSpec, fitted: bool = True) -> torch.nn.Module:
     """An encoder with its default options (a pretrained one: of a tiny random model) and a fitted normalisation."""
     torch.manual_seed(0)
     own = {"model": _tiny_bert().name} if _takes_ids(name) else {}
     encoder = registry.build("encoders", name, spec, **registry.resolve("encoders", name, own, name))
-    if hasattr(encoder, "fit"):
+    if fitted and hasattr(encoder, "fit"):
         encoder.fit([random_input(spec, 6, seed=5)])
     return encoder
 

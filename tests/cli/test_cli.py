@@ -254,7 +254,7 @@ def test_another_corpus_is_scored_by_label_name(tmp_path, capsys):
 
     write_corpus(tmp_path / "other", table, other.name, "ekman-7")
     capsys.readouterr()
-    assert run("evaluate", out, "--corpus", tmp_path / "other", "--json", "--quiet") == 0
+    assert run("evaluate", out, "--corpus", tmp_path / "other", "--include-seen", "--json", "--quiet") == 0
     result = json.loads(capsys.readouterr().out)
     assert result["protocol"]["mapping"]["model_cannot_say"] == ["fear", "disgust", "surprise"]
     scores = {row["label"]: row for row in result["per_class"]}

@@ -203,7 +203,7 @@ def test_split_zero_holds_nothing_out_and_impossible_splits_are_refused():
     assert "valid" not in split
     with pytest.raises(BadCorpus, match="13 folds need 13 groups"):
         make_splits(speakers(), "source", 0.2, 0.2, 13, 0)
-    with pytest.raises(BadCorpus, match="only one value"):
+    with pytest.raises(BadCorpus, match="need 2 groups, source makes 1 of the 120 utterances"):
         make_splits(speakers(groups=1), "source", 0.2, 0.2, None, 0)
 
 

@@ -19,7 +19,7 @@ from affuse.core.errors import BadConfig, ProtocolError, UnknownName
 from affuse.corpora.manifest import Corpus
 from affuse.evaluation import bench
 from affuse.evaluation.bench import load_suite, plan
-from affuse.evaluation.compare import compare
+from affuse.evaluation.compare import Scored, Sums, compare
 from affuse.evaluation.intervals import Difference, Estimate, holm
 from affuse.reporting.bench import _row, interval, page, signed
 from affuse.training import run as runs
@@ -85,14 +85,32 @@ def test_the_page_has_the_numbers_of_compare(finished):
     _, out, path = finished
     text = path.read_text()
     found = compare(out / "vectors" / "uniform", out / "vectors" / "none", "accuracy")
-    gap = found["difference"]
     row = next(line for line in text.splitlines() if line.startswith("| uniform | "))
     assert f"| {found['mean'][0]:.3f} [" in row
-    assert f"| {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}] |" in row
+    assert f"| {signed(Difference(**found['difference']))} |" in row
     evaluation = io.read_json(out / "vectors" / "none" / "seed0" / "evaluation.json")
     assert f"{evaluation['n']} utterances scored" in text
     assert "Holm" in text and "a loss per stream" in text and "`balance=uniform`" in text
     assert re.search(r"\| arm \| audio \| text \| vision \|", text)
+
+
+def test_a_page_is_written_again_from_its_table_alone_under_any_metric_of_the_same_sums(finished, tmp_path, capsys):
+    _, out, path = finished
+    table = shutil.copy(path.with_suffix(".parquet"), tmp_path / "tiny-vectors.parquet")
+    assert main(["bench", "--table", str(table), "--quiet"]) == 0
+    assert (tmp_path / "tiny-vectors.md").read_text() == path.read_text()
+    assert main(["bench", "--table", str(table), "--metric", "macro_f1"]) == 0
+    again = (tmp_path / "tiny-vectors-macro_f1.md").read_text()
+    found = compare(out / "vectors" / "uniform", out / "vectors" / "none", "accuracy")
+    for subset in ("", "audio"):
+        values = Scored(sorted((out / "vectors" / "uniform").iterdir())).each("macro_f1", subset)
+        assert Sums.read(table).each("macro_f1", "uniform", subset) == pytest.approx(values, abs=1e-12)
+    assert "less none (macro_f1)" in again and f"| {found['mean'][0]:.3f} [" in again
+    capsys.readouterr()
+    assert main(["bench", "--table", str(table), "--metric", "ccc"]) == 2
+    assert "unknown metric of this table 'ccc'" in capsys.readouterr().err
+    assert main(["bench", "--table", str(out / "vectors" / "none" / "seed0" / "predictions.parquet")]) == 1
+    assert "not the table of a result page" in capsys.readouterr().err
 
 
 def test_runs_of_several_arms_are_not_averaged_as_seeds(again):

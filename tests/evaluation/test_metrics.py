@@ -4,25 +4,30 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn import metrics as sk
 
 from affuse.core import registry
-from affuse.evaluation.intervals import (
-    cluster_sums,
-    clustered,
-    distribution,
-    estimate,
-    metric,
-    paired_difference,
-    resample_weights,
-    value,
-)
+from affuse.core.labels import SPACES, LabelSpace
+from affuse.evaluation.intervals import metric, value
+from affuse.evaluation.metrics import fitting
+from affuse.evaluation.metrics.mean_average_precision import MeanAveragePrecision
 
 REFERENCES = {
     "accuracy": sk.accuracy_score,
     "uar": sk.balanced_accuracy_score,
+    "macro_precision": lambda t, p: sk.precision_score(t, p, average="macro", zero_division=0),
+    "macro_recall": lambda t, p: sk.recall_score(t, p, average="macro", zero_division=0),
     "macro_f1": lambda t, p: sk.f1_score(t, p, average="macro", zero_division=0),
     "weighted_f1": lambda t, p: sk.f1_score(t, p, average="weighted", zero_division=0),
+}
+
+
+# sentiment in [-3, 3]: what the published evaluations make of truth and prediction
+ZEROS = {
+    "nonneg": lambda t, p: (t >= 0, p >= 0),
+    "positive": lambda t, p: (t > 0, p > 0),
+    "nonzero": lambda t, p: (t[t != 0] > 0, p[t != 0] > 0),
 }
 
 
@@ -65,12 +70,101 @@ def test_ccc_of_float32_values_is_that_of_their_exact_moments(offset):
     assert value("ccc", truth, predicted) == pytest.approx(exact, rel=1e-8)
 
 
-@pytest.mark.parametrize("name", ["mae", "ccc"])
+@pytest.mark.parametrize("name", [name for name, card in registry.cards("metrics").items() if "values" in card["tasks"]])
 def test_a_dimension_without_any_truth_does_not_count(name):
     rng = np.random.default_rng(0)
     truth, predicted = rng.normal(size=(50, 2)), rng.normal(size=(50, 2))
     truth[:, 1] = np.nan
     assert value(name, truth, predicted) == pytest.approx(value(name, truth[:, :1], predicted[:, :1]))
+
+
+def sentiments(kind: str, seed: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """truth, predicted [n, 1] of MOSI's kind: tenths, many of them zero or a half, some beyond the scale."""
+    rng = np.random.default_rng(seed)
+    truth = rng.choice([-3.0, -1.5, -0.5, 0.0, 0.5, 1.0, 2.5, 2.6], n)
+    predicted = (truth + rng.normal(size=n)).round(1) * 1.2
+    predicted[rng.random(n) < 0.2] = 0
+    if kind == "constant":
+        predicted[:] = 0.3
+    if kind == "one class":
+        truth = np.abs(truth)
+    if kind == "all zero":
+        truth[:] = 0
+    return truth[:, None], predicted[:, None]
+
+
+KINDS = ["any", "constant", "one class", "all zero"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("zero", ZEROS)
+@given(st.integers(0, 10_000), st.integers(1, 60))
+def test_two_classes_of_sentiment_equal_scikit_learn_in_each_convention_for_zero(zero, kind, seed, n):
+    truth, predicted = sentiments(kind, seed, n)
+    t, p = ZEROS[zero](truth[:, 0], predicted[:, 0])
+    accuracy, f1 = (0, 0) if not len(t) else (sk.accuracy_score(t, p), sk.f1_score(t, p, average="weighted", zero_division=0))
+    assert value(f"acc2_{zero}", truth, predicted) == pytest.approx(accuracy, abs=1e-12)
+    assert value(f"weighted_f1_{zero}", truth, predicted) == pytest.approx(f1, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("name", "limit"), [("acc7", 3), ("acc5", 2)])
+@given(st.integers(0, 10_000), st.integers(1, 60))
+def test_seven_and_five_classes_equal_the_published_rule(name, limit, kind, seed, n):
+    truth, predicted = sentiments(kind, seed, n)
+    t, p = (np.round(np.clip(v[:, 0], -limit, limit)) for v in (truth, predicted))
+    assert value(name, truth, predicted) == pytest.approx(sk.accuracy_score(t.astype(int), p.astype(int)), abs=1e-12)
+
+
+def test_the_conventions_for_zero_and_halves_by_hand():
+    truth, predicted = np.array([[0.0], [0.0], [1.0], [-1.0]]), np.array([[0.0], [-0.2], [0.0], [-0.5]])
+    found = {zero: value(f"acc2_{zero}", truth, predicted) for zero in ZEROS}
+    assert found == {"nonneg": 3 / 4, "positive": 3 / 4, "nonzero": 1 / 2}
+    assert value("acc2_positive", np.array([[0.0]]), np.array([[-2.0]])) == 1
+    assert value("acc2_nonneg", np.array([[0.0]]), np.array([[-2.0]])) == 0
+    for said, right in ((0.5, 0), (1.5, 2), (2.5, 2), (-0.4, 0), (3.7, 3)):
+        assert value("acc7", np.array([[float(right)]]), np.array([[said]])) == 1
+    assert value("acc5", np.array([[3.0]]), np.array([[1.6]])) == 1
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 1000.0])
+@given(st.integers(0, 10_000), st.integers(3, 60))
+def test_pearson_equals_scipy(offset, seed, n):
+    rng = np.random.default_rng(seed)
+    truth = offset + rng.normal(size=(n, 2))
+    predicted = (0.3 * truth + rng.normal(size=(n, 2))).round(1)
+    if (np.ptp(predicted, axis=0) > 0).all():
+        each = [stats.pearsonr(t, p).statistic for t, p in zip(truth.T, predicted.T, strict=True)]
+        assert value("pearson", truth, predicted) == pytest.approx(np.mean(each), abs=1e-6)
+    assert value("pearson", truth, -2 * truth) == pytest.approx(-1, abs=1e-6)
+
+
+@pytest.mark.parametrize("constant", [0.1, -3.3, 1000.1])
+def test_a_constant_correlates_with_nothing(constant):
+    truth = np.random.default_rng(0).normal(size=(1000, 1)).astype(np.float32)
+    flat = np.full_like(truth, constant)
+    for t, p in ((truth, flat), (flat, truth), (flat, flat), (truth[:1], truth[:1])):
+        assert value("pearson", t, p) == 0
+
+
+def test_a_metric_is_shown_only_where_it_means_something():
+    sentiment = {"acc2_nonneg", "acc2_nonzero", "acc2_positive", "weighted_f1_nonneg", "weighted_f1_nonzero", "weighted_f1_positive"}
+    of_all = {"ccc", "mae", "pearson"}
+    assert set(fitting(SPACES["sentiment"])) == of_all | sentiment | {"acc5", "acc7"}
+    assert set(fitting(SPACES["sentiment-sims"])) == of_all | sentiment  # rounded, -1..1 has three classes
+    for other in (SPACES["vad"], SPACES["mosei-6"], LabelSpace("custom", ("valence",), "values", 0.0, 1.0)):
+        assert set(fitting(other)) == of_all
+    named = {name for name, card in registry.cards("metrics").items() if "classes" in card["tasks"]}
+    assert set(fitting(SPACES["iemocap-4"])) == named > {"macro_precision", "macro_recall"}
+
+
+def test_metrics_whose_statistics_are_of_one_file_have_the_same():
+    """Stored sums go by the name of that file: two conventions for zero must never read each other's."""
+    found = {}
+    for name in registry.cards("metrics"):
+        statistics = getattr(metric(name), "statistics", None)
+        if statistics is not None:
+            assert found.setdefault(statistics.__module__, statistics) is statistics
 
 
 def test_calibration_error_by_hand():
@@ -88,6 +182,17 @@ def test_mean_average_precision_equals_scikit_learn_over_the_classes_that_occur(
     assert value("mean_average_precision", truth, predicted) == pytest.approx(np.mean(each))
 
 
+def test_the_average_precision_of_each_class_equals_scikit_learns():
+    rng = np.random.default_rng(2)
+    truth, predicted = rng.choice([0, 1, 3], 60), rng.dirichlet(np.ones(4), 60).round(1)
+    weights = np.stack([np.ones(60), rng.integers(0, 3, 60), truth == 1])
+    found = MeanAveragePrecision.each(truth, predicted, weights)
+    assert np.isnan(found[:, 2]).all() and np.isnan(found[2]).tolist() == [True, False, True, True]
+    for row, w in zip(found[:2], weights, strict=False):
+        for c in (0, 1, 3):
+            assert row[c] == pytest.approx(sk.average_precision_score(truth == c, predicted[:, c], sample_weight=w))
+
+
 def test_mean_average_precision_of_a_perfect_model_is_one():
     """Published defect: 31 columns for 6 classes, so that a perfect model reached 0.19."""
     truth = np.arange(60) % 6
@@ -100,98 +205,14 @@ def test_statistics_are_additive_and_resamples_equal_recomputation(name):
     rng = np.random.default_rng(1)
     n, groups = 40, np.repeat(np.arange(8), 5)
     classes = "classes" in registry.cards("metrics")[name]["tasks"]
-    truth = rng.integers(0, 4, n) if classes else rng.normal(size=(n, 2))
-    predicted = rng.dirichlet(np.ones(4), n) if classes else rng.normal(size=(n, 2))
+    truth = rng.integers(0, 4, n) if classes else rng.normal(size=(n, 2)).round()
+    predicted = rng.dirichlet(np.ones(4), n) if classes else rng.normal(size=(n, 2)).round(1)
     chosen = metric(name)
-    weights = resample_weights(8, 20, seed=3)
+    weights = np.concatenate([np.ones((1, 8)), rng.integers(0, 3, (20, 8))])
     if hasattr(chosen, "weighted"):
         fast = chosen.weighted(truth, predicted, weights[:, groups])
     else:
-        fast = chosen.compute(weights @ cluster_sums(chosen.statistics(truth, predicted), groups))
+        fast = chosen.compute(weights[:, groups] @ chosen.statistics(truth, predicted))
     for w, found in zip(weights, fast, strict=True):
         rows = np.concatenate([np.flatnonzero(groups == g) for g, k in enumerate(w.astype(int)) for _ in range(k)])
         assert found == pytest.approx(value(name, truth[rows], predicted[rows]))
-
-
-def test_clustered_interval_is_wider_when_speakers_agree_within_themselves():
-    rng = np.random.default_rng(0)
-    groups = np.repeat(np.arange(20), 20)
-    right = np.repeat(rng.random(20) < 0.7, 20)
-    truth = np.zeros(400, dtype=int)
-    predicted = np.where(right[:, None], [[0.9, 0.1]], [[0.1, 0.9]])
-    clustered = estimate("accuracy", truth, predicted, groups)
-    alone = estimate("accuracy", truth, predicted, np.arange(400))
-    assert clustered.high - clustered.low > 2.5 * (alone.high - alone.low)
-    assert clustered.n == 400
-
-
-def test_interval_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(5)
-    hits = 0
-    for trial in range(120):
-        rate = rng.beta(7, 3, 30)  # speakers differ; the mean is .7
-        right = rng.random((30, 10)) < rate[:, None]
-        predicted = np.where(right.reshape(-1, 1), [[1.0, 0.0]], [[0.0, 1.0]])
-        e = estimate("accuracy", np.zeros(300, dtype=int), predicted, np.repeat(np.arange(30), 10), seed=trial)
-        hits += e.low <= 0.7 <= e.high
-    assert hits / 120 >= 0.88
-
-
-def test_one_group_gives_no_interval():
-    e = estimate("accuracy", np.array([0, 1]), np.eye(2), ["a", "a"])
-    assert e.to_dict() == {"value": 1.0, "low": None, "high": None, "n": 2}
-
-
-def test_paired_difference_of_a_run_with_itself_is_zero():
-    rng = np.random.default_rng(0)
-    truth, predicted = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
-    gap = paired_difference("uar", truth, [predicted], [predicted], np.repeat(np.arange(12), 5))
-    assert (gap.value, gap.low, gap.high, gap.p) == (0, 0, 0, 1)
-
-
-def test_one_cluster_gives_a_difference_no_interval_and_no_p():
-    truth = np.arange(20) % 2
-    one, other = np.eye(2)[truth], np.eye(2)[np.zeros(20, int)]
-    gap = paired_difference("accuracy", truth, [one], [other], ["s"] * 20).to_dict()
-    assert gap == {"value": 0.5, "low": None, "high": None, "p": None, "n": 20}
-
-
-def test_paired_difference_sees_what_two_intervals_hide():
-    rng = np.random.default_rng(0)
-    n, groups = 600, np.repeat(np.arange(30), 20)
-    truth = rng.integers(0, 2, n)
-    hard = rng.random(n) < 0.4
-    a = np.where(hard, 1 - truth, truth)
-    worse = rng.random(n) < 0.04
-    b = np.where(worse, 1 - truth, a)
-    one_hot = np.eye(2)
-    ea, eb = (estimate("accuracy", truth, one_hot[p], groups) for p in (a, b))
-    gap = paired_difference("accuracy", truth, [one_hot[a]], [one_hot[b]], groups)
-    assert ea.low < eb.high  # the intervals overlap
-    assert gap.low > 0
-    assert gap.p < 0.05
-    assert gap.value == pytest.approx(ea.value - eb.value)
-
-
-def test_distribution_is_reproducible():
-    rng = np.random.default_rng(0)
-    truth, predicted = rng.integers(0, 3, 60), rng.dirichlet(np.ones(3), 60)
-    a, b = (distribution("uar", truth, predicted, np.arange(60) // 4) for _ in range(2))
-    assert (a == b).all()
-
-
-def test_intervals_of_few_groups_hold_the_truth_too_seldom_and_say_so():
-    rng = np.random.default_rng(0)
-
-    def covered(groups: int, trials: int = 150) -> float:
-        hits = 0
-        for _ in range(trials):
-            right = rng.random((groups, 20)) < rng.beta(6, 4, groups)[:, None]
-            answers = np.where(right.reshape(-1, 1), [1.0, 0.0], [0.0, 1.0])
-            found = estimate("accuracy", np.zeros(groups * 20, int), answers, np.repeat(np.arange(groups), 20))
-            hits += found.low <= 0.6 <= found.high
-        return hits / trials
-
-    assert covered(4) < 0.89 < covered(24)
-    assert "4 groups only" in clustered("speaker", 4)
-    assert "only" not in clustered("speaker", 24)

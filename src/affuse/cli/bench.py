@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ def run(
     pages: Path | None = None,
     only: Annotated[list[str] | None, Parameter(consume_multiple=True, negative="")] = None,
     table: Annotated[bool, Parameter(negative="")] = False,
+    metric: str | None = None,
     workers: int = 1,
     device: Device = "auto",
     threads: Threads = None,
@@ -32,23 +34,34 @@ def run(
 
     Parameters
     ----------
+    suite
+        A suite file; with --table also the .parquet beside a page.
     out
         Folder of the runs and of ledger.jsonl (default: runs/NAME).
     pages
-        Where the pages go (default: OUT).
+        Where the pages go (default: OUT, or the folder of the .parquet).
     only
         SETTING or SETTING/ARM, with * for any; the other runs are left as they are.
     table
-        Write the pages only.
+        Write the pages only: from the runs of SUITE, or that of a .parquet again, from it alone.
+    metric
+        With --table: the metric in which differences are taken (default: the first of the suite).
     workers
         Processes that train side by side, one run each; 1 trains in this one.
     """
     from affuse.core.errors import BadConfig
     from affuse.evaluation.bench import load_suite
+    from affuse.reporting.bench import rewrite
 
     if workers < 1:
         raise BadConfig(f"--workers {workers}", "give at least 1; --table trains nothing")
+    if metric and not table:
+        raise BadConfig(f"--metric {metric} without --table", "name the metrics of a suite in its file, the first first")
+    if table and suite.suffix == ".parquet":
+        output.print(str(rewrite(suite, pages or suite.parent, metric)), soft_wrap=True, markup=False)
+        return 0
     read = load_suite(suite)
+    read = replace(read, metrics=list(dict.fromkeys([metric, *read.metrics]))) if metric else read
     out = out or Path("runs") / read.name
     return bench(read, out, pages or out, only or (), 0 if table else workers, choose_device(device, threads), threads, quiet)
 

@@ -30,15 +30,17 @@ def run(
     touched
         Splits whose labels may have shaped the features (train, or train+valid); the other splits are the yardstick.
     group_by
-        Column whose values never cross a fold: source, speaker or conversation.
+        What never crosses a fold: a column (source, speaker, conversation), or several joined by + (speaker+source).
     target
         Column that the features may know; default: the corpus' own label or values.
     """
     from affuse.cli.import_ import summary
-    from affuse.corpora.manifest import Corpus
+    from affuse.corpora.manifest import Corpus, groups_of
     from affuse.evaluation.leaks import check_corpus
 
     opened = Corpus.open(corpus)
+    if "+" in group_by:
+        opened.table[group_by] = groups_of(opened.table, group_by)
     found = check_corpus(
         opened, stores or None, touched=touched.split("+"), group_by=group_by, column=target, seed=seed
     )

@@ -20,7 +20,7 @@ def run(
     modalities_b: str = "",
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")] = False,
 ) -> int:
-    """Paired difference RUN_A - RUN_B with its interval and p; each may be a folder of runs that differ by seed.
+    """Paired difference RUN_A - RUN_B with its interval and p; each may be a folder of runs that differ by seed, which the interval then counts.
 
     Parameters
     ----------
@@ -46,4 +46,7 @@ def run(
         output.print(f"A - B = {gap['value']:+z.3f}  [{gap['low']:+z.3f}, {gap['high']:+z.3f}]  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
         verdict = "the interval excludes 0" if gap["low"] > 0 or gap["high"] < 0 else "no difference can be claimed: the interval holds 0"
     output.print(f"{verdict} ({result['interval']})", soft_wrap=True)
+    protocol = result["protocol"]
+    for said in filter(None, [*protocol.get("overlap", []), protocol.get("interval_means")]):
+        output.print(said, soft_wrap=True, markup=False)
     return 0

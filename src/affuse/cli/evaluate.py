@@ -36,7 +36,7 @@ def run(
     Parameters
     ----------
     corpus
-        The run's own corpus, or another one (labels are then mapped by name).
+        The run's own corpus, or another one: labels are then mapped by name, and the scores and their report go to RUN/on-NAME.
     missing
         `each` for every subset of modalities, or the modalities to take away (audio, vision, audio+text).
     probes
@@ -44,7 +44,8 @@ def run(
     alone
         MODALITY=RUN, repeatable: a run that was trained on that modality alone; the difference of the probes is the gap.
     include_seen
-        Also score utterances of speakers that a shipped model was trained on; else they are left out where others are there.
+        Also score utterances of another corpus that RUN was trained on (by id, source or speaker), and mark them; else they are
+        left out where others are there.
     out
         Where the scores of a shipped model go (default: runs/MODEL-on-CORPUS).
     workers
@@ -54,7 +55,7 @@ def run(
     from affuse.cli.train import print_scores
     from affuse.core.errors import BadConfig
     from affuse.corpora.manifest import Corpus
-    from affuse.evaluation.protocol import evaluate
+    from affuse.evaluation.protocol import evaluate, scores_folder
     from affuse.reporting.report import write_report
     from affuse.training.run import missing_stores, open_run
 
@@ -66,14 +67,15 @@ def run(
             raise BadConfig("a shipped model has no probes", "leave out --probes and --alone")
         result = _shipped(run, opened, out, split, missing, include_seen, workers, chosen, quiet)
     else:
-        if include_seen or out is not None:
-            raise BadConfig(f"{run} is a run folder", "--include-seen and --out are for shipped models")
-        _, recipe, _ = open_run(run)
+        if out is not None:
+            raise BadConfig(f"{run} is a run folder", "--out is for shipped models: the scores of a run go into its folder")
+        info, recipe, _ = open_run(run)
         for name, parameters in missing_stores(recipe, opened).items():
             extract_into(opened, name, parameters, workers, quiet, needed=False)
-        result = evaluate(run, opened, split, missing, chosen, paths if probes or paths else None)
-        if (run / "evaluation.json").is_file():
-            note(escape(f"report: {write_report(run)}"), quiet)
+        result = evaluate(run, opened, split, missing, chosen, paths if probes or paths else None, include_seen)
+        if ((folder := scores_folder(run, info, opened)) / "evaluation.json").is_file():
+            note(escape(f"report: {write_report(folder)}"), quiet)
+    tell_protocol(result["protocol"], quiet)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -97,19 +99,17 @@ def _shipped(
             extract_into(corpus, store, parameters, workers, quiet, needed=False)
     folder = out or Path("runs") / f"{model.name}-on-{corpus.name}"
     result = evaluate_shipped(model, corpus, folder, split, missing, device, include_seen)
-    protocol = result["protocol"]
-    for part in protocol["seen_in_training"]:
-        listed = ", ".join(part["values"][:6]) + (", ..." if len(part["values"]) > 6 else "")
-        what = f"{part['utterances']} utterances of {len(part['values'])} {part['column']}s"
-        note(f"[yellow]trained on[/] {escape(what)} of this corpus ({part['modality']}): {escape(listed)}")
-    if unsaid := (protocol["mapping"] or {}).get("model_cannot_say"):
-        note(f"[yellow]{escape(model.name)} cannot say[/] {escape(', '.join(unsaid))}: utterances with such labels count as wrong")
-    if protocol["left_out"]:
-        note(f"{protocol['left_out']} of them left out; --include-seen scores them too")
-    if protocol["seen_scored"]:
-        note(f"[yellow]{protocol['seen_scored']} of {protocol['n']} scored utterances are of what {model.name} was trained on[/]: these scores do not tell how it does on others")
     note(escape(f"report: {write_report(folder)}"), quiet)
     return result
+
+
+def tell_protocol(protocol: dict[str, Any], quiet: bool) -> None:
+    """What of the scored corpus was trained on, and which of its labels the model cannot say."""
+    shared = bool(protocol.get("crossing") or protocol.get("seen_in_training"))
+    for line in protocol["overlap"]:
+        note(("[yellow]take care[/]: " if shared else "") + escape(line), quiet and not shared)
+    if unsaid := (protocol["mapping"] or {}).get("model_cannot_say"):
+        note(f"[yellow]the model cannot say[/] {escape(', '.join(unsaid))}: utterances with such labels count as wrong")
 
 
 def print_balance(result: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,8 @@ from affuse.cli.console import Device, Quiet, Threads, choose_device, metric_cel
 from affuse.core.types import Modality
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from affuse.core.config import Recipe
     from affuse.corpora.manifest import Corpus
 
@@ -38,7 +41,7 @@ def run(
     out
         Run folder (default: runs/RECIPE-CORPUS-HASH).
     folds
-        Number of folds, grouped by the recipe's split.group_by; every utterance is tested once.
+        Number of folds; no speaker and no source crosses them (split.group_by), every utterance is tested once.
     only
         Train with the streams of these modalities only.
     workers
@@ -57,8 +60,10 @@ def run(
     bound = runs.bind(load_recipe(recipe, overrides), opened, only or ())
     chosen = choose_device(device, threads)
     name = Path(recipe).stem
+    splits = runs.check(bound, opened, folds)
     _, world = distributed.start(chosen)
     if distributed.is_first():
+        tell_split(bound, opened, splits, folds, quiet)
         for stream, parameters in runs.missing_stores(bound, opened).items():
             extract_into(opened, stream, parameters, workers, quiet, needed=False)
         runs.record_attempt(opened, name, bound, folds)
@@ -71,6 +76,18 @@ def run(
             report(folder, opened, chosen, quiet)
         output.print(str(folder), soft_wrap=True, markup=False)
     return 0
+
+
+def tell_split(recipe: Recipe, corpus: Corpus, splits: Sequence[np.ndarray], folds: int | None, quiet: bool) -> None:
+    """How many utterances each part has, and what crosses them."""
+    from affuse.corpora.crossing import crossing, describe
+
+    sizes = {part: [int((split == part).sum()) for split in splits] for part in ("train", "valid", "test")}
+    parts = ", ".join(f"{part} {' / '.join(map(str, n))}" for part, n in sizes.items() if any(n))
+    rows = crossing(corpus.table, splits)
+    note(f"split: {parts} utterances, grouped by {escape(recipe.split.group_by)}", quiet)
+    told = escape(describe(rows, corpus.table, folds, recipe.split.group_by))
+    note(("[yellow]take care[/]: " if rows else "") + told, quiet and not rows)
 
 
 def default_folder(name: str, recipe: Recipe, corpus: Corpus, folds: int | None) -> Path:
@@ -136,3 +153,5 @@ def print_scores(result: dict[str, Any]) -> None:
         grid.add_row(name, *[escape(metric_cell(row["metrics"][name])) for row in result["rows"]])
     console.print(grid)
     console.print(f"[dim]{result['protocol']['interval']}; selection: {result['protocol']['selection']}[/]")
+    if meaning := result["protocol"].get("interval_means"):
+        console.print(f"[dim]{escape(meaning)}[/]", soft_wrap=True)

@@ -19,6 +19,7 @@ from affuse.core.errors import BadConfig, MissingFile, UnknownName
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
+GROUPS = "speaker+source"  # what never crosses a split unless a user asks for it
 Part = dict[str, Any]
 Parts = list[dict[str, Any]]
 
@@ -58,9 +59,9 @@ class StreamConfig:
 
 @dataclass
 class SplitConfig:
-    """How utterances are parted; `group_by` names the column whose values never cross a split."""
+    """How utterances are parted; what shares a value of `group_by`, a column or several joined by +, is never parted."""
 
-    group_by: str = "source"
+    group_by: str = GROUPS
     valid: float = 0.15
     test: float = 0.2
     seed: int = 0

@@ -213,13 +213,43 @@ def overlap(table: pd.DataFrame, column: str) -> dict[str, list[str]]:
     return {f"{a}/{b}": sorted(groups[a] & groups[b]) for a, b in pairs if groups[a] & groups[b]}
 
 
-def group_column(table: pd.DataFrame, wanted: str) -> str:
-    """The column that groups utterances: `wanted`, refused where it holds fewer than two values."""
-    if wanted not in table:
-        raise BadCorpus(f"no column '{wanted}' to group by", "set split.group_by to speaker or source")
-    if table[wanted].nunique() < 2:
-        raise BadCorpus(f"only one value in '{wanted}': cannot split by it", "set split.group_by to another column")
-    return wanted
+def groups_of(table: pd.DataFrame, by: str) -> np.ndarray:
+    """The group [N] of every utterance: its value of the column `by`, or what several columns joined by + keep together.
+
+    `speaker+source`: utterances that share a speaker or a source are in one group, and those that share one with these, and
+    so on; an empty cell links nothing. A group has the name of its first source. Raises BadCorpus for an unknown column.
+    """
+    cells = [_cells(table, column) for column in by.split("+")]
+    if len(cells) == 1:
+        return cells[0]
+    own = np.array([f"utterance {i}" for i in range(len(table))], dtype=object)
+    named = [np.where(column.astype(str) == "", own, column).astype(str) for column in cells]
+    group, last = _connected(named), named[-1]
+    order = np.argsort(last, kind="stable")
+    return last[order][np.unique(group[order], return_index=True)[1]][group]
+
+
+def _cells(table: pd.DataFrame, column: str) -> np.ndarray:
+    """A column of the table; utterances without a value have the same one, the empty one."""
+    if column not in table:
+        raise BadCorpus(f"no column '{column}' to group by", f"leave split.group_by out, or give one of: {', '.join(table.columns)}")
+    cells = table[column]
+    return (cells.where(cells.notna(), "") if cells.dtype.kind == "O" else cells).to_numpy()
+
+
+def _connected(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Number of the connected component [N] of every row, where rows are linked by the values that they share."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    n, nodes, ends = len(columns[0]), len(columns[0]), []
+    for column in columns:
+        values, code = np.unique(column, return_inverse=True)
+        ends.append(nodes + code)
+        nodes += len(values)
+    links = (np.tile(np.arange(n), len(columns)), np.concatenate(ends))
+    graph = coo_array((np.ones(len(links[0])), links), shape=(nodes, nodes))
+    return np.asarray(connected_components(graph, directed=False)[1][:n])
 
 
 def make_splits(
@@ -230,20 +260,33 @@ def make_splits(
     Without `folds` a manifest's own splits are used; what it lacks (valid, test) is carved from train by group. Folds
     that an importer was told to keep (a `fold` column) are used instead of made.
     """
-    column = table[group_column(table, group_by)]
-    if column.dtype.kind == "O":  # those of no group are one
-        column = column.where(column.notna(), "")
-    groups, labels = column.to_numpy(), table["label"].to_numpy()
+    groups, labels = groups_of(table, group_by), table["label"].to_numpy()
+
+    def carve(split: np.ndarray, name: str, share: float) -> np.ndarray:
+        found = len(set(groups[split == "train"]))
+        if share > 0 and found < 2:
+            raise too_few(f"'{name}' and what is left of train", 2, found, table[split == "train"], group_by)
+        return _carve(split, groups, labels, name, share, seed)
+
     if folds:
+        if "fold" not in table and len(set(groups)) < folds:
+            raise too_few(f"{folds} folds", folds, len(set(groups)), table, group_by)
         parts = _published_folds(table, folds) if "fold" in table else _group_folds(groups, labels, folds, seed)
-        return [_carve(np.where(parts == k, "test", "train"), groups, labels, "valid", valid, seed) for k in range(folds)]
+        return [carve(np.where(parts == k, "test", "train"), "valid", valid) for k in range(folds)]
     split = table["split"].to_numpy(dtype=object)
     split = np.where(split == "", "train", split)
-    if "test" not in split:
-        split = _carve(split, groups, labels, "test", test, seed)
-    if "valid" not in split:
-        split = _carve(split, groups, labels, "valid", valid, seed)
+    for name, share in (("test", test), ("valid", valid)):
+        split = split if name in split else carve(split, name, share)
     return [split]
+
+
+def too_few(what: str, needed: int, found: int, table: pd.DataFrame, by: str) -> BadCorpus:
+    """The error for a grouping that makes fewer groups than `what` needs; it names the columns that make more."""
+    counts = {c: table.loc[table[c] != "", c].nunique() for c in ("source", "conversation", "speaker") if c in table}
+    finer = [f"split.group_by={c} ({n:,} groups)" for c, n in counts.items() if n >= max(needed, found + 1)]
+    message = f"{what} need {needed} groups, {by} makes {found} of the {len(table):,} utterances"
+    remedy = f"group by less, and read what then crosses: {' or '.join(finer)}" if finer else "name speakers or sources, or give the split column"
+    return BadCorpus(message, remedy)
 
 
 def _published_folds(table: pd.DataFrame, k: int) -> np.ndarray:
@@ -259,8 +302,6 @@ def _group_folds(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> n
 
     if k < 2:
         raise BadCorpus(f"{k} folds leave nothing to train on", "use 2 folds or more")
-    if len(set(groups)) < k:
-        raise BadCorpus(f"{k} folds need {k} groups, the corpus has {len(set(groups))}", "use fewer folds")
     fold = np.empty(len(groups), dtype=int)
     codes = np.unique(labels, return_inverse=True)[1]
     counts = np.bincount(codes)
@@ -281,8 +322,6 @@ def _carve(
         raise BadConfig(f"split.{name} = {share} leaves nothing to train on", "give a share below 1, such as 0.2")
     train = np.flatnonzero(split == "train")
     n_groups = len(set(groups[train]))
-    if n_groups < 2:
-        raise BadCorpus(f"cannot carve '{name}' from train: {n_groups} group left", "give the split column, or more data")
     parts, taken = min(max(2, round(1 / share)), n_groups), 1
     if abs(taken / parts - share) > 0.05:  # such as 0.4: no part of a whole number is near it, but four of ten
         parts = min(10, n_groups)

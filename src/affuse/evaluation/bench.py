@@ -18,6 +18,7 @@ from affuse.core.processes import CRASH, spread
 from affuse.core.seed import set_threads
 from affuse.core.types import Modality
 from affuse.corpora.manifest import Corpus, make_splits
+from affuse.evaluation.metrics import fitting
 from affuse.evaluation.protocol import evaluate
 from affuse.features.collate import targets
 from affuse.features.store import FeatureStore
@@ -143,10 +144,11 @@ def _jobs(suite: Suite, name: str, arm: str, corpus: Corpus, out: Path) -> Itera
     except AffuseError as error:
         raise type(error)(f"{name}/{arm}: {error.message}", error.remedy) from error
     recipe = runs.bind(loaded, corpus, suite.arms[arm].only)
-    kind = next(iter(runs.spaces_of(recipe, corpus).values())).kind
+    runs.check(recipe, corpus, setting.folds)
+    space = next(iter(runs.spaces_of(recipe, corpus).values()))
     for metric in suite.metrics:
-        if kind not in registry.cards("metrics")[metric]["tasks"]:
-            raise BadConfig(f"{name}/{arm}: {metric} is no metric for a task of {kind}", "give metrics of that kind: affuse list metrics")
+        if metric not in fitting(space):
+            raise BadConfig(f"{name}/{arm}: {metric} is no metric for a task of {space.kind}", f"choose among {', '.join(fitting(space))}")
     stores = {s: corpus.store_path(s) for s in recipe.streams}
     made = {s: FeatureStore(path).hash for s, path in stores.items() if (path / "card.json").is_file()}
     starts = runs.init_hashes(recipe)

@@ -1,8 +1,12 @@
-"""Paired comparison of two runs: the same items, the same resamples of speakers or sources."""
+"""Scores of runs that differ by seed, and paired comparisons: on the same items, over the same speakers or sources.
+
+`Scored` reads them from run folders; `Sums` keeps of several such arms what nobody can be recognised by, and gives the same numbers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +15,23 @@ import pandas as pd
 
 from affuse.core import config, io, registry
 from affuse.core.errors import BadRun, ProtocolError, UnknownName
-from affuse.evaluation.intervals import Difference, Estimate, clustered, estimate_mean, paired_difference, value
+from affuse.evaluation.intervals import (
+    Difference,
+    Estimate,
+    as_difference,
+    as_estimate,
+    cluster_sums,
+    clustered,
+    codes,
+    estimate_mean,
+    left_out,
+    metric,
+    paired_difference,
+    value,
+    without_each,
+)
+
+SMALL = 5  # utterances: a group of fewer is joined with another, so that no sum tells the label of one
 
 
 class Scored:
@@ -43,28 +63,166 @@ class Scored:
             raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
         return rows[[c for c in rows.columns if c.startswith("p:")]].to_numpy()
 
+    def averaged(self) -> Scored:
+        """The runs as one model, which averages their answers."""
+        one, key = copy(self), ["id", "modalities"]
+        answers = [c for c in self.tables[0].columns if c.startswith("p:")]
+        first, mean = self.tables[0].set_index(key), pd.concat(self.tables).groupby(key)[answers].mean()
+        one.runs, one.tables = self.runs[:1], [first.assign(**mean.loc[first.index]).reset_index()]
+        return one
+
     def estimate(self, name: str, subset: str = "") -> Estimate:
-        """Metric with its interval, averaged over the runs within each resample."""
+        """Mean metric of the runs with its interval over groups and seeds."""
         return estimate_mean(name, self.truth, self.answers(subset), self.groups)
 
     def each(self, name: str, subset: str = "") -> list[float]:
         """The metric of every run."""
         return [value(name, self.truth, p) for p in self.answers(subset)]
 
-    def less(self, other: Scored, name: str, subset: str = "", subset_other: str = "") -> Difference:
-        """Metric of these runs minus that of the others, with interval and p."""
+    def check(self, other: Scored) -> None:
+        """ProtocolError where others were scored otherwise, on other items or against other labels."""
         _agree([self.evaluation, other.evaluation])
         if self.ids != other.ids:
             raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
-        if not np.array_equal(self.truth, other.truth):
+        if not np.array_equal(self.truth, other.truth, equal_nan=self.truth.dtype.kind == "f"):
             raise ProtocolError("the runs were scored against different labels of the same items", "compare runs of one task and label column")
+
+    def less(self, other: Scored, name: str, subset: str = "", subset_other: str = "") -> Difference:
+        """Metric of these runs minus that of the others, with interval and p."""
+        self.check(other)
         return paired_difference(name, self.truth, self.answers(subset), other.answers(subset_other), self.groups)
+
+
+class Sums:
+    """Additive statistics per arm, subset of modalities, seed and group: enough for every score of a result page.
+
+    `table` has a row each: arm, modalities, full (all that the arm has), seed, group (a number), n, and by the name of its
+    statistics a list of sums. `info` is what a page says besides; its `metrics` come first.
+    """
+
+    def __init__(self, table: pd.DataFrame, info: dict[str, Any]) -> None:
+        self.table, self.info = table, info
+
+    @classmethod
+    def of(cls, arms: Mapping[str, Scored], metrics: Sequence[str], info: dict[str, Any]) -> Sums:
+        """What arms scored, for these metrics and all others that are computed from the same statistics."""
+        first = next(iter(arms.values()))
+        for other in arms.values():
+            first.check(other)
+        groups = joined(first.groups, first.truth)
+        families = {family(name): name for name in metrics}
+        rows = []
+        for arm, runs in arms.items():
+            full = dict(runs.tables[0][["modalities", "full"]].drop_duplicates().to_numpy())
+            for subset in full:
+                for seed, predicted in enumerate(runs.answers(subset)):
+                    where = {"arm": arm, "modalities": subset, "full": bool(full[subset]), "seed": seed}
+                    rows += [where | {"group": g} | sums for g, sums in enumerate(_group_sums(families, first.truth, predicted, groups))]
+        return cls(pd.DataFrame(rows), info | {"metrics": list(metrics)})
+
+    @classmethod
+    def read(cls, path: Path) -> Sums:
+        """What `write` wrote. Raises BadRun for a Parquet table of another kind."""
+        table = io.read_table(path)
+        if "page" not in table.attrs:
+            raise BadRun(f"{path} is not the table of a result page", "give the .parquet that stands beside a page of affuse bench")
+        return cls(table, table.attrs["page"])
+
+    def write(self, path: Path) -> None:
+        """One Parquet file, compressed."""
+        table = self.table.copy()
+        table.attrs["page"] = self.info
+        with io.atomic(path) as tmp:
+            table.to_parquet(tmp, index=False, compression="zstd", compression_level=19)
+
+    @property
+    def arms(self) -> list[str]:
+        """Names of the arms."""
+        return list(self.table["arm"].unique())
+
+    def subsets(self, arm: str) -> list[str]:
+        """The subsets of modalities that an arm was scored with."""
+        return list(self.table.loc[self.table["arm"] == arm, "modalities"].unique())
+
+    def seeds(self, arm: str) -> int:
+        """How many seeds an arm has."""
+        return int(self.table.loc[self.table["arm"] == arm, "seed"].nunique())
+
+    def sizes(self) -> np.ndarray:
+        """Items [G] of the groups."""
+        first = self.table[(self.table["arm"] == self.arms[0]) & (self.table["seed"] == 0) & self.table["full"]]
+        return first["n"].to_numpy()
+
+    def scores(self, name: str, arm: str, subset: str = "") -> np.ndarray:
+        """The metric of every seed on all groups (first) and without each, [S, 1 + G]. Raises UnknownName where it is not stored."""
+        if name not in registry.cards("metrics") or family(name) not in self.table:
+            raise UnknownName.among("metric of this table", name, [n for n in registry.cards("metrics") if family(n) in self.table])
+        rows = self.table[(self.table["arm"] == arm) & (self.table["modalities"] == subset if subset else self.table["full"])]
+        sums = np.stack(rows[family(name)].tolist()).astype(float).reshape(rows["seed"].nunique(), len(self.sizes()), -1)
+        if hasattr(metric(name), "weighted"):
+            return np.concatenate([sums[:, :1, 0], sums[:, :, 1]], axis=1)
+        return np.asarray(metric(name).compute(without_each(sums)))
+
+    def estimate(self, name: str, arm: str, subset: str = "") -> Estimate:
+        """Mean metric of an arm with its interval over groups and seeds."""
+        return as_estimate(self.scores(name, arm, subset), self.sizes(), name)
+
+    def each(self, name: str, arm: str, subset: str = "") -> list[float]:
+        """The metric of every seed."""
+        return [float(v) for v in self.scores(name, arm, subset)[:, 0]]
+
+    def less(self, name: str, arm: str, other: str, subset: str = "", subset_other: str = "") -> Difference:
+        """Metric of an arm minus that of another, with interval and p."""
+        return as_difference(self.scores(name, arm, subset), self.scores(name, other, subset_other), self.sizes())
+
+
+def family(name: str) -> str:
+    """What a metric is computed from: the same for all metrics that share their statistics; its own name where it has none."""
+    chosen = metric(name)
+    return chosen.statistics.__module__.rpartition(".")[2] if hasattr(chosen, "statistics") else name
+
+
+def joined(groups: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Numbers [N] of groups; those of fewer than SMALL items, or of one class alone, are joined until they are neither."""
+    index, rest = codes(groups), np.array([], dtype=int)
+    each = [np.flatnonzero(index == g) for g in range(index.max() + 1)]
+    parts = [rows for rows in each if not _tells(truth[rows])]
+    for rows in (rows for rows in each if _tells(truth[rows])):
+        rest = np.concatenate([rest, rows])
+        if not _tells(truth[rest]):
+            parts.append(rest)
+            rest = rest[:0]
+    found = np.zeros(len(index), dtype=int)
+    for number, rows in enumerate(parts):
+        found[rows] = number
+    if len(rest) and parts:
+        found[rest] = int(np.argmin([len(rows) for rows in parts]))
+    return found
+
+
+def _tells(truth: np.ndarray) -> bool:
+    """Whether the sums of these items tell a label."""
+    return len(truth) < SMALL or (truth.ndim == 1 and len(np.unique(truth)) == 1)
+
+
+def _group_sums(families: Mapping[str, str], truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> list[dict[str, Any]]:
+    """Per group its items, and by the name of their statistics the sums; of a metric without any its value for all and without the group."""
+    found = {}
+    for key, name in families.items():
+        if hasattr(metric(name), "weighted"):
+            left = left_out(name, truth, predicted, groups)
+            found[key] = np.stack([np.full(len(left) - 1, left[0]), left[1:]], axis=1)
+        else:
+            found[key] = cluster_sums(metric(name).statistics(truth, predicted), groups)
+            whole = found[key].astype(np.int32)
+            found[key] = whole if (whole == found[key]).all() else found[key]
+    return [{"n": int(n), **{key: sums[g] for key, sums in found.items()}} for g, n in enumerate(np.bincount(groups))]
 
 
 def compare(a: Path, b: Path, name: str | None = None, subset_a: str = "", subset_b: str = "") -> dict[str, Any]:
     """Metric of run `a` minus that of run `b`, with interval and p.
 
-    Each path is a run, or a folder of runs that differ by seed (their metrics are averaged per resample).
+    Each path is a run, or a folder of runs that differ by seed (their metrics are averaged, and how they differ is in the interval).
     `subset_a`, `subset_b` choose a subset of modalities ("audio", "audio+vision") instead of all.
     Raises ProtocolError when the runs were not scored under the same protocol.
     """
@@ -82,7 +240,7 @@ def compare(a: Path, b: Path, name: str | None = None, subset_a: str = "", subse
         "better": registry.cards("metrics")[name]["better"],
         "mean": [float(np.mean(runs_a.each(name, subset_a))), float(np.mean(runs_b.each(name, subset_b)))],
         "difference": runs_a.less(runs_b, name, subset_a, subset_b).to_dict(),
-        "interval": f"95 % paired bootstrap, {clustered(protocol['group_by'], protocol['groups'])}",
+        "interval": f"95 %, paired, {clustered(protocol['group_by'], protocol['groups'], min(len(runs_a.runs), len(runs_b.runs)))}",
         "protocol": protocol,
     }
 

@@ -1,6 +1,6 @@
 """Who carries a model: the Shapley value of every modality, and what its encoder learned beside the others.
 
-Both are read off a trained run: Shapley values from its scores with every subset of modalities, within each resample;
+Both are read off a trained run: Shapley values from its scores with every subset of modalities, on all groups and without each;
 probe gaps from linear probes of its frozen encoders and of runs that were trained on one modality alone.
 """
 
@@ -19,7 +19,7 @@ from affuse.core.config import Recipe
 from affuse.core.errors import ProtocolError, UnknownName
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
-from affuse.evaluation.intervals import as_estimate, distribution, estimate, paired_difference
+from affuse.evaluation.intervals import as_estimate, estimate, left_out, paired_difference, sizes_of
 from affuse.models.model import Model
 from affuse.training.data import Dataset
 from affuse.training.run import check_stores, dataset, open_run, run_model, spaces_of, split_of
@@ -38,19 +38,19 @@ PROBES = {
 def shapley_of(found: Predictions, groups: np.ndarray) -> dict[str, Any]:
     """{shapley: {modality: estimate}, imbalance: their largest minus their smallest}; {} where not every subset was scored.
 
-    The values of a resample are those of its own scores, so that they add up to the score of all modalities minus that
-    of none, which is the baseline's.
+    Without a group, too, the values are those of its scores, so that they add up to the score of all modalities minus
+    that of none, which is the baseline's.
     """
     if len(found.full) < 2 or len(found.by_subset) < 2 ** len(found.full) - 1:
         return {}
     name = METRICS[found.space.kind]
     scored = {frozenset[str](): found.baseline} | {frozenset(s): p for s, p in found.by_subset.items()}
-    drawn = {s: torch.from_numpy(distribution(name, found.truth, p, groups)) for s, p in scored.items()}
-    values = {m: v.numpy() for m, v in shapley(drawn).items()}
-    spread = np.ptp(list(values.values()), axis=0)
+    scores = {s: torch.from_numpy(left_out(name, found.truth, p, groups)) for s, p in scored.items()}
+    values = {m: v.numpy() for m, v in shapley(scores).items()}
+    spread, sizes = np.ptp(list(values.values()), axis=0), sizes_of(groups)
     return {
-        "shapley": {m: as_estimate(values[m], groups).to_dict() for m in found.full},
-        "imbalance": {"metric": name, **as_estimate(spread, groups).to_dict()},
+        "shapley": {m: as_estimate(values[m], sizes).to_dict() for m in found.full},
+        "imbalance": {"metric": name, **as_estimate(spread, sizes).to_dict()},
     }
 
 
@@ -69,7 +69,7 @@ def probe_modalities(
     """({modality: {joint, alone, gap}} of linear probes of a run's frozen encoders, what the protocol says of them).
 
     `alone`: runs that were trained on one modality, by modality. gap: what its probe scores more than that of the joint
-    run, on the same resamples; positive where the encoder learned less beside the others. A probe sees the rows that
+    run, on the same rows; positive where the encoder learned less beside the others. A probe sees the rows that
     have the modality. Raises ProtocolError where the runs do not fit each other.
     """
     info, recipe, folders = open_run(run)

@@ -2,10 +2,10 @@
 
 A linear probe is cross-validated over groups INSIDE the touched rows (split=train: their labels may have shaped the
 features) and INSIDE the untouched ones, each time trained on as many groups, rows and rows per class. Features that saw
-the labels make the touched rows too easy. What is tested is the difference of the two scores; its interval is a
-bootstrap over groups, widened where they are few. It is a leak where the lower bound lies above MARGIN: honest splits
-differ in difficulty too, and benchmarks/leak_power.py measures how often that is mistaken for a leak
-(docs/results/leaks.md).
+the labels make the touched rows too easy. What is tested is the difference of the two scores; its interval is Student's t
+by the jackknife over the groups of either side, with the degrees of freedom of the poorer one. It is a leak where the
+lower bound lies above MARGIN: honest splits differ in difficulty too, and benchmarks/leak_power.py measures how often
+that is mistaken for a leak (docs/results/leaks.md).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from affuse.core.errors import AffuseError, BadFeatures, ProtocolError, UnknownName
 from affuse.corpora.manifest import SPLITS
-from affuse.evaluation.intervals import cluster_sums, metric, resample_weights
+from affuse.evaluation.intervals import Spread, cluster_sums, metric, over_groups, sizes_of, without_each
 from affuse.evaluation.metrics import moments
 from affuse.evaluation.metrics.confusion import ratio
 from affuse.features.store import FeatureStore
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
 
 MARGIN = 0.05
-FOLDS, DRAWS, MIN_GROUPS, MAX_TRAIN, MAX_CLUSTERS = 5, 4, 8, 1000, 1000
+FOLDS, DRAWS, MIN_GROUPS, MAX_TRAIN = 5, 4, 8, 1000
 SHRINKAGE, BINS, HEAVIEST = 100.0, 12, 8.0
 
 
@@ -110,33 +110,31 @@ def find_leak(
     UAR, values by Pearson's r with every side weighted to the same spread of targets. Raises BadFeatures for shapes that
     do not fit, ProtocolError where a side is missing, has fewer than MIN_GROUPS groups, or shares no targets.
     """
-    x, truth, codes, side, lost = _usable(values, targets, groups, touched)
+    x, truth, numbers, side, lost = _usable(values, targets, groups, touched)
     classes = truth.dtype.kind == "i"
     rng = np.random.default_rng(seed)
-    predicted, n_train = _cross_validated(x, truth, codes, side, draws, rng)
+    predicted, n_train = _cross_validated(x, truth, numbers, side, draws, rng)
     weight = np.ones(truth.shape) if classes else _balanced(truth, side)
-    scores = [
-        _resampled(truth[rows], predicted[:, rows], codes[rows], weight[rows], seed + i)
-        for i, rows in enumerate((side, ~side))
-    ]
-    chance = 1 / (truth.max() + 1) if classes else 0.0
-    gap = np.maximum(scores[0], chance) - np.maximum(scores[1], chance)
-    groups_inside, groups_outside = (len(np.unique(codes[rows])) for rows in (side, ~side))
-    low, high = gap[0] + _widened(min(groups_inside, groups_outside)) * (np.percentile(gap[1:], [2.5, 97.5]) - gap[0])
+    sides = [_left_out(truth[rows], predicted[:, rows], numbers[rows], weight[rows]) for rows in (side, ~side)]
+    inside, outside = (float(left[0]) for left, _ in sides)
+    chance = 1 / (int(truth.max()) + 1) if classes else 0.0
+    gap = max(inside, chance) - max(outside, chance)
+    spreads = [over_groups(left, sizes) for left, sizes in sides]
+    low, high = Spread(sum(s.variance for s in spreads), min(s.df for s in spreads)).interval(gap)
     return LeakReport(
-        inside=float(scores[0][0]),
-        outside=float(scores[1][0]),
-        difference=float(gap[0]),
-        low=float(low),
-        high=float(high),
+        inside=inside,
+        outside=outside,
+        difference=gap,
+        low=low,
+        high=high,
         flagged=bool(low > margin),
         margin=margin,
         metric="uar" if classes else "pearson",
         probe=f"{'logistic' if classes else 'ridge'} regression, L2 {SHRINKAGE:g}, {FOLDS} folds by group, {draws} draws",
         n_inside=int(side.sum()),
         n_outside=int((~side).sum()),
-        groups_inside=groups_inside,
-        groups_outside=groups_outside,
+        groups_inside=len(np.unique(numbers[side])),
+        groups_outside=len(np.unique(numbers[~side])),
         n_train=n_train,
         dropped=lost,
     )
@@ -291,26 +289,15 @@ def _balanced(truth: np.ndarray, side: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _resampled(
-    truth: np.ndarray, predicted: np.ndarray, codes: np.ndarray, weight: np.ndarray, seed: int
-) -> np.ndarray:
-    """The score on the sample (first) and on every resample of whole groups, mean over draws [1 + RESAMPLES]."""
-    clusters = np.unique(codes, return_inverse=True)[1] % MAX_CLUSTERS
+def _left_out(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(the score, mean over draws, of all and without each group [1 + G], rows of each group [G])."""
     if truth.ndim == 1:
         uar = metric("uar")
-        sums, score = [uar.statistics(truth, p) for p in predicted], uar.compute
+        values, score = [uar.statistics(truth, p) for p in predicted], uar.compute
     else:
         times = np.repeat(weight, 6, axis=1)
-        sums, score = [moments.statistics(truth, p) * times for p in predicted], _pearson
-    drawn = resample_weights(clusters.max() + 1, seed=seed)
-    return np.mean([score(drawn @ cluster_sums(s, clusters)) for s in sums], axis=0)
-
-
-def _widened(groups: int) -> float:
-    """How much wider than the bootstrap's an interval from few groups must be: Student's t for the normal, G for G - 1."""
-    from scipy.stats import norm, t
-
-    return float(t.ppf(0.975, groups - 1) / norm.ppf(0.975) * np.sqrt(groups / (groups - 1)))
+        values, score = [moments.statistics(truth, p) * times for p in predicted], _pearson
+    return np.mean([score(without_each(cluster_sums(v, groups))) for v in values], axis=0), sizes_of(groups)
 
 
 def _pearson(sums: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from affuse.core import io, registry
+from affuse.core import io
 from affuse.core.config import Recipe
 from affuse.core.errors import ProtocolError
 from affuse.core.labels import LabelSpace, map_by_name
 from affuse.core.types import MODALITIES
-from affuse.corpora.manifest import Corpus
+from affuse.corpora.crossing import crossed, crossing, describe
+from affuse.corpora.manifest import Corpus, groups_of
+from affuse.evaluation.clusters import cluster
 from affuse.evaluation.diagnosis import probe_modalities, shapley_of
 from affuse.evaluation.intervals import clustered, estimate
-from affuse.evaluation.metrics import confusion
+from affuse.evaluation.metrics import confusion, fitting
 from affuse.evaluation.metrics.calibration_error import CalibrationError
+from affuse.evaluation.metrics.mean_average_precision import MeanAveragePrecision
 from affuse.evaluation.predict import predict_subsets
+from affuse.evaluation.seen import seen, trained_by_run
 from affuse.training.data import Dataset
 from affuse.training.run import check_stores, dataset, open_run, run_model, split_of
 
@@ -48,36 +52,65 @@ def evaluate(
     missing: str | None = None,
     device: str = "cpu",
     probes: Mapping[str, Path] | None = None,
+    include_seen: bool = False,
 ) -> dict[str, Any]:
-    """Score a run on a split of a corpus; writes evaluation.json and predictions.parquet into the run folder.
+    """Score a run on a split of a corpus; writes evaluation.json and predictions.parquet into `scores_folder`.
 
     `missing`: "each" for every subset of modalities, or names joined by + to take away. `probes`: probe the encoders
     of every modality, beside those of a run trained on it alone where one is given. Another corpus than
-    the run's is scored by label name. Raises ProtocolError when not every item of the split was scored.
+    the run's is scored by label name, without the ids, sources and speakers that the run was trained on, unless there are no
+    others or `include_seen` says so. Raises ProtocolError when not every item of the split was scored.
     """
     info, recipe, folders = open_run(run)
-    probed = None if probes is None else probe_modalities(run, probes, corpus, split, torch.device(device))
-    found = collect(info, recipe, folders, corpus, split, missing, torch.device(device))
+    own = corpus.hash == info["corpus"]["hash"]
+    _check_columns(info, corpus)
+    probed = None if probes is None else probe_modalities(run, probes, _grouped(corpus, info["group_by"]), split, torch.device(device))
+    known = None if own else seen(run.name, trained_by_run(info, folders), corpus)
+    chosen = [_rows(members[0], corpus, split, own) for members in folders]
+    rows = [c if known is None else known.left(c, include_seen) for c in chosen]
+    overlap = _crossing(info, corpus, folders) if known is None else known.protocol(chosen[0], rows[0])
+    found = collect(info, recipe, folders, corpus, rows, missing, torch.device(device))
+    if known is not None:
+        found.table["seen"] = known.mark(found.table["id"])
     result = {
         "run": str(run),
         "recipe": info["recipe"],
         "corpus": {"name": corpus.name, "path": str(corpus.path), "hash": corpus.hash},
         "split": split,
         "task": next(iter(recipe.tasks)),
-        "labels": list(found.space.labels),
-        **score_all(found, info["group_by"]),
-        "protocol": protocol(info, corpus, found, split),
+        **score(found, info["group_by"], overlap, protocol(info, corpus, found, split)),
     }
     if probed is not None:
         result["probes"] = probed[0]
         result["protocol"] |= probed[1]
-    own = corpus.hash == info["corpus"]["hash"]
     if own and split == "test":
         io.write_json(run / "run.json", info | {"test_openings": info.get("test_openings", 0) + 1})
-    target = run if own else run / f"on-{corpus.name}"
+    target = scores_folder(run, info, corpus)
     io.write_json(target / ("evaluation.json" if split == "test" or not own else f"evaluation-{split}.json"), result)
     io.write_table(target / ("predictions.parquet" if split == "test" or not own else f"predictions-{split}.parquet"), to_table(found))
     return result
+
+
+def scores_folder(run: Path, info: Mapping[str, Any], corpus: Corpus) -> Path:
+    """Where the scores of a run on this corpus go: the run folder, or for another corpus than its own `on-NAME` in it."""
+    return run if corpus.hash == info["corpus"]["hash"] else run / f"on-{corpus.name}"
+
+
+def _check_columns(info: Mapping[str, Any], corpus: Corpus) -> None:
+    for column in info["group_by"].split("+"):
+        if column not in corpus.table:
+            raise ProtocolError(f"{corpus.name} has no column '{column}', which groups the run's utterances", "import it with that column")
+
+
+def _grouped(corpus: Corpus, by: str) -> Corpus:
+    """The corpus with its groups as a column of that name."""
+    return replace(corpus, table=corpus.table.assign(**{by: groups_of(corpus.table, by)}))
+
+
+def _crossing(info: Mapping[str, Any], corpus: Corpus, folders: Sequence[Sequence[Path]]) -> dict[str, Any]:
+    """What crosses the run's own split, as rows and as a sentence."""
+    rows = crossing(corpus.table, [split_of(members[0], corpus) for members in folders])
+    return {"crossing": rows, "overlap": [describe(rows, corpus.table, info["folds"], info["group_by"])]}
 
 
 def collect(
@@ -85,20 +118,17 @@ def collect(
     recipe: Recipe,
     folders: Sequence[Sequence[Path]],
     corpus: Corpus,
-    split: str,
+    rows: Sequence[np.ndarray],
     missing: str | None,
     device: torch.device,
 ) -> Predictions:
-    """Predictions of every fold's model on its part of the split, put together."""
+    """Predictions of every fold's model on its rows [N] of the corpus, put together."""
     own = corpus.hash == info["corpus"]["hash"]
-    if info["group_by"] not in corpus.table:
-        raise ProtocolError(f"{corpus.name} has no column '{info['group_by']}', which groups the run's utterances", "import it with that column")
     parts = []
     for k, members in enumerate(folders):
         models = [run_model(folder).to(device) for folder in members]
         model, folder = models[0], members[0]
-        chosen = _rows(folder, corpus, split, own)
-        data = dataset(corpus, recipe, model.spaces if own else foreign({t: c.column for t, c in recipe.tasks.items()}, corpus, model.spaces), chosen)
+        data = dataset(corpus, recipe, model.spaces if own else foreign({t: c.column for t, c in recipe.tasks.items()}, corpus, model.spaces), rows[k])
         if own:
             check_stores(info, data)
         full = tuple(m for m in MODALITIES if m in set(model.modality.values()))
@@ -172,7 +202,7 @@ def labelled(
         named = map_by_name(space, scored)[0][majority]
         majority = named if named >= 0 else int(np.bincount(target[known]).argmax())
     baseline = np.tile(np.eye(len(scored))[majority] if space.kind == "classes" else np.array(majority), (len(known), 1))
-    table = data.table[list(dict.fromkeys(["id", "speaker", "source", "conversation", group_by]))].assign(fold=fold)
+    table = data.table[list(dict.fromkeys(["id", "speaker", "source", "conversation", *group_by.split("+")]))].assign(fold=fold)
     return Predictions(
         table[known], target[known], {s: p[known] for s, p in predicted.items()}, baseline[known], scored, full
     )
@@ -209,6 +239,24 @@ def merge(parts: list[Predictions], folds: bool) -> Predictions:
     )
 
 
+def score(found: Predictions, wanted: str, overlap: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """{labels, scores, protocol}: `score_all` by the groups that `cluster` finds for `wanted`, the grouping of the split.
+
+    The protocol says `told`, what it was trained on of what is scored (`overlap`), and what the intervals are over.
+    """
+    found.table, by, meaning = cluster(found.table, wanted, _trained_on(overlap, told["split"]))
+    groups = int(found.table[by].nunique())
+    interval = {"group_by": by, "groups": groups, "interval": f"95 %, {clustered(by, groups)}", "interval_means": meaning}
+    return {"labels": list(found.space.labels), **score_all(found, by), "protocol": {**told, **overlap, **interval, "n": len(found.table)}}
+
+
+def _trained_on(overlap: Mapping[str, Any], split: str) -> set[str]:
+    """The columns of which scored values were trained on."""
+    if "crossing" in overlap:
+        return crossed(overlap["crossing"], f"train/{split}")
+    return {part["column"] for part in overlap["seen_in_training"]} if overlap["seen_scored"] else set()
+
+
 def score_all(found: Predictions, group_by: str) -> dict[str, Any]:
     """All metrics with intervals, the rows of subsets and baselines, matrix, per-class scores, calibration."""
     groups = found.table[group_by].to_numpy()
@@ -241,29 +289,33 @@ def _subset_name(subset: Subset, full: Subset) -> str:
 
 
 def score_metrics(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Every metric of the task's kind with its interval."""
-    names = [n for n, card in registry.cards("metrics").items() if found.space.kind in card["tasks"]]
-    return {n: estimate(n, found.truth, predicted, groups).to_dict() for n in names}
+    """Every metric that means something for the task's labels, with its interval."""
+    return {n: estimate(n, found.truth, predicted, groups).to_dict() for n in fitting(found.space)}
 
 
 def _class_details(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
     counts = confusion.matrix(confusion.statistics(found.truth, predicted).sum(0))
     scores = confusion.per_class(counts)
     columns = ("precision", "recall", "f1")
+    precision = MeanAveragePrecision.each(found.truth, predicted, np.ones((1, len(predicted))))[0]
     return {
         "confusion_matrix": counts.astype(int).tolist(),
         "per_class": [
-            {"label": label, **{c: float(scores[c][i]) for c in columns}, "support": int(scores["support"][i])}
+            {"label": label, **{c: float(scores[c][i]) for c in columns}, "average_precision": as_null(precision[i]), "support": int(scores["support"][i])}
             for i, label in enumerate(found.space.labels)
         ],
         "calibration": CalibrationError.table(CalibrationError.statistics(found.truth, predicted).sum(0)),
     }
 
 
+def as_null(value: float) -> float | None:
+    """A number for JSON, which has no NaN."""
+    return None if np.isnan(value) else float(value)
+
+
 def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split: str) -> dict[str, Any]:
-    """What the numbers mean: selection, folds, groups, interval, openings, label mapping."""
+    """What the numbers mean: split, selection, folds, label mapping, attempts."""
     own = corpus.hash == info["corpus"]["hash"]
-    groups = found.table[info["group_by"]].nunique()
     selection = info["selection"]
     held_out = "groups held out of the training part"
     kept = f"epoch with the best {selection['metric']} on {held_out}"
@@ -275,14 +327,11 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
         "split_hash": info["split_hash"],
         "same_corpus": own,
         "folds": info["folds"],
-        "group_by": info["group_by"],
-        "groups": int(groups),
+        "split_by": info["group_by"],
         "selection": kept,
-        "interval": f"95 % bootstrap, {clustered(info['group_by'], groups)}",
         "seed": info["seed"],
         "mapping": None if own else mapping_of(info["task"]["labels"], found.space),
         **({"standardised_by": f"{by}, over all utterances of each, the scored ones too, without labels"} if by else {}),
-        "n": len(found.table),
         "configurations_tried": info.get("configurations_tried"),
     }
 

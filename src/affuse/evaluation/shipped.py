@@ -8,23 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from affuse.core import io, registry
-from affuse.core.config import extractor_of
+from affuse.core.config import GROUPS, extractor_of
 from affuse.core.errors import BadFeatures, ProtocolError
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
-from affuse.evaluation.intervals import clustered
 from affuse.evaluation.predict import predict_subsets
-from affuse.evaluation.protocol import Predictions, foreign, labelled, mapping_of, score_all, subsets_of, to_table
+from affuse.evaluation.protocol import Predictions, foreign, labelled, mapping_of, score, subsets_of, to_table
+from affuse.evaluation.seen import seen
 from affuse.features.store import FeatureStore, stated
 from affuse.media.words import is_english
 from affuse.models.model import Model, load_model
 from affuse.training.data import Dataset
 
-GROUP = "source"  # by which intervals are clustered
 TASK = "emotion"
 
 
@@ -44,24 +42,6 @@ def _store(model: Path, corpus: Corpus, stream: str, options: Mapping[str, Any])
     return stream if same else f"{model.name}-{stream}"
 
 
-def seen(model: Path, corpus: Corpus) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Which utterances [N] of the corpus belong to what the model was trained on, by its card, and in what they share it.
-
-    Each row says: modality, the corpus and column that it was trained on, the values that both have, and how many
-    utterances that is. A corpus that was put together of others may name their speakers CORPUS_SPEAKER.
-    """
-    mask, found = np.zeros(len(corpus), bool), []
-    for part in io.read_json(model / "card.json")["trained_on"]:
-        values = {f"{part['corpus']}_{v}" for v in part["values"]} | (set(part["values"]) if part["corpus"] == corpus.name else set())
-        column = corpus.table[part["column"]] if part["column"] in corpus.table else pd.Series("", index=corpus.table.index)
-        shared = column.isin(values).to_numpy()
-        if shared.any():
-            same = {k: part[k] for k in ("modality", "corpus", "column")}
-            found.append(same | {"values": sorted(set(column[shared])), "utterances": int(shared.sum())})
-        mask |= shared
-    return mask, found
-
-
 def evaluate_shipped(
     model: Path, corpus: Corpus, out: Path, split: str = "test", missing: str | None = None, device: str = "cpu", include_seen: bool = False
 ) -> dict[str, Any]:
@@ -74,25 +54,24 @@ def evaluate_shipped(
     described = io.read_json(model / "model.json")
     net = load_model(described, io.read_tensors(model / "model.safetensors")).to(device).eval()
     chosen, split = _rows(corpus, split)
-    trained, shared = seen(model, corpus)
-    left_out = trained & chosen if not include_seen and (chosen & ~trained).any() else np.zeros(len(corpus), bool)
-    data = _dataset(model, net, corpus, chosen & ~left_out, described["rules"].get("language", ""))
+    trained = seen(model.name, io.read_json(model / "card.json")["trained_on"], corpus)
+    scored = trained.left(chosen, include_seen)
+    data = _dataset(model, net, corpus, scored, described["rules"].get("language", ""))
     full = tuple(m for m in MODALITIES if m in set(net.modality.values()))
     subsets = subsets_of(full, missing)
     predicted = [p[TASK] for p in predict_subsets(net, data, torch.device(device), list(subsets))]
     target, known = data.labels(TASK)
     space = net.spaces[TASK]
     majority = int(np.bincount(target[known].numpy()).argmax()) if known.any() else 0
-    found = labelled(data, TASK, space, False, dict(zip(subsets, predicted, strict=True)), full, 0, majority, GROUP)
+    found = labelled(data, TASK, space, False, dict(zip(subsets, predicted, strict=True)), full, 0, majority, GROUPS)
+    found.table["seen"] = trained.mark(found.table["id"])
     result = {
         "run": model.name,
         "recipe": model.name,
         "corpus": {"name": corpus.name, "path": str(corpus.path), "hash": corpus.hash},
         "split": split,
         "task": TASK,
-        "labels": list(found.space.labels),
-        **score_all(found, GROUP),
-        "protocol": _protocol(found, space.labels, split) | {"seen_in_training": shared, "left_out": int(left_out.sum()), "seen_scored": int((trained & chosen & ~left_out).sum())},
+        **score(found, GROUPS, trained.protocol(chosen, scored), _protocol(found, space.labels, split)),
     }
     io.write_json(out / "evaluation.json", result)
     io.write_table(out / "predictions.parquet", to_table(found))
@@ -128,15 +107,10 @@ def without(store: FeatureStore, ids: Sequence[str]) -> FeatureStore:
 
 
 def _protocol(found: Predictions, labels: Sequence[str], split: str) -> dict[str, Any]:
-    groups = int(found.table[GROUP].nunique())
     return {
         "split": split,
         "same_corpus": False,
         "folds": None,
-        "group_by": GROUP,
-        "groups": groups,
         "selection": "none here: the model came trained",
-        "interval": f"95 % bootstrap, {clustered(GROUP, groups)}",
         "mapping": mapping_of(labels, found.space),
-        "n": len(found.table),
     }

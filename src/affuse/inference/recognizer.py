@@ -25,7 +25,7 @@ from affuse.inference.influence import rested
 from affuse.inference.people import Block, People
 from affuse.inference.stretches import blocks, check_every, covered, shared, tiles, windows, worded
 from affuse.inference.timeline import ModalityView, Segment, Timeline
-from affuse.inference.verdict import least, mean, settled
+from affuse.inference.verdict import least, mean, settled, winner
 from affuse.layers.repvgg import fused
 from affuse.media.clip import Clip
 from affuse.media.files import check_clip
@@ -120,8 +120,7 @@ class Recognizer:
         pieces, rows = self._pieces(info.duration, words.captions, speech, every, alone)
         look = _Look(self, path, info, voice, audible)
         answered = self._over_rows(look, pieces, rows) if rows else self._answered(look, pieces, causal, context)
-        floor = least(len(self.labels)) if self.rules.least is None else self.rules.least
-        segments = [settled(s, floor) for s in answered]
+        segments = [self._settled(s) for s in answered]
         faces = look.people.faces() if look.people else []
         notes += info.findings()  # of what could not be decoded, known only now
         return Timeline(
@@ -191,6 +190,12 @@ class Recognizer:
         said = [(b if alone else (c.start + b) / 2, c.text) for c, b in zip(captions, ends, strict=True)]
         rows = worded(tiles(duration, step), said)
         return (rows, []) if alone else (worded(windows(duration, max(self.seconds, step), step), said), rows)
+
+    def _settled(self, s: Segment) -> Segment:
+        """The segment with its label, by the rules of `verdict`; values on a scale are no probabilities and stay as they are."""
+        if next(iter(self.models[0].spaces.values())).kind == "values":
+            return replace(s, label=winner(s.probabilities)) if s.probabilities else s
+        return settled(s, least(len(self.labels)) if self.rules.least is None else self.rules.least)
 
     def named(self, values: np.ndarray) -> dict[str, float]:
         """Probabilities [C] by label."""

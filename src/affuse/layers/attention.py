@@ -57,10 +57,10 @@ class Matching(nn.Module):
         super().__init__()
         self.transform = nn.Linear(dim, dim)
 
-    def forward(self, h: Tensor, among: Blocks) -> Tensor:
-        """h [N, dim] -> [N, dim]."""
-        query, heard = self.transform(h).unsqueeze(1), h.unsqueeze(1)
-        return attend(query, heard, heard, among, scored=lambda scores, block: scores.tanh()).squeeze(1)
+    def forward(self, h: Tensor, among: Blocks, heard: Tensor | None = None) -> Tensor:
+        """h [N, dim] -> [N, dim]; of others only those in `heard` [N] are attended to (None: all)."""
+        query, value = self.transform(h).unsqueeze(1), h.unsqueeze(1)
+        return attend(query, value, value, among, heard=heard, scored=lambda scores, block: scores.tanh()).squeeze(1)
 
 
 def remember(memory: tuple[Tensor, ...], h: Tensor, past: int | None) -> tuple[Tensor, ...]:

@@ -18,7 +18,7 @@ TRACES = {"k": "k, factor of the step", "score": "score of the stream alone"}
 
 def balance(folder: Folder) -> str:
     """The whole section; empty where the run folder says nothing of balance."""
-    parts = [shapley_values(folder), probe_gaps(folder), balancer_traces(folder)]
+    parts = [shapley_values(folder), probe_gaps(folder), balancer_traces(folder), loss_terms(folder)]
     return section("Balance", _lead(folder), "".join(parts)) if any(parts) else ""
 
 
@@ -76,12 +76,10 @@ def probe_gaps(folder: Folder) -> str:
 
 def balancer_traces(folder: Folder) -> str:
     """What the balancer noted in every epoch, one line per stream: the mean over folds and members."""
-    keys = dict.fromkeys(k for h in folder.histories for line in h.epochs.values() for k in mapping(line.get("balance")))
     found: dict[str, dict[str, dict[int, float]]] = {}
-    for what, _, stream in sorted(key.partition(".") for key in keys):
-        lines = [line for h in folder.histories if (line := series(h, "balance", f"{what}.{stream}"))]
-        if lines and (mean := mean_line(lines)):
-            found.setdefault(what, {})[stream] = mean
+    for key, mean in _means(folder, "balance").items():
+        what, _, stream = key.partition(".")
+        found.setdefault(what, {})[stream] = mean
     if not found:
         return ""
     order = [*(w for w in FIRST if w in found), *(w for w in found if w not in FIRST)]
@@ -90,6 +88,23 @@ def balancer_traces(folder: Folder) -> str:
     models = f" and over {len(folder.histories)} models (folds, members)" if len(folder.histories) > 1 else ""
     how = f"What the balancer noted, mean over the steps of an epoch{models}."
     return _box("Traces of the balancer", how, f'{legend(styles)}<div class="panels">{panels}</div>')
+
+
+def loss_terms(folder: Folder) -> str:
+    """What the training loss was added up from in every epoch, where a balancer added to it."""
+    found = _means(folder, "terms")
+    if not any(name.startswith("balance.") for name in found):
+        return ""
+    styles = trace_styles(list(found))
+    how = "Each term as it is weighted in the training loss; together they are the train loss of the learning curves."
+    return _box("Terms of the loss", how, f'{legend(styles)}<div class="panels">{traces("terms of the loss", found, styles)}</div>')
+
+
+def _means(folder: Folder, part: str) -> dict[str, dict[int, float]]:
+    """Every number that the epochs' `part` holds by name, in the names' order: epoch -> mean over folds and members."""
+    names = sorted({k for h in folder.histories for line in h.epochs.values() for k in mapping(line.get(part))})
+    lines = {name: [line for h in folder.histories if (line := series(h, part, name))] for name in names}
+    return {name: mean for name, some in lines.items() if some and (mean := mean_line(some))}
 
 
 def _rows(scores: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> list[plots.Row]:

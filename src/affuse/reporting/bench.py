@@ -1,17 +1,18 @@
-"""Result pages of a suite, one per setting, from its run folders."""
+"""Result pages of a suite, one per setting, from its run folders; and beside each the sums from which it is written again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from affuse.core import io
 from affuse.core.errors import ProtocolError
 from affuse.evaluation.bench import Job, Suite, expected_items, outcomes, plan
-from affuse.evaluation.compare import Scored
-from affuse.evaluation.intervals import Difference, Estimate, holm
+from affuse.evaluation.compare import SMALL, Scored, Sums
+from affuse.evaluation.intervals import Difference, Estimate, clustered, holm
 
 Gaps = dict[str, dict[str, Difference]]  # baseline -> arm -> arm less baseline, in the first metric
 
@@ -19,18 +20,37 @@ Gaps = dict[str, dict[str, Difference]]  # baseline -> arm -> arm less baseline,
 def write_pages(
     suite: Suite, out: Path, pages: Path, settings: Sequence[str], more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: ""
 ) -> list[Path]:
-    """Write NAME-SETTING.md of these settings, which end with what `more` says; a setting without a complete run has none."""
-    written = []
-    for setting in settings:
-        text = page(suite, setting, out)
-        if text:
-            written.append(pages / f"{suite.name}-{setting}.md")
-            io.write_text(written[-1], text + more(suite, setting, out))
-    return written
+    """Write NAME-SETTING.md and .parquet of these settings; the page ends with what `more` says; a setting without a complete run has none."""
+    made = {setting: collect(suite, setting, out, more) for setting in settings}
+    return [write(sums, pages / f"{suite.name}-{setting}") for setting, sums in made.items() if sums]
+
+
+def write(sums: Sums, path: Path) -> Path:
+    """PATH.md, and beside it the sums of which it is made, PATH.parquet; the path of the page."""
+    sums.write(path.with_name(f"{path.name}.parquet"))
+    io.write_text(path.with_name(f"{path.name}.md"), text(sums))
+    return path.with_name(f"{path.name}.md")
+
+
+def rewrite(table: Path, pages: Path, metric: str | None = None) -> Path:
+    """Write the page of a .parquet again, from it alone: NAME.md, or with another metric in front NAME-METRIC.md."""
+    sums = Sums.read(table)
+    other = metric if metric not in (None, sums.info["metrics"][0]) else None
+    target = pages / f"{table.stem}{f'-{other}' if other else ''}.md"
+    io.write_text(target, text(sums, other))
+    return target
 
 
 def page(suite: Suite, setting: str, out: Path) -> str:
-    """The page of one setting, from the runs that are complete; empty where none is.
+    """The page of one setting, from the runs that are complete; empty where none is."""
+    sums = collect(suite, setting, out)
+    return text(sums) if sums else ""
+
+
+def collect(
+    suite: Suite, setting: str, out: Path, more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: ""
+) -> Sums | None:
+    """What the page of one setting is made of, from the runs that are complete; nothing where none is.
 
     Raises ProtocolError where a run did not score every item of its split.
     """
@@ -38,21 +58,57 @@ def page(suite: Suite, setting: str, out: Path) -> str:
     rows = outcomes(jobs, out)
     done = [job for job, row in zip(jobs, rows, strict=True) if row["status"] == "done"]
     if not done:
-        return ""
+        return None
     scored = {arm: Scored([j.folder for j in done if j.arm == arm]) for arm in suite.arms_of(setting) if any(j.arm == arm for j in done)}
     check_items(done, scored)
-    gaps = {b: {a: runs.less(scored[b], suite.metrics[0]) for a, runs in scored.items() if a != b} for b in suite.baselines if b in scored}
-    lacking = [(j, row) for j, row in zip(jobs, rows, strict=True) if row["status"] != "done"]
+    info = {
+        "head": _head(suite, setting, out, done, scored),
+        "baselines": [b for b in suite.baselines if b in scored],
+        "tail": [*_arms(suite, list(scored)), *_lacking([(j, row) for j, row in zip(jobs, rows, strict=True) if row["status"] != "done"])],
+        "more": more(suite, setting, out),
+    }
+    return Sums.of(scored, suite.metrics, info | facts(scored))
+
+
+def facts(scored: Mapping[str, Scored]) -> dict[str, Any]:
+    """What a page says of the protocol that the arms agree on, of what answers always the same, and of each arm's costs."""
+    evaluation = next(iter(scored.values())).evaluation
+    told, constant = evaluation["protocol"], evaluation["rows"][0]
+    return {
+        "by": told["group_by"],
+        "groups": told["groups"],
+        "said": [*told.get("overlap", []), *filter(None, [told.get("interval_means")])],
+        "constant": (constant["name"], {name: found["value"] for name, found in constant["metrics"].items()}),
+        "costs": {arm: _costs(runs.runs) for arm, runs in scored.items()},
+    }
+
+
+def text(sums: Sums, metric: str | None = None) -> str:
+    """The page, from the sums alone; `metric`: the one in which differences are taken, in place of the page's own first."""
+    info = sums.info
+    metrics = list(dict.fromkeys([*([metric] if metric else []), *info["metrics"]]))
+    gaps = {b: {a: sums.less(metrics[0], a, b) for a in sums.arms if a != b} for b in info["baselines"]}
     return "\n".join(
         [
-            *_head(suite, setting, out, done, scored),
-            *_scores(suite, scored, gaps),
-            *_differences(suite.metrics[0], gaps),
-            *_modalities(suite, scored),
-            *_arms(suite, list(scored)),
-            *_lacking(lacking),
+            *info["head"],
+            *_intervals(sums),
+            *_scores(sums, metrics, gaps),
+            *_differences(metrics[0], gaps),
+            *_pairs(sums, metrics[0]),
+            *_modalities(sums, metrics[0]),
+            *info["tail"],
         ]
-    )
+    ) + info["more"]
+
+
+def _intervals(sums: Sums) -> list[str]:
+    """What the intervals are made of, and what they cannot say."""
+    groups, before = len(sums.sizes()), sums.info["groups"]
+    fewer = f" ({before} before those of fewer than {SMALL} utterances, or of one class alone, were joined)" if groups != before else ""
+    seeds, alone = max(sums.seeds(arm) for arm in sums.arms), [arm for arm in sums.arms if sums.seeds(arm) == 1]
+    of_one = f" Of one seed, so that a claim is about that seed only: {', '.join(alone)}." if seeds > 1 and alone else ""
+    said = " ".join(f"{s[0].upper()}{s[1:]}." for s in sums.info["said"])
+    return [f"Intervals: 95 %, {clustered(sums.info['by'], groups, seeds)}{fewer}.{of_one}{f' {said}' if said else ''}", ""]
 
 
 def check_items(done: Sequence[Job], scored: dict[str, Scored]) -> None:
@@ -88,25 +144,25 @@ def _head(suite: Suite, setting: str, out: Path, done: Sequence[Job], scored: di
         "",
         *([f"{note}\n" for note in (suite.note, chosen.note) if note]),
         f"{f'Recipe `{job.name}`' if len(tried) == 1 else f'{len(tried)} recipes'}{f' with {changed}' if changed else ''} on {first['corpus']['name']}: {first['n']} utterances scored (every one of the split), {size}, "
-        f"{folds} by {told['group_by']}, {max(len(s.runs) for s in scored.values())} seeds, {sum(tried.values())} configurations tried. Selection: "
-        f"{selections}. {f'Standardised by {standardised}. ' if standardised else ''}Intervals: {told['interval']}; for several seeds the mean over seeds within each resample. Written by `affuse bench` from run folders.",
+        f"{folds} by {told.get('split_by', told['group_by'])}, {max(len(s.runs) for s in scored.values())} seeds, {sum(tried.values())} configurations tried. Selection: "
+        f"{selections}. {f'Standardised by {standardised}. ' if standardised else ''}Written by `affuse bench` from run folders.",
         "",
     ]
 
 
-def _scores(suite: Suite, scored: dict[str, Scored], gaps: Gaps) -> list[str]:
+def _scores(sums: Sums, metrics: Sequence[str], gaps: Gaps) -> list[str]:
     """The table of arms."""
-    main = suite.metrics[0]
-    columns = ["arm", *suite.metrics, f"per seed ({main})", *(f"less {b} ({main})" for b in gaps), "parameters", "s per epoch", "s per run"]
+    main, costs = metrics[0], sums.info["costs"]
+    columns = ["arm", *metrics, f"per seed ({main})", *(f"less {b} ({main})" for b in gaps), "parameters", "s per epoch", "s per run"]
     lines = _table(columns)
-    for arm, runs in scored.items():
-        cells = [interval(runs.estimate(m)) for m in suite.metrics]
-        cells.append(", ".join(f"{v:z.3f}" for v in runs.each(main)))
+    for arm in sums.arms:
+        cells = [interval(sums.estimate(m, arm)) for m in metrics]
+        cells.append(", ".join(f"{v:z.3f}" for v in sums.each(main, arm)))
         cells += [signed(of[arm]) if arm in of else "" for of in gaps.values()]
-        lines.append(_row(arm, *cells, *_costs(runs.runs)))
-    baseline = next(iter(scored.values())).evaluation["rows"][0]
-    shown = ", ".join(f"{m} {baseline['metrics'][m]['value']:z.3f}" for m in suite.metrics)
-    return [*lines, "", f"{baseline['name'].capitalize()}: {shown}.", ""]
+        lines.append(_row(arm, *cells, *costs.get(arm, ["", "", ""])))
+    name, values = sums.info["constant"]
+    shown = ", ".join(f"{m} {values[m]:z.3f}" for m in metrics if m in values)
+    return [*lines, "", f"{name.capitalize()}: {shown}.", ""]
 
 
 def _costs(runs: Sequence[Path]) -> list[str]:
@@ -129,22 +185,32 @@ def _differences(main: str, gaps: Gaps) -> list[str]:
             lines += [f"No arm differs from {baseline} by a paired interval ({main}) that excludes 0.", ""]
         for arm, gap in of.items():
             tested.setdefault(frozenset((arm, baseline)), (f"{arm} - {baseline}", gap))
+    if not tested:
+        return lines
     adjusted = holm([gap.p for _, gap in tested.values()])
     left = [f"{what} ({gap.value:+.3f}, p {p:.3f})" for (what, gap), p in zip(tested.values(), adjusted, strict=True) if p < 0.05]
     kept = f"these survive Holm's correction at 5 %: {', '.join(left)}" if left else "none survives Holm's correction at 5 %"
     return [*lines, f"Differences tested: {len(tested)}; {kept}.", ""]
 
 
-def _modalities(suite: Suite, scored: dict[str, Scored]) -> list[str]:
+def _pairs(sums: Sums, main: str) -> list[str]:
+    """Further differences that the page asks for: (title, arm, modalities, other arm, modalities)."""
+    pairs = sums.info.get("pairs", [])
+    lines = _table([f"paired difference ({main})", "value and interval", "p"]) if pairs else []
+    for title, arm, subset, other, subset_other in pairs:
+        gap = sums.less(main, arm, other, subset, subset_other)
+        lines.append(_row(title, signed(gap), f"{gap.p:.3f}"))
+    return [*lines, ""] if pairs else []
+
+
+def _modalities(sums: Sums, main: str) -> list[str]:
     """Every arm with a single modality, the others masked."""
-    main = suite.metrics[0]
-    present = sorted({m for runs in scored.values() for t in runs.tables for m in t["modalities"] if "+" not in m})
+    present = sorted({m for arm in sums.arms for m in sums.subsets(arm) if "+" not in m})
     if len(present) < 2:
         return []
     lines = [f"The same models with one modality alone ({main}):", "", *_table(["arm", *present])]
-    for arm, runs in scored.items():
-        own = set(runs.tables[0]["modalities"])
-        lines.append(_row(arm, *(interval(runs.estimate(main, m)) if m in own else "" for m in present)))
+    for arm in sums.arms:
+        lines.append(_row(arm, *(interval(sums.estimate(main, arm, m)) if m in sums.subsets(arm) else "" for m in present)))
     return [*lines, ""]
 
 

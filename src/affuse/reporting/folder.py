@@ -40,14 +40,18 @@ class Folder:
 
 
 def read(path: Path) -> Folder:
-    """Read the run folder `path`. Raises MissingFile (no folder) and BadRun (nothing in it, or a damaged file)."""
+    """Read the run folder `path`, or the scores on another corpus that are in one (`RUN/on-NAME`).
+
+    Raises MissingFile (no folder) and BadRun (nothing in it, or a damaged file).
+    """
     if not path.is_dir():
         raise MissingFile(f"'{path}' is not a run folder", "give the folder that `affuse train` printed")
     notes: list[str] = []
-    run, evaluation = _object(path / "run.json"), _object(path / "evaluation.json")
-    config = path / "config.yaml"
+    home = path.parent if path.name.startswith("on-") and (path.parent / "run.json").is_file() else path
+    run, evaluation = _object(home / "run.json"), _object(path / "evaluation.json")
+    config = home / "config.yaml"
     text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
-    histories = _histories(path, run, notes)
+    histories = _histories(home, run, notes)
     if run is None and evaluation is None and not histories:
         raise BadRun(
             f"'{path}' holds no run.json, evaluation.json or metrics.jsonl", "give a folder made by affuse train"
@@ -130,3 +134,8 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def objects(value: Any) -> list[dict[str, Any]]:
     """The objects in the list `value`; empty for null."""
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def sentences(value: Any) -> list[str]:
+    """The texts in the list `value`; empty for null."""
+    return [v for v in value if isinstance(v, str)] if isinstance(value, list) else []

@@ -9,7 +9,7 @@ from typing import Any
 
 from affuse.reporting import plots
 from affuse.reporting.balance import balance
-from affuse.reporting.folder import Folder, integer, mapping, number
+from affuse.reporting.folder import Folder, integer, mapping, number, sentences
 from affuse.reporting.results import bars, calibration, headline, intervals, learning, matrix, of_values, rows
 from affuse.reporting.style import stylesheet
 from affuse.reporting.words import (
@@ -65,14 +65,19 @@ def absences(absent: list[Absent]) -> str:
 
 def hero(folder: Folder) -> str:
     """Warnings, the headline metric with its interval and n, and the other metrics."""
-    run, evaluation = mapping(folder.run), mapping(folder.evaluation)
-    corpus = mapping(run.get("corpus"))
-    name = text(corpus.get("name") or evaluation.get("corpus"))
+    run = mapping(folder.run)
+    name = text(_scored_corpus(folder))
     title = text(run.get("recipe") or folder.path.name)
     key = headline(folder)
     body = _answer(folder, key) if key else _unscored(folder)
     line = f'<header class="run-line"><h1>{title} on {name}</h1><span class="muted">affuse run report</span></header>'
     return f'{line}{_warnings(folder)}<div class="box hero">{body}</div>'
+
+
+def _scored_corpus(folder: Folder) -> Any:
+    """The name of the corpus that was scored, else of the one trained on."""
+    scored = mapping(folder.evaluation).get("corpus")
+    return mapping(scored).get("name") or scored or mapping(mapping(folder.run).get("corpus")).get("name")
 
 
 def _warnings(folder: Folder) -> str:
@@ -86,6 +91,11 @@ def _warnings(folder: Folder) -> str:
         found.append(f"Only {n:,} of the {whole:,} items of the split were scored.")
     if openings is not None and openings > 1:
         found.append(f"The test split was opened {openings} times in the making of this run.")
+    said = mapping(evaluation.get("protocol"))
+    if said.get("crossing") or said.get("seen_in_training"):
+        found += [f"{line}." for line in sentences(said.get("overlap"))]
+    if said.get("interval_means"):
+        found.append(f"{said['interval_means']}.")
     return "".join(f'<p class="warn" role="note">{escape(words)}</p>' for words in found)
 
 
@@ -188,16 +198,17 @@ def protocol(folder: Folder) -> str:
     run, evaluation = mapping(folder.run), mapping(folder.evaluation)
     found, selection = mapping(evaluation.get("protocol")), mapping(run.get("selection"))
     known = {"folds", "group_by", "groups", "selection", "interval", "seed", "mapping", "n", "split", "split_hash"}
-    known |= {"configurations_tried"}
+    known |= {"configurations_tried", "crossing", "overlap", "seen_in_training", "left_out", "seen_scored"}
     n, whole = integer(evaluation.get("n")), integer(evaluation.get("n_split"))
     scored = "" if n is None else f"{n:,}" + ("" if whole is None else f" of {whole:,}")
     pairs = [
         ("Split scored", text(evaluation.get("split"))),
         ("Items scored", scored),
         ("Folds", text(found.get("folds"))),
-        ("Grouped by", text(found.get("group_by") or run.get("group_by"))),
+        ("Interval grouped by", text(found.get("group_by") or run.get("group_by"))),
         ("Groups", text(found.get("groups"))),
         ("Interval", text(found.get("interval"))),
+        ("Trained on and scored", "<br>".join(text(line) for line in sentences(found.get("overlap")))),
         ("Seed of the training", text(found.get("seed"))),
         ("Selection", text(found.get("selection"))),
         *((f"Selection: {k}", text(v)) for k, v in selection.items()),

@@ -166,7 +166,7 @@ def _whisker(row: Row, scale: Axis, y: float) -> str:
 
 
 def class_bars(classes: Sequence[tuple[str, Mapping[str, float | None], int | None]]) -> str:
-    """Bars of precision, recall and F1 for each (label, values, support)."""
+    """Bars of precision, recall and F1 for each (label, values, support), with its average precision (AP) beside them."""
     legend = "".join(f'<span><i class="{key}"></i>{name}</span>' for key, name in BARS)
     return (
         f'<p class="legend">{legend}</p><div class="classes">'
@@ -181,7 +181,9 @@ BARS = (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
 def _class(label: str, values: Mapping[str, float | None], support: int | None) -> str:
     bars = "".join(_bar(key, values.get(key), 16 * i) for i, (key, _) in enumerate(BARS))
     words = ", ".join(f"{name} {_three(values.get(key))}" for key, name in BARS)
-    count = "" if support is None else f"<small>n = {support:,}</small>"
+    ranked = values.get("average_precision")  # of the ranking by probability, which no bar of a decision shows
+    more = [*([] if support is None else [f"n = {support:,}"]), *([] if ranked is None else [f"AP {ranked:.2f}"])]
+    count = f"<small>{', '.join(more)}</small>" if more else ""
     return (
         f'<div class="class"><span class="name">{escape(label)}{count}</span><svg class="fluid" height="46" '
         f'role="img" aria-label="{escape(label)}: {words}">{bars}</svg></div>'

@@ -136,7 +136,7 @@ def bars(folder: Folder) -> str | Absent:
     if not found:
         regression = folder.evaluation is not None and _labels(folder) is None
         return Absent("Classes", "This task has no classes." if regression else f"{lack(folder)} values per class.")
-    keys = [key for key, _ in plots.BARS]
+    keys = [*(key for key, _ in plots.BARS), "average_precision"]
     classes = [(str(c.get("label")), {k: number(c.get(k)) for k in keys}, integer(c.get("support"))) for c in found]
     scored = [(values["f1"], label) for label, values, n in classes if values["f1"] is not None and n != 0]
     lead = ""

@@ -17,6 +17,14 @@ NAMES = {
     "ccc": "CCC",
     "mae": "MAE",
     "pearson": "Pearson r",
+    "acc7": "Acc-7",
+    "acc5": "Acc-5",
+    "acc2_nonneg": "Acc-2 (negative / non-negative)",
+    "acc2_nonzero": "Acc-2 (zeros left out)",
+    "acc2_positive": "Acc-2 (zero is negative)",
+    "weighted_f1_nonneg": "weighted F1 (negative / non-negative)",
+    "weighted_f1_nonzero": "weighted F1 (zeros left out)",
+    "weighted_f1_positive": "weighted F1 (zero is negative)",
 }
 
 

@@ -17,7 +17,8 @@ from affuse.core.config import Recipe, StreamConfig, extractor_of
 from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
 from affuse.core.labels import SPACES, LabelSpace, refine_space
 from affuse.core.seed import seed_all
-from affuse.corpora.manifest import Corpus, make_splits
+from affuse.corpora.manifest import Corpus, groups_of, make_splits
+from affuse.features.collate import targets
 from affuse.features.groups import Standardised
 from affuse.features.store import FeatureStore, stated
 from affuse.models.model import Model, describe, load_model, start_encoder
@@ -106,6 +107,40 @@ def _check_parameters(name: str, stream: StreamConfig, store: FeatureStore) -> N
         raise BadRun(f"store '{name}' was made by {there}, the recipe wants {kind} with {options}", f"delete {store.path}")
 
 
+def check(recipe: Recipe, corpus: Corpus, folds: int | None = None) -> list[np.ndarray]:
+    """The split of every fold [N], after all is checked that needs no features: options, label spaces, folds and groups.
+
+    Raises BadConfig, BadCorpus or UnknownName.
+    """
+    spaces, how = spaces_of(recipe, corpus), recipe.split
+    _check_options(recipe, next(iter(spaces.values())))
+    known = {name: labelled_rows(corpus, task.column, spaces[name]) for name, task in recipe.tasks.items()}
+    splits = make_splits(corpus.table, how.group_by, how.valid, how.test, folds, how.seed)
+    first = next(iter(known))
+    for part, what in {"train": "training", **({"valid": "selection"} if how.valid > 0 else {})}.items():
+        if not all((known[first] & (split == part)).any() for split in splits):
+            raise BadCorpus(f"no {what} utterance is labelled for '{first}'", f"name its column as tasks.{first}.column, or check the split column")
+    return splits
+
+
+def _check_options(recipe: Recipe, space: LabelSpace) -> None:
+    if recipe.split.valid <= 0 and (recipe.train.keep != "last" or recipe.train.patience):
+        raise BadConfig("split.valid = 0 leaves nothing to select an epoch on", "set train.keep=last train.patience=0")
+    if recipe.train.members < 1 or recipe.train.specialists < 0:
+        raise BadConfig(f"train.members = {recipe.train.members}, train.specialists = {recipe.train.specialists}", "give members >= 1, specialists >= 0")
+    if min(steps := (recipe.train.epochs, recipe.train.batch_size, recipe.train.accumulate)) < 1:
+        raise BadConfig("train.epochs = {}, batch_size = {}, accumulate = {}".format(*steps), "give 1 or more of each")
+    if (recipe.train.specialists > 0 or recipe.train.sampling == "balanced") and space.kind != "classes":
+        raise BadConfig("balanced sampling and specialists count classes, and the task is of values", "set train.sampling=natural train.specialists=0")
+
+
+def labelled_rows(corpus: Corpus, column: str, space: LabelSpace) -> np.ndarray:
+    """Which utterances [N] have a target in this column. Raises BadCorpus for one that the label space lacks."""
+    dimensions = column == "label" and space.kind == "values" and set(space.labels) <= set(corpus.table)
+    values = corpus.table[list(space.labels)].to_numpy(np.float32) if dimensions else corpus.table[column]
+    return targets(values.tolist(), space)[1].numpy()
+
+
 def train(
     recipe: Recipe,
     name: str,
@@ -117,20 +152,9 @@ def train(
 ) -> Path:
     """Train `recipe` (bound to the corpus) into the run folder `out`; goes on where it was interrupted.
 
-    Raises BadRun when `out` holds another run. Returns `out`.
+    Raises what `check` raises, and BadRun when `out` holds another run. Returns `out`.
     """
-    if recipe.split.valid <= 0 and (recipe.train.keep != "last" or recipe.train.patience):
-        raise BadConfig("split.valid = 0 leaves nothing to select an epoch on", "set train.keep=last train.patience=0")
-    if recipe.train.members < 1 or recipe.train.specialists < 0:
-        raise BadConfig(f"train.members = {recipe.train.members}, train.specialists = {recipe.train.specialists}", "give members >= 1, specialists >= 0")
-    if min(steps := (recipe.train.epochs, recipe.train.batch_size, recipe.train.accumulate)) < 1:
-        raise BadConfig("train.epochs = {}, batch_size = {}, accumulate = {}".format(*steps), "give 1 or more of each")
-    rare = recipe.train.specialists > 0 or recipe.train.sampling == "balanced"
-    if rare and next(iter(spaces_of(recipe, corpus).values())).kind != "classes":
-        raise BadConfig("balanced sampling and specialists count classes, and the task is of values", "set train.sampling=natural train.specialists=0")
-    splits = make_splits(
-        corpus.table, recipe.split.group_by, recipe.split.valid, recipe.split.test, folds, recipe.split.seed
-    )
+    splits = check(recipe, corpus, folds)
     info = _describe_run(recipe, name, corpus, splits, folds)
     info["typical_seconds"] = typical_seconds(corpus, recipe)
     if distributed.is_first():
@@ -289,7 +313,7 @@ def _train_model(
             "train_seconds": round(progress.seconds, 1),
             **_kept(recipe, progress),
             "n": {s: int((split == s).sum()) for s in ("train", "valid", "test")},
-            "groups": {s: sorted(set(corpus.table.loc[split == s, recipe.split.group_by])) for s in ("valid", "test")},
+            "groups": {s: sorted(set(groups_of(corpus.table, recipe.split.group_by)[split == s])) for s in ("valid", "test")},
             "majority": _majority(dataset(corpus, recipe, spaces, split == "train"), next(iter(spaces))),
             "device": str(device),
             "complete": True,

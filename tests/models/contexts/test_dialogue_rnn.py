@@ -123,7 +123,7 @@ def test_everything_is_trained_and_dropout_is_for_training(options):
 
 
 def test_it_goes_backwards_with_the_speakers_backwards():
-    """A palindrome of speakers aside, the published code gives the backward network the speakers forwards."""
+    """As the published code reverses both; with the speakers forwards, this dialogue (no palindrome of speakers) gives another answer."""
     part, x = make(), torch.randn(6, 6)
     names = ["a", "a", "a", "b", "b", "c"]
     both = run(part, x, talk((names,)))

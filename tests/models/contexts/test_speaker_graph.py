@@ -115,6 +115,17 @@ def test_the_whole_looks_exactly_as_far_ahead_as_it_may(convs):
 
 
 @pytest.mark.parametrize("convs", CONVS)
+@pytest.mark.parametrize(("dilation", "lookahead"), [(2, 1), (2, 3), (3, 4), (3, 5), (2, 4), (3, 3)])
+def test_it_looks_exactly_that_far_where_the_dilation_does_not_divide_it_too(convs, dilation, lookahead):
+    part = made(convs=convs, mode="lookahead", lookahead=lookahead, dilation=dilation, past=2, order=3, top_k=99)
+    found = influence(part, 15)
+    assert max(found) == lookahead
+    first = made(convs=convs[:1], mode="lookahead", lookahead=lookahead, dilation=dilation, past=2, order=1)
+    later = [k for k in influence(first, 15) if k > 0]
+    assert later == list(range(lookahead, 0, -dilation))[::-1]
+
+
+@pytest.mark.parametrize("convs", CONVS)
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_reach_is_as_far_as_an_answer_looks_back(convs, dilation):
     part = made(convs=convs, mode="causal", past=2, order=3, dilation=dilation, top_k=99)
@@ -152,6 +163,14 @@ def test_joins_give_what_they_promise(join, width):
     assert part.dims["fused"] == (8 + width if join == "concat" else 8)
 
 
+@pytest.mark.parametrize("join", ["concat", "add", "none"])
+def test_the_weight_scales_the_graph_and_nothing_else(join):
+    c, x = talk(), rows(talk(), 8)
+    whole, less = (run(made(8, join=join, weight=w), x, c) for w in (1.0, 0.2))
+    own = {"concat": torch.cat([x, torch.zeros(len(c), 8)], 1), "add": x, "none": torch.zeros(len(c), 8)}[join]
+    torch.testing.assert_close(less - own, 0.2 * (whole - own))
+
+
 @pytest.mark.parametrize("options", [{"drop_node": 0.5}, {"drop_edge": 0.5}, {"dropout": 0.5}])
 @pytest.mark.parametrize("convs", CONVS)
 def test_nothing_is_dropped_outside_training(options, convs):
@@ -177,7 +196,8 @@ def test_streams_have_graphs_of_their_own_before_the_fusion():
     [
         ({"convs": ()}, "convs"),
         ({"mode": "lookahead"}, "lookahead"),
-        ({"mode": "lookahead", "lookahead": 1, "dilation": 2}, "lookahead=1, dilation=2"),
+        ({"mode": "lookahead", "dilation": 2}, "lookahead=0"),
+        ({"weight": 0.0}, "weight=0"),
         ({"convs": ("gfpush",), "edge_weight": "attention"}, "edge_weight"),
         ({"convs": ("gat",), "heads": 3}, "heads"),
     ],

@@ -12,6 +12,7 @@ CARD = {
     "entry": "Accuracy",
     "tasks": ["classes"],
     "better": "higher",
+    "bounds": [0, 1],
     "licence": "Apache-2.0",
 }
 

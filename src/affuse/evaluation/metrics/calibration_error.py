@@ -12,6 +12,7 @@ CARD = {
     "entry": "CalibrationError",
     "tasks": ["classes"],
     "better": "lower",
+    "bounds": [0, 1],
     "licence": "Apache-2.0",
 }
 BINS = 10

@@ -13,6 +13,7 @@ CARD = {
     "entry": "CCC",
     "tasks": ["values"],
     "better": "higher",
+    "bounds": [-1, 1],
     "licence": "Apache-2.0",
 }
 

@@ -12,6 +12,7 @@ CARD = {
     "entry": "MacroF1",
     "tasks": ["classes"],
     "better": "higher",
+    "bounds": [0, 1],
     "licence": "Apache-2.0",
 }
 

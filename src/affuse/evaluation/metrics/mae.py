@@ -12,6 +12,7 @@ CARD = {
     "entry": "MAE",
     "tasks": ["values"],
     "better": "lower",
+    "bounds": [0, None],
     "licence": "Apache-2.0",
 }
 

@@ -12,6 +12,7 @@ CARD = {
     "entry": "MeanAveragePrecision",
     "tasks": ["classes"],
     "better": "higher",
+    "bounds": [0, 1],
     "licence": "Apache-2.0",
 }
 
@@ -22,13 +23,18 @@ class MeanAveragePrecision:
     Ranks are no sums over items, so that a resample is given as the items' weights.
     """
 
-    @staticmethod
-    def weighted(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    @classmethod
+    def weighted(cls, truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """truth [N] int, probabilities [N, C], weights [R, N] of the items -> metric [R]."""
+        each = cls.each(truth, predicted, weights)
+        return mean_present(np.nan_to_num(each), ~np.isnan(each))
+
+    @staticmethod
+    def each(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """The average precision of every class, [R, C]; NaN where a class does not occur."""
         classes = range(predicted.shape[1])
-        each = np.stack([_average_precision(truth == c, predicted[:, c], weights) for c in classes], 1)
-        occurs = np.stack([weights @ (truth == c) for c in classes], 1) > 0
-        return mean_present(each, occurs)
+        found = np.stack([_average_precision(truth == c, predicted[:, c], weights) for c in classes], 1)
+        return np.where(np.stack([weights @ (truth == c) for c in classes], 1) > 0, found, np.nan)
 
 
 def _average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:

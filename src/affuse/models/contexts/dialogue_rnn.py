@@ -87,8 +87,8 @@ class DialogueRNN(nn.Module):
     Speaker s's state q_s moves on; the others stay, or with `listener` hear: q' = GRU([u_t; q_s'], q). Whoever has not
     spoken yet shares one state, from which each anonymous utterance starts anew. Attention is softmax((W u_t) g) over
     the last `past` g (null: all, and then not live), or "simple": softmax(w g). Offline a second network runs
-    backwards (hearing the speakers backwards too, as the published code does not); matching=true lets emotions attend
-    to each other, as its BiModel. Dropout falls on g, q and e, but not on e's own recurrence.
+    backwards, over utterances and speakers, as in the published BiModel; matching=true lets emotions attend to each
+    other, as there (with DialogueGCN's tanh). Dropout falls on g, q and e, but not on e's own recurrence (there: on it too).
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from affuse.core.errors import BadConfig
 from affuse.layers.conversation import Conversations
 from affuse.layers.drop import DropEdge, DropNode
-from affuse.layers.edges import Edges, dilated, relations, similarity
+from affuse.layers.edges import Edges, dilated, relations, similarity, window
 from affuse.layers.gfpush import propagation
 from affuse.layers.graph import GraphAttention, GraphTransformer, RelationalConv, mean, segment_softmax
 
@@ -30,12 +30,13 @@ Hop = tuple[Edges, Tensor | None]  # whom a convolution hears, and the types [E]
 
 
 class SpeakerGraph(nn.Module):
-    """[x; h], h = dropout(leaky_relu(LayerNorm(conv_K(... conv_1(x))))) over a window around each utterance.
+    """[x; weight h], h = dropout(leaky_relu(LayerNorm(conv_K(... conv_1(x))))) over a window around each utterance.
 
     convs: (rgcn, graphconv) with edge_weight=attention is DialogueGCN, (rgcn, transformer) COGMEN. A target hears
     `past` utterances before and `future` after it (None: all), `dilation` apart; in mode lookahead the first
-    convolution hears `lookahead` utterances ahead, the others none, so that the whole does not look further. Types of
-    edges (`relations`) are told apart by rgcn, and by gat or transformer where it comes first; "absolute" numbers
+    convolution hears `lookahead` utterances ahead (that one, and every `dilation`-th nearer one), the others none, so
+    that the whole looks exactly that far. Types of edges (`relations`) are told apart by rgcn, and by gat or
+    transformer where it comes first; "absolute" numbers
     `speakers` by who spoke first, and has no bounded reach. `edge_weight` scales the first convolution's messages:
     attention is softmax_j x_i^T W x_j over those that i hears (rgcn then adds them up, as DialogueGCN's code),
     similarity 1 - angle / pi. gfpush takes order, alpha and top_k, and no types. An absent utterance hears, but says
@@ -50,11 +51,12 @@ class SpeakerGraph(nn.Module):
         convs: tuple[Conv, ...] = ("rgcn", "graphconv"), dim: int = 128, bases: int | None = None, heads: int = 4,
         edge_weight: EdgeWeight = "none", join: Literal["concat", "add", "none"] = "concat", drop_node: float = 0.0,
         drop_edge: float = 0.0, dropout: float = 0.1, order: int = 4, alpha: float = 0.2, top_k: int = 32,
+        weight: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.stands, self.mode, self.ahead = stands, mode, _ahead(mode, lookahead, future, dilation)
         self.past, self.dilation, self.relations, self.speakers = past, dilation, relations, speakers
-        _check(convs, edge_weight, dim, heads)
+        _check(convs, edge_weight, dim, heads, weight)
         count = {"relative": 5, "absolute": 2 * speakers**2, "temporal": 3, "none": 1}[relations]
         self.types = [_types(conv, k == 0, count) for k, conv in enumerate(convs)]
         steps = sum(order if conv == "gfpush" else 1 for conv in convs)
@@ -69,7 +71,7 @@ class SpeakerGraph(nn.Module):
         self.graphs = nn.ModuleDict()
         for name, width in dims.items():
             layers = [layer(k, dim if k else width) for k in range(len(convs))]
-            self.graphs[name] = _Graph(layers, width, dim, edge_weight, drop_node, drop_edge, dropout, join)
+            self.graphs[name] = _Graph(layers, width, dim, edge_weight, drop_node, drop_edge, dropout, join, weight)
         self.dims = {name: dim + width * (join == "concat") for name, width in dims.items()}
 
     def forward(self, x: dict[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
@@ -80,7 +82,7 @@ class SpeakerGraph(nn.Module):
     def _hops(self, talk: Conversations) -> list[Hop]:
         """Whom each convolution hears: only the first looks ahead, unless everything is known."""
         behind = None if self.past is None else self.past * self.dilation
-        first = dilated(talk, behind, self.ahead, self.dilation)
+        first = _until(talk, behind, self.ahead, self.dilation)
         rest = dilated(talk, behind, 0, self.dilation) if self.mode == "lookahead" else first
         found = [self._typed(talk, first, self.types[0])]
         return found + [self._typed(talk, rest, count) for count in self.types[1:]]
@@ -98,10 +100,10 @@ class _Graph(nn.Module):
 
     def __init__(
         self, layers: list[nn.Module], width: int, dim: int, edge_weight: EdgeWeight, drop_node: float,
-        drop_edge: float, dropout: float, join: str,
+        drop_edge: float, dropout: float, join: str, scale: float,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.layers, self.join, self.edge_weight = nn.ModuleList(layers), join, edge_weight
+        self.layers, self.join, self.edge_weight, self.scale = nn.ModuleList(layers), join, edge_weight, scale
         self.attention = nn.Linear(width, width, bias=False) if edge_weight == "attention" else None
         self.own = (nn.Identity() if width == dim else nn.Linear(width, dim)) if join == "add" else None
         self.norm, self.dropout = nn.LayerNorm(dim), nn.Dropout(dropout)
@@ -119,7 +121,7 @@ class _Graph(nn.Module):
             else:
                 weight = self._weight(x, edges) if k == 0 else None
                 h = layer(h, edges, relation, weight=self.drop_node(edges, len(x), weight))
-        h = self.dropout(F.leaky_relu(self.norm(h)))
+        h = self.scale * self.dropout(F.leaky_relu(self.norm(h)))
         if self.join == "concat":
             return torch.cat([x, h], 1)
         return h if self.own is None else self.own(x) + h
@@ -171,16 +173,27 @@ def _types(conv: str, first: bool, count: int) -> int:
     return count if conv in ("gat", "transformer") and first and count > 1 else 0
 
 
+def _until(talk: Conversations, past: int | None, ahead: int | None, dilation: int) -> Edges:
+    """Every `dilation`-th utterance up to `past` before, counted from the target, and up to `ahead` after it, counted from there."""
+    if ahead is None or dilation < 2 or ahead % dilation == 0:
+        return dilated(talk, past, ahead, dilation)
+    edges = window(talk, past, ahead)
+    later = edges.source - edges.target
+    return edges.select(torch.where(later > 0, later - ahead, later) % dilation == 0)
+
+
 def _ahead(mode: str, lookahead: int, future: int | None, dilation: int) -> int | None:
     """How many utterances ahead the first convolution hears."""
-    if mode == "lookahead" and lookahead < max(1, dilation):
-        raise BadConfig(f"lookahead={lookahead}, dilation={dilation} looks nowhere", f"give lookahead >= {max(1, dilation)} utterances, or mode=causal")
+    if mode == "lookahead" and lookahead < 1:
+        raise BadConfig(f"lookahead={lookahead} looks nowhere", "give lookahead >= 1 utterances, or mode=causal")
     if mode == "offline":
         return None if future is None else future * dilation
     return lookahead if mode == "lookahead" else 0
 
 
-def _check(convs: tuple[Conv, ...], edge_weight: EdgeWeight, dim: int, heads: int) -> None:
+def _check(convs: tuple[Conv, ...], edge_weight: EdgeWeight, dim: int, heads: int, weight: float) -> None:
+    if weight <= 0:
+        raise BadConfig(f"weight={weight} leaves nothing of the graph", "give a weight above 0, or leave the context out")
     if not convs:
         raise BadConfig("convs is empty", "give at least one of rgcn, gat, transformer, graphconv, gfpush")
     if convs[0] == "gfpush" and edge_weight != "none":

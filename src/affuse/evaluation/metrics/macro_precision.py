@@ -1,0 +1,30 @@
+"""mean precision over the classes that occur in truth or prediction."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from affuse.evaluation.metrics import confusion
+
+CARD = {
+    "summary": "mean precision over the classes that occur in truth or prediction",
+    "source": "scikit-learn: precision_score(average='macro')",
+    "entry": "MacroPrecision",
+    "tasks": ["classes"],
+    "better": "higher",
+    "bounds": [0, 1],
+    "licence": "Apache-2.0",
+}
+
+
+class MacroPrecision:
+    """mean over classes of n_cc / predicted_c, 0 where nothing is predicted as class c."""
+
+    statistics = staticmethod(confusion.statistics)
+
+    @staticmethod
+    def compute(sums: np.ndarray) -> np.ndarray:
+        """Summed statistics [..., C * C] -> metric [...]."""
+        counts = confusion.matrix(sums)
+        occurs = (counts.sum(-1) + counts.sum(-2)) > 0
+        return confusion.mean_present(confusion.per_class(counts)["precision"], occurs)
