@@ -24,10 +24,11 @@ def make_step(n: int, streams: int, dim: int = 4, target: Tensor | None = None, 
         values = target.is_floating_point()
         return (logits - target).abs().mean(1) if values else F.cross_entropy(logits, target, reduction="none")
 
-    def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Features]:
         shown = [h * present[:, i, None] for i, h in enumerate(features.values())]
         logits = torch.cat(shown, 1) @ weight.T
-        return (item_loss(logits) * items * share).sum(), logits
+        loss = (item_loss(logits) * items * share).sum()
+        return loss, logits, {"task": loss}
 
     return Step(
         features, torch.ones(n, streams, dtype=torch.bool), target, items, run, lambda f, p: run(f, p)[1], item_loss,

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from affuse.balance import BCGM, CGGM, OPM
 from affuse.balance.balancer import Control
+from affuse.core.errors import BadConfig
 
 from .conftest import CLASSES, Planted, network, optimizer_of, train
 from .steps import make_step
@@ -53,12 +55,30 @@ def test_the_stronger_stream_is_dropped_and_both_traces_are_there():
     assert {"k.s0", "k.s1", "score.s0"} <= set(attached.trace)
 
 
-def test_faithful_trains_with_finite_weights():
+@pytest.mark.parametrize("kind", [CGGM, BCGM])
+@pytest.mark.parametrize("apply", ["auto", "grad"])
+def test_faithful_multipliers_are_clipped_whatever_the_optimiser(kind, apply):
+    """B has no bound: a factor of Adam's rate, which acts after clipping, took weights to 4e11. As one of gradients Adam bounds it."""
     data = Planted([2.0, 1.0, 0.5])
     torch.manual_seed(0)
     encoders, head = network(3)
-    optimizer = optimizer_of(encoders, head, "adam")
-    attached = BCGM(warmup=0, p_exe=1.0, faithful=True).attach(encoders, head, optimizer, clip=0.8)
-    for _ in range(10):
-        loss = attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
-    assert loss.isfinite() and all(p.isfinite().all() for e in encoders.values() for p in e.parameters())
+    options = {"warmup": 0, "p_exe": 1.0} if kind is BCGM else {}
+    optimizer = optimizer_of(encoders, head, "adam", lr=0.1)
+    attached = kind(**options, faithful=True, beta=0.0).attach(encoders, head, optimizer, apply=apply, clip=0.8)
+    trained = [p for m in [*encoders.values(), head] for p in m.parameters()]
+    largest, furthest = 0.0, 0.0
+    for _ in range(300):
+        before = [p.detach().clone() for p in trained]
+        some = torch.randperm(96)[:32]
+        attached.step({s: encoders[s](x[some]) for s, x in data.x.items()}, data.y[some])
+        largest = max(largest, *(abs(k) for what, k in attached.trace.items() if what.startswith("k.")))
+        furthest = max(furthest, *(float((p.detach() - b).abs().max()) for p, b in zip(trained, before, strict=True)))
+    assert largest > 20  # there was something to bound
+    assert furthest < 4 * 0.01  # (1 - 0.9) / sqrt(1 - 0.999) = 3.2 times the rate
+
+
+@pytest.mark.parametrize("kind", [CGGM, BCGM])
+def test_faithful_multipliers_of_rates_are_refused_with_the_remedy(kind):
+    encoders, head = network(2)
+    with pytest.raises(BadConfig, match=r"balance.apply=lr[^$]*set balance.apply=grad"):
+        kind(faithful=True).attach(encoders, head, optimizer_of(encoders, head, "adam"), apply="lr")

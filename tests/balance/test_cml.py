@@ -15,7 +15,7 @@ def step(target: torch.Tensor, present: torch.Tensor, power: torch.Tensor) -> St
     def run(features, shown):
         rows = torch.tensor([[0.0, 0.0], SECOND, FIRST, ALL])
         logits = power * rows[shown[:, 0] * 2 + shown[:, 1] * 1]
-        return (logits * 0).sum(), logits
+        return (logits * 0).sum(), logits, {"task": (logits * 0).sum()}
 
     features = {"a": torch.zeros(len(target), 1), "b": torch.zeros(len(target), 1)}
     weight = torch.full((len(target),), 1 / len(target))

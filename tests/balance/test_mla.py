@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,18 +39,31 @@ def test_the_published_recursion_divides_by_a_matrix_and_ours_is_the_regularised
     assert (projection(means, 1e-9) @ means.T).abs().max() < 1e-6
 
 
-def test_a_turn_leaves_the_shared_head_s_mean_answer_to_the_other_streams():
-    data = Planted([2.0, 1.0])
-    at, encoders, head = attached(MLA(alpha=1e-6))
-    at.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
-    before = []
-    spy = at.optimizer.step
-    at.optimizer.step = lambda: (before.append(head.linear.weight.detach().clone()), spy())
-    at.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
-    mean = at.balancer.means[0]  # of stream 0's turn, before that of stream 1
-    change = head.linear.weight.detach() - before[1]
-    assert change.norm() > 1e-3
-    assert (change @ mean).norm() < 1e-3 * change.norm() * mean.norm()
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, 0.1),
+    "momentum": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9),
+    "nesterov and decay": lambda p: torch.optim.SGD(p, 0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
+    "adam": lambda p: torch.optim.Adam(p, 0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, 0.01, weight_decay=0.5),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_turn_leaves_the_shared_head_s_mean_answers_to_the_other_streams_under_every_optimiser(name):
+    data = Planted([2.0, 1.0, 1.0])
+    encoders, _ = network(3)
+    head = OneHead()
+    optimizer = OPTIMIZERS[name]([p for m in [*encoders.values(), head] for p in m.parameters()])
+    at = MLA(alpha=1e-6).attach(encoders, head, optimizer, shared=[head.linear.weight])
+    before, spy = [], optimizer.step
+    optimizer.step = lambda: (before.append((head.linear.weight.detach().clone(), at.balancer.means.clone())), spy())
+    for _ in range(4):
+        at.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
+    weights = [w for w, _ in before] + [head.linear.weight.detach()]
+    for turn in range(3, 12):  # from the second round on, all means are known
+        change, others = weights[turn + 1] - weights[turn], before[turn][1][[s for s in range(3) if s != turn % 3]]
+        assert change.norm() > 1e-4
+        assert (change @ others.T).norm() < 1e-3 * change.norm() * others.norm()
 
 
 def test_the_published_p_wears_out_over_steps_and_ours_does_not():

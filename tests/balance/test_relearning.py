@@ -30,9 +30,29 @@ def test_purity_is_the_share_of_the_most_frequent_class_per_cluster():
     assert purity(x[:0], y[:0], 2).isnan()
 
 
+def test_scaled_features_count_every_dimension_alike_and_a_constant_one_not_at_all():
+    """The class lies in a dimension a hundred times smaller than one of noise: k-means sees it once both are -1..1."""
+    torch.manual_seed(0)
+    y = torch.arange(400) % 2
+    x = torch.stack([100 * torch.rand(400), y + 0.1 * torch.rand(400), torch.full((400,), 7.0)], 1)
+    assert float(purity(x, y, 2)) < 0.7
+    assert float(purity(x, y, 2, scaled=True)) == 1
+
+
+def test_scaling_is_an_option_of_the_balancer(monkeypatch):
+    seen = []
+    monkeypatch.setattr("affuse.balance.relearning.purity", lambda x, target, classes, scaled: seen.append(scaled) or torch.tensor(1.0))
+    for scaled in (False, True):
+        balancer = Relearning(every=1, scaled=scaled)
+        attached, _, features = started(balancer, Planted([1.0, 1.0]))
+        attached.epochs = 5
+        attached.epoch_end({split: (features, torch.arange(96) % 4) for split in ("train", "valid")})
+    assert seen == [False] * 4 + [True] * 4
+
+
 def test_encoders_are_pulled_towards_their_start_by_the_gap(monkeypatch):
     gaps = iter([torch.tensor([0.9, 0.8]), torch.tensor([0.4, 0.8])])
-    monkeypatch.setattr("affuse.balance.relearning.purities", lambda step, classes: next(gaps))
+    monkeypatch.setattr("affuse.balance.relearning.purities", lambda step, classes, scaled: next(gaps))
     encoders, _ = network(2)
     balancer = Relearning(every=2, gain=3.0)
     balancer.setup(encoders, {"s0": 8, "s1": 8}, 4)
@@ -49,7 +69,7 @@ def test_encoders_are_pulled_towards_their_start_by_the_gap(monkeypatch):
 
 
 def test_at_most_twice_and_never_after_the_last_epoch(monkeypatch):
-    monkeypatch.setattr("affuse.balance.relearning.purities", lambda step, classes: torch.ones(2))
+    monkeypatch.setattr("affuse.balance.relearning.purities", lambda step, classes, scaled: torch.ones(2))
     encoders, _ = network(2)
 
     def done(epochs: int) -> int:

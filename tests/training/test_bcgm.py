@@ -25,7 +25,7 @@ def test_cremad_bcgm_from_clips_to_scores(tmp_path: Path) -> None:
     assert lengths <= {0, 300} and 300 in lengths
     assert max(picture.length(i) for i in picture.ids) == 1
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert run["complete"] and run["group_by"] == "speaker"
+    assert run["complete"] and run["group_by"] == "speaker+source"
 
 
 def test_mosi_bcgm_from_a_pickle_to_scores(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_a_piece_without_content_reaches_every_encoder(vector_corpus, tmp_path, 
     trainer = make_trainer(vector_corpus, tmp_path, fusion=fusion, double=False)
     trainer.model.train()
     weight = {name: torch.ones(()) for name in trainer.objectives}
-    loss = trainer._piece(without_content(trainer.train.batch([0])), weight, 0)
+    loss, _ = trainer._piece(without_content(trainer.train.batch([0])), weight, 0)
     grads = [p.grad for encoder in trainer.model.encoders.values() for p in encoder.parameters()]
     assert loss == 0 and all(g is not None and not g.any() for g in grads)
 

@@ -22,8 +22,9 @@ class Attached:
     in evaluation mode; where it has a method blocks() -> {stream: weight [C, d_s]}, methods that compare weights see those columns.
     `clip`: the norm that gradients are clipped to (0: not). `epochs`: how many there will be. `shared`: weights [*, d] of the head
     that read every stream's features. The head gets the streams in the order of `encoders`; one that a method leaves out is zeros.
-    Raises BadConfig for a parameter of an encoder that the optimiser does not have, for shared weights that do not fit, for features
-    of other streams than the encoders', and for more epochs than were announced to a method that paces itself by them.
+    `trace` and `terms` hold what the method noted in the latest step, and what its loss was added up from. Raises BadConfig for a
+    parameter of an encoder that the optimiser does not have, for shared weights that do not fit, for features of other streams than
+    the encoders', for more epochs than were announced to a method that paces itself by them, and for an `apply` that is not its own.
     """
 
     def __init__(
@@ -40,12 +41,13 @@ class Attached:
         shared: Sequence[nn.Parameter] = (),
     ) -> None:
         self.balancer, self.encoders, self.head, self.optimizer = balancer, dict(encoders), head, optimizer
-        self.item_loss, self.apply, self.clip, self.epochs, self.epoch = loss, apply, clip, epochs, 0
+        self.item_loss, self.apply, self.clip, self.epochs, self.epoch = loss, balancer.acts(apply), clip, epochs, 0
         self.parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.encoders.items()}
         tag_groups(optimizer, self.parameters)
         for rate in sorted({m.own_rate for m in balancer.modules() if isinstance(m, Balancer)}):  # before a scheduler counts the groups
             optimizer.add_param_group({"params": [], "lr": optimizer.defaults["lr"] * rate, "own_rate": rate})
         self.trace: dict[str, float] = {}
+        self.terms: Features = {}  # of the latest loss, by name
         self.shared = tuple(shared)
         self._like: Features = {}  # what the balancer was set up for: features of no items
         self._outputs = 0
@@ -80,8 +82,9 @@ class Attached:
                     if trained := [p for p in there if (id(p) in own) == mine]:
                         nn.utils.clip_grad_norm_(trained, self.clip)
             self.optimizer.step()
+            self.balancer.stepped(control)
             control.restore()
-            self.trace = control.trace
+            self.trace, self.terms = control.trace, step.terms
         return loss.detach()
 
     def epoch_end(self, seen: Mapping[str, tuple[Features, Tensor]] | None = None) -> None:
@@ -146,9 +149,10 @@ class Attached:
         def item_loss(logits: Tensor) -> Tensor:
             return self.item_loss(logits, target, reduction="none").reshape(n, -1).mean(1)
 
-        def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Features]:
             logits = self.head(_shown(features, present))
-            return (item_loss(logits) * weight * share).sum(), logits
+            loss = (item_loss(logits) * weight * share).sum()
+            return loss, logits, {"task": loss}
 
         again = {s: (lambda encoder, x=x: encoder(x)) for s, x in (inputs or {}).items()}
         blocks = getattr(self.head, "blocks", dict)

@@ -30,18 +30,18 @@ class Step:
     """One forward pass over a batch, or over one of the pieces that it is run in.
 
     features[s] [N, d_s] as the encoders gave them; present [N, S] bool; target [N], [N, C] or [N, D]; weight [N]: what each item
-    counts for, 1 in sum over the whole batch. run(features, present) -> (all objectives of the model, a scalar; logits [N, C]),
-    run(features, present, share) with share [N] as a factor of every item's weight; probe(features, present) -> logits, in
-    evaluation mode. item_loss(logits) -> [N]: the task's. again[s](encoder) -> [N, d]: another encoder on the stream's inputs.
-    blocks(): the columns [C, d_s] of the last layer's weight that read each stream, {} where the model does more than concatenate.
-    epoch and turn count from 0.
+    counts for, 1 in sum over the whole batch. run(features, present) -> (all objectives of the model, a scalar; logits [N, C]; each
+    objective's part by name), run(features, present, share) with share [N] as a factor of every item's weight; probe(features,
+    present) -> logits, in evaluation mode. item_loss(logits) -> [N]: the task's. again[s](encoder) -> [N, d]: another encoder on
+    the stream's inputs. blocks(): the columns [C, d_s] of the last layer's weight that read each stream, {} where the model does
+    more than concatenate. epoch and turn count from 0. terms: what the loss was added up from, by name.
     """
 
     features: Features
     present: Tensor
     target: Tensor
     weight: Tensor
-    run: Callable[..., tuple[Tensor, Tensor]]
+    run: Callable[..., tuple[Tensor, Tensor, Mapping[str, Tensor]]]
     probe: Callable[[Features, Tensor], Tensor]
     item_loss: Callable[[Tensor], Tensor]
     again: Mapping[str, Callable[[nn.Module], Tensor]] = field(default_factory=dict)
@@ -49,6 +49,7 @@ class Step:
     epoch: int = 0
     epochs: int = 1
     turn: int = 0
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def streams(self) -> list[str]:
@@ -75,9 +76,17 @@ class Step:
         """The same step with every item's weight times share [N]."""
         return replace(self, weight=self.weight * share, run=partial(self.run, share=share))
 
-    def fused(self) -> tuple[Tensor, Tensor]:
-        """(this piece's share of the model's loss, logits [N, C]) from all that is present, as in training."""
-        return self.run(self.features, self.present)
+    def fused(self, weight: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+        """(weight times this piece's share of the model's loss, logits [N, C]) from all that is present, as in training."""
+        loss, logits, parts = self.run(self.features, self.present)
+        for name, part in parts.items():
+            self.term(name, weight * part)
+        return weight * loss, logits
+
+    def term(self, name: str, value: Tensor) -> Tensor:
+        """The value, remembered as a term of the loss; what a balancer adds is called balance.NAME."""
+        self.terms[name] = self.terms.get(name, 0.0) + value.detach()
+        return value
 
     def of(self, streams: Collection[str]) -> Tensor:
         """Presence [N, S] with all but these streams absent."""
@@ -99,6 +108,10 @@ class Step:
     def loss(self, logits: Tensor, stream: str) -> Tensor:
         """The task's loss of logits [N, C] over the items that have the stream: this piece's share of the batch's mean."""
         return (self.item_loss(logits) * self.counts(stream)).sum()
+
+    def losses(self, answers: Features) -> Tensor:
+        """The losses of answers[s], logits [N, C] of each stream alone, added up."""
+        return sum((self.loss(logits, s) for s, logits in answers.items()), self.weight.new_zeros(()))
 
     def shares(self, classes: int) -> Tensor:
         """Targets as shares of classes, [N, C]."""
@@ -234,8 +247,15 @@ class Balancer(nn.Module):
         """Add the gradients of this piece to those that lie there."""
         loss.backward()  # type: ignore[no-untyped-call]
 
+    def acts(self, apply: Apply) -> Apply:
+        """Where its multipliers act when `apply` is asked for. Raises BadConfig where the method has no such place."""
+        return apply
+
     def gradients(self, control: Control) -> None:
         """Change the gradients or rates of the whole batch, before clipping and the optimiser's step."""
+
+    def stepped(self, control: Control) -> None:
+        """Change what the optimiser's step has made of the weights."""
 
     def epoch_end(self, epoch: Epoch) -> None:
         """Look at an epoch's end."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from affuse.balance.balancer import Balancer, Control, Measure, Step
+from affuse.balance.balancer import Apply, Balancer, Control, Measure, Step
 from affuse.balance.cggm import CGGM
 from affuse.balance.opm import OPM
 
@@ -41,6 +41,9 @@ class BCGM(Balancer):
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
         self.opm.setup(encoders, dims, outputs)
         self.cggm.setup(encoders, dims, outputs)
+
+    def acts(self, apply: Apply) -> Apply:
+        return self.cggm.acts(apply)
 
     def loss(self, step: Step) -> Tensor:
         answers = self.cggm.answers(step)

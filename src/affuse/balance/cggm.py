@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from affuse.balance.balancer import Balancer, Control, Features, Measure, Scores, Step, linear_heads
+from affuse.balance.balancer import Apply, Balancer, Control, Features, Measure, Scores, Step, linear_heads
 from affuse.core.errors import BadConfig
 
 CARD = {
@@ -29,7 +29,9 @@ class CGGM(Balancer):
     `guide_rate` times the optimiser's rate. c_s: cosine between what guide and model get wrong (`residual`), per item, of values
     over the items of a piece; or of "weights": the guide's and the last layer's that read the stream.
     Differs from the published code: scores are means, averaged over steps with `beta`; B is kept in 0..2, and is 1 where
-    |S| < tol; `faithful` is the equation as it is. There the cosine is that of weights, and guides are in the main optimiser too.
+    |S| < tol; `faithful` is the equation as it is, of gradients: B has no bound then, so give a `clip` (published: 0.8), which takes
+    them all. There the cosine is that of weights, and guides are in the main optimiser too, so that they learn at its rate
+    (`guide_rate` 1). Raises BadConfig for `faithful` multipliers of rates, which nothing would bound.
     """
 
     magnitude: Tensor
@@ -47,6 +49,12 @@ class CGGM(Balancer):
         self.scores = Scores(len(dims), self.beta, self.measure)
         self.register_buffer("magnitude", torch.ones(len(dims)))
 
+    def acts(self, apply: Apply) -> Apply:
+        if self.faithful and apply == "lr":
+            message = "balance.faithful=true has multipliers without a bound, and balance.apply=lr acts after gradients are clipped"
+            raise BadConfig(message, "set balance.apply=grad, or balance.faithful=false")
+        return "grad" if self.faithful else apply
+
     def loss(self, step: Step) -> Tensor:
         return self.guided(step, step, self.answers(step))
 
@@ -58,12 +66,12 @@ class CGGM(Balancer):
         """The loss where the guides answered on `step` and the model sees `shown`."""
         self.scores.add(step, answers)
         loss, logits = shown.fused()
-        loss = loss + sum(step.loss(own, s) for s, own in answers.items())
+        loss = loss + step.term("balance.guides", step.losses(answers))
         if self.lam == 0:
             return loss
         c = self._of_weights(step) if self.direction == "weights" else self._of_gradients(shown, logits, answers)
         share = torch.stack([shown.counts(s).sum() for s in shown.streams])  # of the items that have the stream
-        return loss + self.lam * (share * (self.magnitude.abs() - self.magnitude * c)).mean()
+        return loss + step.term("balance.direction", self.lam * (share * (self.magnitude.abs() - self.magnitude * c)).mean())
 
     def gradients(self, control: Control) -> None:
         before = self.scores.value.clone()

@@ -21,6 +21,8 @@ class CML(Balancer):
     """L = L_fused + weight mean_s E[relu(c(all but s) - c(all))], c = max_c p_c; of values, which have none: exp(-|error|).
 
     Streams are taken away one at a time, from the items that have them and another one; both confidences have gradients.
+    Differs from the published code: there they go one after another, in a random order for every item, and each answer is compared
+    with the one before; all of these answers are trained on the labels too; and only some items count, by which answers are right.
     """
 
     sums: Tensor
@@ -38,7 +40,7 @@ class CML(Balancer):
             return loss
         rises = torch.stack([self.rise(step, s, logits) for s in step.streams])
         self.sums += rises.detach()
-        return loss + self.weight * rises.mean()
+        return loss + step.term("balance.confidence", self.weight * rises.mean())
 
     def rise(self, step: Step, stream: str, logits: Tensor) -> Tensor:
         """By how much confidence rises over that of logits [N, C] without the stream: this piece's share of the batch's mean."""

@@ -40,8 +40,8 @@ class GBlending(Balancer):
         self.register_buffer("before", torch.full((2, len(dims) + 1), float("nan")))
 
     def loss(self, step: Step) -> Tensor:
-        own = [step.loss(self.heads[s](h), s) for s, h in step.features.items()]
-        return (self.weights * torch.stack([step.fused()[0], *own])).sum()
+        own = [w * step.loss(self.heads[s](h), s) for w, (s, h) in zip(self.weights[1:], step.features.items(), strict=True)]
+        return step.fused(self.weights[0])[0] + step.term("balance.heads", torch.stack(own).sum())
 
     def gradients(self, control: Control) -> None:
         control.note("weight", dict(zip(["fused", *control.parameters], self.weights.tolist(), strict=True)))

@@ -35,7 +35,7 @@ class LFM(Balancer):
         a = self.share(step.epoch, step.epochs)
         logits = torch.stack([step.alone(s)[1] for s in step.streams])
         apart = (divergence if step.categorical else variance)(logits, step.present.T)
-        return 2 * (a * step.fused()[0] + (1 - a) * (apart * step.weight).sum())
+        return step.fused(2 * a)[0] + step.term("balance.divergence", 2 * (1 - a) * (apart * step.weight).sum())
 
     def share(self, epoch: int, epochs: int) -> float:
         """a of an epoch, counted from 0; after the last one it stays."""

@@ -19,13 +19,15 @@ CARD = {
 
 
 class MLA(Balancer):
-    """Turn s of every batch: L = L_s, the model's loss from stream s alone; dL/dW <- dL/dW P for weights W that all streams share.
+    """Turn s of every batch: L = L_s, the model's loss from stream s alone; W <- W + D P for weights W that all streams share.
 
-    P is orthogonal to the other streams' mean features in their latest turns. Other encoders, and what gets no gradient, stand
-    still. The method is made for one head of all streams: fusion=late, fusion.shared=true, fusion.how=entropy. Elsewhere no
-    weight reads every stream's features (side by side, they are orthogonal as they are), and turns are all there is.
-    Differs from the published code: there P holds all turns so far, that of s too, and shrinks until the head stands still, its
-    update divides by a matrix entry by entry, and a wrong parameter name keeps it from ever being used.
+    D: what the optimiser's step adds to W, momentum and weight decay with it. P is orthogonal to the other streams' mean features in
+    their latest turns. Other encoders, and what gets no gradient, stand still. The method is made for one head of all streams:
+    fusion=late, fusion.shared=true, fusion.how=entropy. Elsewhere no weight reads every stream's features (side by side, they are
+    orthogonal as they are), and turns are all there is. A bias of the head, which reads nothing, learns freely.
+    Differs from the published code: there the gradient is projected, which momentum and Adam undo (under plain SGD it is the same);
+    P holds all turns so far, that of s too, and is divided by its norm in each; its update divides by a matrix entry by entry; and a
+    wrong parameter name keeps it from ever being used.
     """
 
     means: Tensor
@@ -34,6 +36,7 @@ class MLA(Balancer):
     def __init__(self, *, alpha: float = 0.1) -> None:
         super().__init__()
         self.alpha = alpha
+        self.before: list[Tensor] = []  # the shared weights before the optimiser's step
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
         self.turns = len(dims)
@@ -46,20 +49,23 @@ class MLA(Balancer):
         if self.means.numel():
             counts = (step.counts(stream) > 0).to(self.sums)
             self.sums += torch.cat([counts @ step.features[stream].detach().to(self.sums), counts.sum()[None]])
-        return step.learning(stream).alone(stream)[0]
+        return step.term("balance.alone", step.learning(stream).alone(stream)[0])
 
     @torch.no_grad()
     def gradients(self, control: Control) -> None:
         control.skip_idle()
-        others = torch.arange(self.turns, device=self.means.device) != control.turn
-        p = projection(self.means[others], self.alpha)
-        for weight in control.shared:
-            if weight.grad is not None:
-                weight.grad = weight.grad @ p.to(weight.grad)
+        self.before = [weight.clone() for weight in control.shared]
         total = control.total(self.sums.clone())
         self.sums.zero_()
         if total[-1] > 0:
             self.means[control.turn] = total[:-1] / total[-1]
+
+    @torch.no_grad()
+    def stepped(self, control: Control) -> None:
+        others = torch.arange(self.turns, device=self.means.device) != control.turn
+        p = projection(self.means[others], self.alpha)
+        for weight, before in zip(control.shared, self.before, strict=True):
+            weight.copy_(before + (weight - before) @ p.to(weight))
 
 
 def projection(means: Tensor, alpha: float) -> Tensor:

@@ -35,7 +35,7 @@ class MLB(Balancer):
     def loss(self, step: Step) -> Tensor:
         answers = {s: self.heads[s](h) for s, h in step.features.items()}
         self.scores.add(step, answers)
-        return super().loss(step) + sum(step.loss(logits, s) for s, logits in answers.items())
+        return super().loss(step) + step.term("balance.heads", step.losses(answers))
 
     def gradients(self, control: Control) -> None:
         k = coefficients(self.scores.update(control), self.alpha, self.beta)

@@ -36,7 +36,7 @@ class MMPareto(Balancer):
 
     def loss(self, step: Step) -> Tensor:
         self.piece = {s: step.loss(self.heads[s](h), s) for s, h in step.features.items()}
-        return super().loss(step) + sum(self.piece.values())
+        return super().loss(step) + step.term("balance.heads", sum(self.piece.values(), step.weight.new_zeros(())))
 
     def backward(self, loss: Tensor, step: Step) -> None:
         for s, own in self.piece.items():

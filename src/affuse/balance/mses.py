@@ -24,7 +24,8 @@ class MSES(Balancer):
 
     Without `valid` it is that on `train`. What is stopped lies still: its gradients are dropped, so that neither
     momentum nor weight decay move it, and its running statistics are put back. A copy of every encoder as it was best
-    is part of the state.
+    is part of the state. The rule is that of AGM's implementation, which waits for more than 80 epochs; it was not checked against the
+    paper's own code.
     """
 
     score: Tensor

@@ -23,7 +23,8 @@ class MSLR(Balancer):
 
     a_s: accuracy (values: mean exp(-|error|)) of the model from stream s alone, after every epoch on `valid`; where
     nothing is held out on `train`, and the trace says accuracy_train instead of accuracy_valid. `bases`: by stream, 1
-    where not given (published: 0.9 for sound, 1.1 for vision). Raises UnknownName for a base of no stream.
+    where not given (0.9 for sound, 1.1 for vision in the implementations of AGM and MLB, whose rule this is; not checked
+    against the paper's own code). Raises UnknownName for a base of no stream.
     """
 
     base: Tensor

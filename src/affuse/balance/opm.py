@@ -23,8 +23,10 @@ class OPM(Balancer):
 
     q_s = min(1, q (1 + gain r_s)) where r_s > 0, else 0; r_s = tanh(relu(mean over t != s of score_s / score_t - 1));
     theta_i = sum d_s q_s / sum d_s over the streams that item i has, d_s: width. The scores are the model's answers from one stream,
-    up to the step before, averaged over steps with `beta` (0: as published). One stream of every item stays, and the
-    divisor then counts only those draws; `faithful`: an item that loses all its streams is left out, by weight 0.
+    up to the step before, averaged over steps with `beta`. One stream of every item stays, and the divisor then counts only those
+    draws; `faithful`: an item that loses all its streams is left out, by weight 0.
+    Differs from the published code: there scores are sums over the very batch that is dropped from; and a batch that is run in pieces
+    is drawn for once, where here each piece draws whether it drops.
     """
 
     rates: Tensor

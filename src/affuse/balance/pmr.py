@@ -60,9 +60,10 @@ class PMR(Balancer):
         slow, fast = lags(self.scores.value)
         for i, (stream, logits) in enumerate(answers.items()):
             log_p, counts = logits.log_softmax(1), step.counts(stream)
-            loss = loss - self.alpha * slow[i] * ((shares * self.known[:, i] * log_p).sum(1) * counts).sum()
+            near = -self.alpha * slow[i] * ((shares * self.known[:, i] * log_p).sum(1) * counts).sum()
+            loss = loss + step.term("balance.prototypes", near)
             if step.epoch < self.early:
-                loss = loss + self.mu * fast[i] * ((log_p.exp() * log_p).sum(1) * counts).sum()
+                loss = loss + step.term("balance.entropy", self.mu * fast[i] * ((log_p.exp() * log_p).sum(1) * counts).sum())
         return loss
 
     @torch.no_grad()

@@ -23,7 +23,9 @@ class ReconBoost(Balancer):
     L = -w1 y.log p_m + w2 (y * q).log p_m + alpha ||p_m - p'||^2, p_m: the model's answer from m alone, q: from all others,
     p': from the stream that learned before it, after the first stage (values are compared as they are). Written for any task:
     (w1 - w2 score(q)) l(p_m, y), the same for hard labels. Other encoders, and what gets no gradient, stand still (batch norms
-    go on counting). Differs from the published code: there p_m has no gradient in the last term, which so does nothing.
+    go on counting). Differs from the published code: there p_m has no gradient in the last term, which so does nothing; the first two
+    terms are means over the C classes, 1/C of this; q is 1 in the first stage; every stage has a new optimiser; and all streams share
+    one head of two layers, with a learned factor of the answers' sum.
     """
 
     def __init__(self, *, w1: float = 5.0, w2: float = 1.0, alpha: float = 0.5, stage: int = 4, rectify: int = 4) -> None:
@@ -44,8 +46,10 @@ class ReconBoost(Balancer):
             return super().loss(step)
         logits = step.learning(stream).alone(stream)[1]
         wanted = self.w1 - self.w2 * self.solved(step, stream)
-        loss = (step.item_loss(logits) * wanted * step.counts(stream)).sum()
-        return loss + self.alpha * self.apart(step, before, logits, stream) if before and self.alpha > 0 else loss
+        loss = step.term("balance.boosting", (step.item_loss(logits) * wanted * step.counts(stream)).sum())
+        if not before or self.alpha == 0:
+            return loss
+        return loss + step.term("balance.agreement", self.alpha * self.apart(step, before, logits, stream))
 
     @torch.no_grad()
     def solved(self, step: Step, stream: str) -> Tensor:

@@ -22,9 +22,10 @@ CARD = {
 class UMT(Balancer):
     """L = L_fused + gamma mean_s ||h_s - t_s(x_s)||^2 / d_s, t_s: a copy of encoder s that learned from x_s alone, now frozen.
 
-    Differs from the published code: the teachers learn in the same run, in its first `warm` share of the epochs (their losses
-    are added to L_fused then, they share no parameter with the model), not in runs before it. Costs memory and, in that
-    time, work for two more of every encoder. Raises BadConfig where the encoders' inputs are not known.
+    Differs from the published code: distances are averaged over the streams, not added up (`gamma` counts 1/M of what it
+    does there); the teachers learn in the same run, in its first `warm` share of the epochs (their losses are added to L_fused then,
+    they share no parameter with the model), not in runs before it. Costs memory and, in that time, work for two more of every encoder.
+    Raises BadConfig where the encoders' inputs are not known.
     """
 
     paced = True
@@ -45,7 +46,9 @@ class UMT(Balancer):
     def loss(self, step: Step) -> Tensor:
         if not step.again:
             raise BadConfig("UMT runs further encoders on the streams' inputs", "give step(..., inputs={stream: x})")
-        return super().loss(step) + (self.guide(step) if self.frozen(step) else self.teach(step))
+        if self.frozen(step):
+            return super().loss(step) + step.term("balance.distance", self.guide(step))
+        return super().loss(step) + step.term("balance.teachers", self.teach(step))
 
     def frozen(self, now: Step | Control) -> bool:
         """Whether the teachers have learned."""
@@ -55,7 +58,7 @@ class UMT(Balancer):
         """The teachers' own losses, added up."""
         if not self.started:
             self._start()
-        return sum((step.loss(self.heads[s](step.again[s](self.copies[s])), s) for s in step.streams), step.weight.new_zeros(()))
+        return step.losses({s: self.heads[s](step.again[s](self.copies[s])) for s in step.streams})
 
     def guide(self, step: Step) -> Tensor:
         """gamma times the mean squared distance to the frozen teachers' features, over the items that have the stream."""

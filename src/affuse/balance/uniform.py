@@ -27,5 +27,5 @@ class Uniform(Balancer):
         self.heads = linear_heads(dims, outputs)
 
     def loss(self, step: Step) -> Tensor:
-        own = sum(step.loss(self.heads[s](h), s) for s, h in step.features.items())
-        return step.fused()[0] + self.weight * own
+        own = step.losses({s: self.heads[s](h) for s, h in step.features.items()})
+        return step.fused()[0] + step.term("balance.heads", self.weight * own)

@@ -116,7 +116,9 @@ def train_with_progress(
                 bar.update(tasks[name], completed=row["epoch"] - 1 + row["step"] / row["steps"])
             else:
                 scores = ", ".join(f"{k} {v:.3f}" for k, v in row["valid"].items())
-                bar.update(tasks[name], completed=row["epoch"], description=f"{name} ({scores or row['loss']})")
+                terms = ", ".join(f"{k.removeprefix('balance.')} {v:.3f}" for k, v in row["terms"].items()) if len(row["terms"]) > 1 else ""
+                shown = "; ".join(filter(None, [scores, terms])) or f"loss {row['loss']:.3f}"
+                bar.update(tasks[name], completed=row["epoch"], description=f"{name} ({shown})")
 
         train(recipe, name, corpus, folder, folds, device, show)
 

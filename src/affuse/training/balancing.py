@@ -21,12 +21,14 @@ from affuse.training.data import Dataset
 def make_balancer(recipe: Recipe, train: Dataset, model: Model) -> Balancer:
     """The recipe's balancer, set up for the model; the model's own random numbers stay as they are without it.
 
-    Raises BadConfig for a model of one stream, and where nothing is held out for a balancer that looks there.
+    Raises BadConfig for a model of one stream, where nothing is held out for a balancer that looks there, and for multipliers that
+    cannot act where balance.apply says.
     """
     name, options = recipe.balance["name"], {k: v for k, v in recipe.balance.items() if k not in ("name", "apply")}
     balancer: Balancer = registry.build("balancers", name, **options)
     if name == "none":
         return balancer
+    balancer.acts(recipe.balance["apply"])
     if len(model.encoders) < 2:
         raise BadConfig(f"balance '{name}' with one stream", "balance needs two streams or more; set balance=none")
     if balancer.compares and recipe.split.valid <= 0:
@@ -70,14 +72,15 @@ def make_step(
 
     views = max(getattr(objective, "views", 1) for objective in objectives.values())
 
-    def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Features]:
         outputs = [fuse(features, present) for _ in range(views)]
-        terms = [
+        terms = torch.stack([
             recipe.objectives[n]["weight"] * (objective(output, batch) * objective.weights(batch) * share).sum() / weight[n]  # type: ignore[operator]
             for output in (replace(o, aux={**o.aux, "views": outputs}) for o in outputs)
             for n, objective in objectives.items()
-        ]
-        return torch.stack(terms).sum() / views, torch.stack([o.logits[task] for o in outputs]).mean(0)
+        ])  # fmt: skip
+        parts = terms.detach().view(views, -1).sum(0) / views
+        return terms.sum() / views, torch.stack([o.logits[task] for o in outputs]).mean(0), dict(zip(objectives, parts, strict=True))
 
     def probe(features: Features, present: Tensor) -> Tensor:
         training = model.training

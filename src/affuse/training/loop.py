@@ -20,6 +20,7 @@ from affuse.core.errors import BadConfig, BadCorpus, BadFeatures
 from affuse.core.seed import seed_all
 from affuse.core.types import Batch
 from affuse.evaluation.intervals import value
+from affuse.evaluation.metrics import fitting
 from affuse.evaluation.predict import predict
 from affuse.models.model import Model
 from affuse.training import checkpoint, distributed
@@ -88,14 +89,14 @@ class Trainer:
             torch.manual_seed(self.config.seed + self.rank)  # other noise on other processes, the same start
         while self.progress.epoch < self.config.epochs and not self.progress.stopped:
             started = time.perf_counter()
-            loss, traces = self._train_epoch()
+            loss, terms, traces = self._train_epoch()
             scores = distributed.gather(self._validate(), self.world)[0]  # one verdict: statistics may differ between processes
             self.progress.epoch += 1
             self._keep_best(scores)  # first: what was scored, before the balancer may change encoders
             self.balancer.epoch_end(Epoch(self.progress.epoch - 1, self.config.epochs, self.model.encoders, self._seen))  # type: ignore[arg-type]
             self.progress.seconds += time.perf_counter() - started
             balance = {"balance": traces} if traces else {}
-            self._record({"loss": loss, "valid": scores, "seconds": time.perf_counter() - started} | balance)
+            self._record({"loss": loss, "terms": terms, "valid": scores, "seconds": time.perf_counter() - started} | balance)
         if self.best is not None:
             self.model.load_state_dict(self.best)
         self.model.eval()
@@ -106,32 +107,40 @@ class Trainer:
             return conversation_batches(self.conversation, self.config.batch_size, self.config.seed, epoch, self.labels)
         return epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch, self.labels)
 
-    def _train_epoch(self) -> tuple[float, dict[str, float]]:
-        """One pass over the training split; the mean loss per item, and the means of what the balancer traced."""
+    def _train_epoch(self) -> tuple[float, dict[str, float], dict[str, float]]:
+        """One pass over the training split; the mean loss per item, its terms, and the means of what the balancer traced.
+
+        The terms add up to the loss: a step without one has 0 of it.
+        """
         self.model.train()
-        losses, traces = [], []
+        losses, parts, traces = [], [], []
         batches = self._epoch(self.progress.epoch)
         for step, rows in enumerate(batches, start=1):
             for turn in range(self.balancer.turns):
-                loss, trace = self._step(rows, turn)
+                loss, terms, trace = self._step(rows, turn)
                 losses.append(loss)
+                parts.append(terms)
                 traces.append(trace)
             self.report({"epoch": self.progress.epoch + 1, "step": step, "steps": len(batches)})
+        terms = {k: sum(t.get(k, 0.0) for t in parts) / len(parts) for k in dict.fromkeys(k for t in parts for k in t)}
         means = {k: float(np.mean([t[k] for t in traces if k in t])) for k in sorted({k for t in traces for k in t})}
-        return float(np.mean(losses)), means
+        return float(np.mean(losses)), terms, means
 
-    def _step(self, rows: np.ndarray, turn: int = 0) -> tuple[float, dict[str, float]]:
+    def _step(self, rows: np.ndarray, turn: int = 0) -> tuple[float, dict[str, float], dict[str, float]]:
         """One optimiser step on an effective batch, run in pieces whose loss is divided by the whole batch's weight."""
         pieces = self._pieces(rows)
         weight = total_weight(self.objectives, pieces, self.device, self.world)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = torch.zeros((), device=self.device)
+        loss, terms = torch.zeros((), device=self.device), dict[str, Tensor]()
         for piece in pieces:
-            loss += self._piece(piece, weight, turn)
+            part, named = self._piece(piece, weight, turn)
+            loss += part
+            terms |= {k: v + terms.get(k, 0.0) for k, v in named.items()}
         parameters = list(self.model.parameters()) + list(self.beside.parameters())
         distributed.sum_gradients(parameters, self.world)
-        if not torch.isfinite(distributed.total(loss, self.world)):
-            raise BadFeatures(f"the loss is {float(loss)} in epoch {self.progress.epoch + 1}", "lower optim.lr; check the features for NaN")
+        values = distributed.total(torch.stack([loss, *terms.values()]), self.world).tolist()
+        if not np.isfinite(values[0]):
+            raise BadFeatures(f"the loss is {values[0]} in epoch {self.progress.epoch + 1}", "lower optim.lr; check the features for NaN")
         control = self._control(turn)
         self.balancer.gradients(control)
         if self.recipe.optim.clip > 0:  # what a balancer trains of its own must not shorten the model's step
@@ -139,11 +148,12 @@ class Trainer:
                 if trained := list(module.parameters()):
                     nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
         self.optimizer.step()
+        self.balancer.stepped(control)
         control.restore()
         self.schedule.step()
         if self.average is not None:
             self.average.update(self.model)
-        return float(loss), control.trace
+        return values[0], dict(zip(terms, values[1:], strict=True)), control.trace
 
     def _pieces(self, rows: np.ndarray) -> list[Batch]:
         """This process' pieces of an effective batch, as many as every other has: norms sum over processes in each."""
@@ -155,12 +165,12 @@ class Trainer:
     def _control(self, turn: int) -> Control:
         parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.model.encoders.items()}
         return Control(
-            parameters, self.optimizer, self.recipe.balance["apply"], lambda x: distributed.total(x, self.world),
+            parameters, self.optimizer, self.balancer.acts(self.recipe.balance["apply"]), lambda x: distributed.total(x, self.world),
             self.progress.epoch, self.config.epochs, turn, shared_weights(self.model),
         )  # fmt: skip
 
-    def _piece(self, batch: Batch, weight: dict[str, Tensor], turn: int) -> Tensor:
-        """Forward and backward of one piece; its share of the effective batch's loss."""
+    def _piece(self, batch: Batch, weight: dict[str, Tensor], turn: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Forward and backward of one piece; its share of the effective batch's loss, and of the loss' terms."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
             encoded = self.model.encode(batch)
             encoded = modality_dropout(encoded, self.modalities, self.recipe.augment.modality_dropout)
@@ -169,7 +179,7 @@ class Trainer:
             step = step.with_features(self.balancer.features(step))
             loss = self.balancer.loss(step)
         self.balancer.backward(loss, step)
-        return loss.detach()
+        return loss.detach(), step.terms
 
     def _seen(self, split: str) -> Step | None:
         """All of `train` or `valid` after the encoders, labelled as for training."""
@@ -303,9 +313,7 @@ def stream_lengths(dataset: Dataset) -> np.ndarray:
 def score(selection: str, truth: np.ndarray, predicted: np.ndarray, model: Model, task: str) -> dict[str, float]:
     """The selection metric and accuracy (or MAE) of predictions on the selection split."""
     kind = model.spaces[task].kind
-    cards = registry.cards("metrics")
-    if selection not in cards or kind not in cards[selection]["tasks"]:
-        fitting = [n for n, card in cards.items() if kind in card["tasks"]]
-        raise BadConfig(f"train.selection = '{selection}' does not fit a task of {kind}", f"choose one of {', '.join(fitting)}")
+    if selection not in fitting(model.spaces[task]):
+        raise BadConfig(f"train.selection = '{selection}' does not fit a task of {kind}", f"choose one of {', '.join(fitting(model.spaces[task]))}")
     names = dict.fromkeys([selection, "accuracy" if kind == "classes" else "mae"])
     return {n: value(n, truth, predicted) for n in names}
