@@ -104,6 +104,78 @@ def test_silence_is_followed_in_parts_and_its_crops_are_not_kept(film: Path, mon
         np.testing.assert_allclose(one.speaking, other.speaking)
 
 
+@pytest.mark.parametrize("end", [7.03, 7.3, 8.0])
+def test_faces_are_seen_within_the_clip_in_order(film: Path, end: float) -> None:
+    people = People(Filmed([(0, 2.2), (3.4, 20)]), Clip(film, end=end), np.ones(round(end / VOICE_STEP)))
+    for start in range(0, 7, 2):
+        people.follow(start, min(start + 3.0, end))
+    people.follow(end - 1, end)
+    faces = people.faces()
+    assert len(faces) == 2
+    for face in faces:
+        assert face.seen[-1][1] == pytest.approx(end)
+        for spans in (face.seen, face.speaking):
+            edges = [t for span in spans for t in span]
+            assert edges == sorted(edges) and edges[0] >= 0 and edges[-1] <= end
+    assert people.notes() == []
+
+
+def drawn(path: Path, pictures: list[np.ndarray], fps: float = 10.0) -> People:
+    write_clip(path, pictures, fps)
+    clip = Clip(path, end=len(pictures) / fps)
+    return People(FaceCrops(), clip, np.zeros(9))
+
+
+def portrait(side: float) -> np.ndarray:
+    """The astronaut, whose face has a side of about 100 of 512 pixels, in a plain picture."""
+    from PIL import Image
+
+    photo = pytest.importorskip("skimage.data").astronaut()
+    size = round(512 * side / 100)
+    canvas = np.full((360, 640, 3), 110, np.uint8)
+    canvas[:size, 100 : 100 + size] = np.asarray(Image.fromarray(photo).resize((size, size)))[:360]
+    return canvas
+
+
+def test_a_face_that_goes_is_gone_when_it_goes(tmp_path: Path) -> None:
+    black = np.zeros((360, 640, 3), np.uint8)
+    people = drawn(tmp_path / "gone.mp4", [portrait(60)] * 10 + [black] * 30)
+    block = people.follow(0.0, 4.0)
+    [face] = people.faces()
+    assert len(face.seen) == 1
+    assert face.seen[0][1] == pytest.approx(1.0, abs=0.21)
+    assert block.crops(0.0, 1.0).coverage == 1.0
+    assert block.crops(1.2, 4.0).coverage == 0.0
+    assert people.lacking(1.2, 4.0) == "no face"
+
+
+def test_faces_too_small_to_be_followed_are_a_reason(tmp_path: Path) -> None:
+    people = drawn(tmp_path / "far.mp4", [portrait(14)] * 20)
+    assert people.follow(0.0, 2.0).crops(0.0, 2.0).coverage == 0
+    assert people.lacking(0.0, 2.0) == "no face of 40 pixels or more; smaller ones are there"
+
+
+def test_more_faces_than_are_followed_are_noted(tmp_path: Path) -> None:
+    crowd = np.full((360, 640, 3), 110, np.uint8)
+    head = portrait(50)[:130, 150:270]
+    for row in range(2):
+        for column in range(5):
+            crowd[row * 170 : row * 170 + 130, column * 125 : column * 125 + 120] = head
+    people = drawn(tmp_path / "crowd.mp4", [crowd] * 10)
+    people.follow(0.0, 1.0)
+    assert len(people.faces()) == 8
+    assert people.notes() == ["more than 8 faces at once: 8 of them are followed"]
+
+
+def test_the_odd_input_with_a_face_for_a_second(shared_data: Path) -> None:
+    clip = Clip(shared_data / "odd_inputs" / "F01_face_first_second.mp4", end=6.0)
+    for voice in (np.zeros(9), np.ones(round(6 / VOICE_STEP))):
+        people = People(FaceCrops(), clip, voice)
+        people.follow(0.0, 6.0)
+        [face] = people.faces()
+        assert face.seen == [(0.0, pytest.approx(1.1, abs=0.11))]
+
+
 def test_real_faces_are_the_same_over_a_border(shared_data: Path) -> None:
     clip = Clip(shared_data / "av_clips" / "openface__multi_face.avi", end=5.0)
     long, short = (People(FaceCrops(), clip, np.ones(round(5 / VOICE_STEP))) for _ in range(2))

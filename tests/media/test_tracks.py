@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from affuse.core.errors import BadMedia
 from affuse.media.clip import Clip
 from affuse.media.faces import Face, FaceDetector
-from affuse.media.tracks import LOOKS, FaceTracker, Track, stretches, track_faces
+from affuse.media.tracks import LOOKS, MOST, PEER, FaceTracker, Track, stretches, track_faces
 from affuse.media.video import Frame
 
 GROUND = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
@@ -200,6 +200,142 @@ def test_pictures_are_not_kept() -> None:
         alive.append(weakref.ref(frame.image))
         del frame
         assert sum(ref() is not None for ref in alive) <= LOOKS + 6
+
+
+def smooth(seed: int, height: int = 90, width: int = 160) -> np.ndarray:
+    """A picture of soft patches, as of clothes, hair and skin."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(20, 235, (height // 10, width // 10, 3))
+    rows, columns = np.arange(height) // 10, np.arange(width) // 10
+    sharp = coarse[np.minimum(rows, len(coarse) - 1)][:, np.minimum(columns, coarse.shape[1] - 1)]
+    return np.mean([np.roll(sharp, (y, x), (0, 1)) for y in range(-3, 4) for x in range(-3, 4)], axis=0)
+
+
+ROOM, PEOPLE = smooth(0), [smooth(1, 50, 50), smooth(2, 50, 50), smooth(5, 50, 50)]
+
+
+def shown(who: Sequence[int], shift: Sequence[float] | None = None) -> list[np.ndarray]:
+    """Pictures of the room with a person in the same place (-1: nobody), moved to the right by pixels."""
+    pictures = []
+    for k, i in enumerate(who):
+        picture, x = ROOM.copy(), 50 + (0 if shift is None else round(shift[k]))
+        if i >= 0:
+            picture[30:80, x : x + 50] = PEOPLE[i]
+        pictures.append(picture)
+    return pictures
+
+
+class Seated(Oracle):
+    """Pictures with one face in the middle of the person, where there is one."""
+
+    def __init__(self, pictures: Sequence[np.ndarray], there: Sequence[tuple[float, float, float] | None]) -> None:
+        super().__init__([[] if at is None else [at] for at in there])
+        self.pictures = pictures
+
+    def frames(self, start: int = 0, end: int | None = None, cuts: tuple[int, ...] = ()) -> Iterator[Frame]:
+        for k, picture in enumerate(self.pictures):
+            image = picture.clip(0, 255).astype(np.uint8)
+            image[0, 0] = k >> 8, k & 255, 0
+            yield Frame(k, 0.0, image)
+
+
+def seats(who: Sequence[int], shift: Sequence[float] | None = None) -> list[tuple[float, float, float] | None]:
+    return [None if i < 0 else (63 + (0 if shift is None else shift[k]), 42, 24) for k, i in enumerate(who)]
+
+
+def whose(tracks: Sequence[Track], who: Sequence[int]) -> dict[int, set[int]]:
+    """The people whom each track shows."""
+    return {track.id: {who[step] for step in track.steps} for track in tracks}
+
+
+@pytest.mark.parametrize("moving", [0, 3])
+@pytest.mark.parametrize("fps", [5.0, 10.0, 25.0])
+def test_a_cut_between_people_in_one_place_begins_another_track_and_back_goes_on(fps: float, moving: float) -> None:
+    turn = int(2 * fps)
+    who = [i for i in (0, 1, 0, 1, 2) for _ in range(turn)]
+    sway = np.sin(np.arange(len(who)) / fps * 3) * moving
+    oracle = Seated(shown(who, sway), seats(who, sway))
+    tracks = follow(oracle, fps)
+    assert all(len(people) == 1 for people in whose(tracks, who).values())
+    assert sum(len(t.steps) for t in tracks) == len(who)
+    if not moving:  # who looks just as before keeps the id
+        assert whose(tracks, who) == {0: {0}, 1: {1}, 2: {2}}
+    assert {turn, 2 * turn, 3 * turn, 4 * turn} <= set(oracle.full)  # whoever else came with the cut is looked for
+
+
+@pytest.mark.parametrize("away", [1, 10, 40])
+def test_somebody_else_on_an_empty_seat_gets_another_id(away: int) -> None:
+    who = [0] * 20 + [-1] * away + [1] * 20 + [-1] * away + [1] * 20
+    tracks = follow(Seated(shown(who), seats(who)), 5.0)
+    assert {i: people - {-1} for i, people in whose(tracks, who).items()} == {0: {0}, 1: {1}}  # a step alone is bridged
+
+
+def test_what_happens_to_one_person_leaves_the_track_whole() -> None:
+    n, sway = 60, np.sin(np.arange(60) * 0.7) * 2
+    swing = np.cumsum(np.where(np.arange(n) // 5 % 2, 3.0, -3.0))  # 30 pixels a second, to and fro
+    still, there = shown([0] * n, sway), seats([0] * n, sway)
+    hand, flash = [p.copy() for p in still], [p.copy() for p in still]
+    for k in range(30, 38):
+        hand[k][74 - 4 * min(k - 30, 4) : 74, 66:84] = (190, 140, 120)
+    flash[29:] = shown([0] * 31, np.full(31, sway[29]))
+    flash[30][:] = 250
+    events = {
+        "darker": [p * (0.5 if k >= 30 else 1) for k, p in enumerate(still)],
+        "brighter": [p * (1.4 if k >= 30 else 1) for k, p in enumerate(still)],
+        "flicker": [p * (0.7 if k % 2 else 1) for k, p in enumerate(still)],
+        "hand": hand,
+        "flash": flash,
+    }
+    for name, pictures in events.items():
+        tracks = follow(Seated(pictures, [None if name == "flash" and k == 30 else at for k, at in enumerate(there)]), 10.0)
+        assert [t.id for t in tracks] == [0], name
+    assert len(follow(Seated(shown([0] * n, swing), seats([0] * n, swing)), 10.0)) == 1
+
+
+def test_a_zoom_leaves_the_track_whole() -> None:
+    scene, zooms = shown([0])[0], np.linspace(1, 1.8, 40)
+    rows, columns = np.arange(90), np.arange(160)
+    pictures = [scene[np.rint((rows - 54) / z + 54).astype(int)][:, np.rint((columns - 75) / z + 75).astype(int)] for z in zooms]
+    there = [(75 - 12 * z, 54 - 12 * z, 24 * z) for z in zooms]
+    assert len(follow(Seated(pictures, there), 10.0)) == 1
+
+
+def test_drawn_people_of_a_conversation_are_told_apart() -> None:
+    from affuse.corpora.synthetic_face import draw_face
+    from affuse.corpora.synthetic_face import frames as drawn
+
+    people = [draw_face(np.random.default_rng([4, 3, i]), 0.8) for i in range(2)]
+    pictures: list[np.ndarray] = []
+    who = [i for i in (0, 1, 0, 1) for _ in range(20)]
+    for turn, i in enumerate((0, 1, 0, 1)):
+        mouth = np.abs(np.sin(np.arange(20) * 1.3))
+        pictures += drawn(people[i], {"happy": 0.6, "neutral": 0.4}, mouth, 10.0, np.random.default_rng(turn), 0.1)
+    tracks = track_faces([Frame(k, k / 10, p) for k, p in enumerate(pictures)], FaceDetector(), 10.0)
+    assert whose(tracks, who) == {0: {0}, 1: {1}}
+    assert sum(len(t.steps) for t in tracks) == 80
+
+
+@pytest.mark.parametrize(("people", "crowded"), [(MOST, False), (MOST + 2, True)])
+def test_more_people_than_are_followed_are_noticed(people: int, crowded: bool) -> None:
+    tracker = FaceTracker(oracle := Oracle([[(15 * i, 20, 10 + i % 3) for i in range(people)]] * 10), 5.0)
+    for frame in oracle.frames():
+        tracker.step(frame)
+    assert len(tracker.take()) == MOST
+    assert tracker.crowded == crowded
+
+
+def test_smaller_faces_are_looked_for_now_and_then_where_nobody_is_there() -> None:
+    script = [[(20.0, 20, 30)]] * 20 + [[]] * 180
+    looked: list[int] = []
+    tracker = FaceTracker(oracle := Oracle(script), 5.0, small=lambda image: looked.append(1) or len(looked) == 2)
+    for start, end in ((0, 60), (60, 200)):
+        for frame in oracle.frames(start, end):
+            tracker.step(frame)
+        tracker.take(end - start)
+    steps = [step for step, _ in tracker.glimpses]
+    assert [small for _, small in tracker.glimpses] == [False, True, False]
+    assert 20 <= steps[0] <= 24
+    assert np.diff(steps).tolist() == [PEER * 5.0] * 2
 
 
 def test_stretches_join_small_holes() -> None:

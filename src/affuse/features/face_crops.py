@@ -82,31 +82,43 @@ class FaceCrops:
 
     @cached_property
     def _detector(self) -> Detector:
+        return self._finder(self.min_face)
+
+    @cached_property
+    def _closer(self) -> Detector:
+        return self._finder(max(1, self.min_face // 2))
+
+    def _finder(self, min_face: int) -> Detector:
         from affuse.media.faces import FaceDetector
         from affuse.media.yunet import YuNet
 
-        if self._file is None:
-            return FaceDetector(self.min_face, LONGEST_SIDE)
-        return YuNet(self._file, self.min_face, LONGEST_SIDE)
+        return FaceDetector(min_face, LONGEST_SIDE) if self._file is None else YuNet(self._file, min_face, LONGEST_SIDE)
 
     def __call__(self, clip: Clip) -> Feature:
         """The crops of the most prominent person in the clip's picture."""
         return self.feature(clip, self.follow(clip))
 
     def tracker(self, finer: int = 1) -> FaceTracker:
-        """A tracker for one recording, `finer` grid steps to each step of the crops; passed on, it keeps the ids."""
+        """A tracker for one recording, `finer` grid steps to each step of the crops; passed on, it keeps the ids.
+
+        While nobody is there, it also looks for faces of half of `min_face` (its `glimpses`).
+        """
         from affuse.media.tracks import FaceTracker
 
-        return FaceTracker(self._detector, self.fps * finer, min_score=self.min_score, look=self._look)
+        fps, least = self.fps * finer, self.min_score
+        return FaceTracker(self._detector, fps, min_score=least, look=self._look, small=self._sees_small)
 
     def follow(self, clip: Clip, tracker: FaceTracker | None = None) -> list[Track]:
         """Everybody's track, its `views` uint8 [K, size, size, 3] the crops, in one pass over the clip's picture.
 
         A recording goes block by block through one `tracker`, each block a Clip that begins where the last one ended.
         """
+        from affuse.media.tracks import FaceTracker
+
         if not clip.has_video:
             return []
-        tracker = tracker if tracker is not None else self.tracker()
+        if tracker is None:
+            tracker = FaceTracker(self._detector, self.fps, min_score=self.min_score, look=self._look)
         frames = clip.frames(tracker.fps, LONGEST_SIDE)
         while some := list(islice(frames, AHEAD)):
             for frame in some:
@@ -145,6 +157,11 @@ class FaceCrops:
         while some := list(islice(there, length)):
             crops = [self._look([frame.image], where[frame.index][None], np.zeros(1, int)) for frame in some]
             yield np.array([frame.index for frame in some]), np.concatenate(crops)
+
+    def _sees_small(self, image: np.ndarray) -> bool:
+        """Whether a picture shows faces below `min_face`."""
+        (faces,) = self._closer.detect_batch(image[None])
+        return any(face.score >= self.min_score and face.side < self.min_face for face in faces)
 
     def _look(self, images: Sequence[np.ndarray], landmarks: np.ndarray, which: np.ndarray) -> np.ndarray:
         from affuse.media.faces import align_batch

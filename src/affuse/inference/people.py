@@ -14,7 +14,7 @@ from affuse.inference.stretches import BLOCK_SECONDS
 from affuse.inference.timeline import FaceTrack
 from affuse.media.clip import Clip
 from affuse.media.speaking import VOICE_STEP, WIDE, mouth_motion, who_speaks
-from affuse.media.tracks import Track
+from affuse.media.tracks import MOST, PEER, Track
 
 LIPS = 10.0  # pictures per second that show whose mouth moves
 JOIN = 0.5  # s between parts over which a stretch goes on
@@ -83,8 +83,19 @@ class People:
         self._mouths = {i: [mouth] for i, mouth in lately.items() if mouth.size}
 
     def faces(self) -> list[FaceTrack]:
-        """Everybody who was followed so far, in the order of appearance, counted from 1."""
-        return [FaceTrack(i + 1, seen, self._speaking[i]) for i, seen in sorted(self._seen.items())]
+        """Everybody who was followed so far, in the order of appearance, counted from 1; spans end with the clip."""
+        end = self.clip.duration
+        inside = [(i, _until(end, seen), _until(end, self._speaking[i])) for i, seen in sorted(self._seen.items())]
+        return [FaceTrack(i + 1, seen, speaking) for i, seen, speaking in inside if seen]
+
+    def lacking(self, start: float, end: float) -> str:
+        """Why nobody is there in [start, end) s: no face, or none that is large enough, as looked for every 15 s."""
+        looks = [small for step, small in self._tracker.glimpses if start - PEER <= step / self.rate < end]
+        return f"no face of {self.crops.min_face} pixels or more; smaller ones are there" if any(looks) else "no face"
+
+    def notes(self) -> list[str]:
+        """What a reader should know about the faces that were followed so far."""
+        return [f"more than {MOST} faces at once: {MOST} of them are followed"] if self._tracker.crowded else []
 
 
 @dataclass
@@ -102,6 +113,10 @@ class Block:
         """The track that speaks longest in [start, end) s; None if nobody's mouth moves with the voice."""
         times = [sum(max(0.0, min(b, end) - max(a, start)) for a, b in spans) for spans in self.spoken]
         return self.tracks[int(np.argmax(times))].id if max(times, default=0.0) > 0 else None
+
+    def lacking(self, start: float, end: float) -> str:
+        """Why nobody is there in [start, end) s."""
+        return self.people.lacking(start, end)
 
     def crops(self, start: float, end: float) -> Feature:
         """Crops in [start, end) s of whoever speaks there, else of the most prominent face there."""
@@ -155,10 +170,15 @@ def _joined(track: Track, later: Track) -> Track:
     return Track(track.id, *(np.concatenate([getattr(track, name), getattr(later, name)]) for name in ARRAYS))
 
 
+def _until(end: float, spans: Spans) -> Spans:
+    """The parts of the spans before a time; the last step of a grid may stick out of the clip."""
+    return [(a, min(b, end)) for a, b in spans if a < end]
+
+
 def _extend(spans: Spans, more: Spans) -> None:
     """Add later stretches; one that begins where the last ended goes on with it."""
     for start, end in more:
         if spans and start - spans[-1][1] <= JOIN:
-            spans[-1] = (spans[-1][0], end)
+            spans[-1] = (spans[-1][0], max(spans[-1][1], end))
         else:
             spans.append((start, end))

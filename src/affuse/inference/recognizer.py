@@ -122,7 +122,7 @@ class Recognizer:
         answered = self._over_rows(look, pieces, rows) if rows else self._answered(look, pieces, causal, context)
         segments = [self._settled(s) for s in answered]
         faces = look.people.faces() if look.people else []
-        notes += info.findings()  # of what could not be decoded, known only now
+        notes += [*(look.people.notes() if look.people else []), *info.findings()]  # known only now
         return Timeline(
             os.fspath(clip), info.duration, self.name, self.labels, segments, faces, speech if info.audio else None, notes
         )
@@ -269,7 +269,7 @@ class _Look:
         enough = min(HEARD_SECONDS, (end - caption.start) / 2)
         return float(steps.mean()) if len(steps) and steps.sum() * STEP >= enough else 0.0
 
-    def lacking(self, modality: str, caption: Caption, seen: Block | None = None) -> str | None:
+    def lacking(self, modality: str, caption: Caption) -> str | None:
         """Why a modality has nothing to say of a stretch, by what is there and by the model's rules; None where it has."""
         rules = self.recognizer.rules
         if modality == "audio":
@@ -320,7 +320,8 @@ class _Part:
         unusable = [s.name for s in self.look.specs if s.modality == modality and s.name in self.look.recognizer.unusable]
         if unusable:
             return f"{', '.join(unusable)} cannot be used"
-        return self.look.lacking(modality, row) or "no face"
+        why = self.look.lacking(modality, row)
+        return why or (self.seen.lacking(row.start, min(row.end, self.look.info.duration)) if self.seen else "no face")
 
 
 def crops_of(extractor: Any) -> FaceCrops | None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from affuse.media.faces import Face, nms
+from affuse.media.sights import Sight, cell_of, change_of, relit
 from affuse.media.video import Frame
 
 # P pictures of one size, landmarks [n, 5, 2], the picture [n] of each -> views [n, ...]
 Look = Callable[[Sequence[np.ndarray], np.ndarray, np.ndarray], np.ndarray]
+Glimpse = Callable[[np.ndarray], bool]  # whether a picture shows faces that are too small to be followed
 LOOKS = 8  # pictures whose faces are looked at together
 
 RETRY = 0.2  # s between full searches while a face is missing or none is known
@@ -27,9 +30,16 @@ GROW = 1.6  # and grows or shrinks by at most this factor
 KNOWN = 0.7  # score that confirms a face already followed; a new one needs `min_score`
 ONE_FACE = 0.6  # shared area, of the smaller box, above which two finds are one face
 MOST = 8  # people followed at a time
+PEER, PEER_CUT = 15.0, 2.0  # s between looks for smaller faces while nobody is there, and where the scene has changed
 CUT_LIKENESS, CUT_CHANGE = 0.5, 8.0  # below this correlation and above these grey levels, another scene
+LATELY, LEAST_CHANGE, LEAST_SHIFT = 2.0, 0.015, 2.0  # s of a face's past that say how it changes within a step; at least so
+MORE_CHANGE, MORE = 1.7, 4.7  # times as much change as lately, and that times the shift: somebody else
+GRAIN = 0.4  # change within half a cell, above which a picture is too fine to tell: noise has 0.6, faces have 0.24 at most
+REGRID = 1.25  # growth from which on a face's cells are too small or too large
+SAME_SCENE, NEW_SCENE = (0.3, 6.0), (0.12, 3.0)  # change and shift up to which who comes back is the same, after a cut, too
 ROW = np.dtype(
     [("id", "i4"), ("step", "i8"), ("box", "f4", 4), ("points", "f4", (5, 2)), ("score", "f4"), ("drift", "f4", 2)]
+    + [("cut", "?")]
 )
 
 
@@ -73,7 +83,7 @@ class Track:
 
 
 def track_faces(
-    frames: Iterable[Frame], detector: Detector, fps: float, *, look: Look = _nothing, **rules: float
+    frames: Iterable[Frame], detector: Detector, fps: float, *, look: Look = _nothing, **rules: Any
 ) -> list[Track]:
     """The faces of a clip's frames, `fps` grid steps per second; `rules` are those of `FaceTracker`."""
     tracker = FaceTracker(detector, fps, look=look, **rules)
@@ -88,8 +98,11 @@ class FaceTracker:
     The full detector runs at the start, after a cut, every `every` s, and every 0.2 s while a followed face is missing
     or nobody is there; R- and O-net alone see the rest, near where each face is expected. So somebody who joins
     others is noticed up to `every` s late. Holes of up to `bridge` s are interpolated; tracks with fewer than
-    `min_seconds` of pictures are dropped. Who comes back within 10 s to the same place at the same size keeps the id,
-    anybody else gets a new one: faces are not told apart by looks. A cut ends all tracks.
+    `min_seconds` of pictures are dropped. Who comes back within 10 s to the same place at the same size and with the
+    same looks (stricter after a cut) keeps the id, anybody else gets a new one. A cut of the picture ends all tracks; a
+    cut between people in the same place, told by the change of a face and what is around it, ends that face's. A slow
+    fade from one to the other is not seen. At most 8 are followed at a time: `crowded` says that there were more.
+    While nobody is there, `small` looks for faces too small to be followed every 15 s; `glimpses` says what it found.
     """
 
     def __init__(
@@ -102,14 +115,19 @@ class FaceTracker:
         min_seconds: float = 0.4,
         min_score: float = 0.9,
         look: Look = _nothing,
+        small: Glimpse | None = None,
     ) -> None:
-        self.detector, self.fps, self.look = detector, fps, look
+        self.detector, self.fps, self.look, self.small = detector, fps, look, small
         self.every, self.min_seconds, self.min_score = every, min_seconds, min_score
         self.searches = self.refinements = 0
+        self.crowded = False  # whether more than MOST faces were there at once
+        self.glimpses: list[tuple[int, bool]] = []  # steps, from the first picture on, at which smaller faces were looked for
         self._known = np.zeros(0, ROW)  # the last sighting of each face that may still be met again
         self._recent: deque[Frame] = deque(maxlen=int(bridge * fps + 1e-6))
         self._picture: tuple[tuple[int, ...], np.ndarray] | None = None  # shape and thumbnail of the last one
-        self._searched = -np.inf  # step of the last full search
+        self._searched = self._peered = -np.inf  # steps of the last full search, and of the last for smaller faces
+        self._sights: dict[int, list[Sight]] = {}  # born -> how it looked in the last LATELY s
+        self._taken = 0  # steps before the next take's first
         self._born = self._named = self._frames = 0
         self._names: dict[int, int] = {}  # born -> public id: a false face that is dropped uses up none
         self._rows: list[np.ndarray] = []
@@ -120,16 +138,25 @@ class FaceTracker:
         """Find the followed faces in the next frame, and new ones where a full search is due."""
         self._frames += 1
         if self._cut(frame.image):
-            self._known, self._searched = self._known[:0], -np.inf
+            self._known["cut"], self._searched = True, -np.inf
+            self._peered = min(self._peered, frame.index - (PEER - PEER_CUT) * self.fps)
             self._recent.clear()
-        missed = frame.index - self._known["step"] - 1
-        self._known, missed = self._known[missed <= BACK * self.fps], missed[missed <= BACK * self.fps]
-        live = missed <= GAP * self.fps
-        around = _expected(self._known, frame.index, self.fps)
-        faces, full = self._faces(frame, around[live])
-        which, found = self._matched(around, live, frame.index, faces)
+        self._known = self._known[frame.index - self._known["step"] - 1 <= BACK * self.fps]
+        self._sights = {i: self._sights[i] for i in self._known["id"].tolist()}
+        while True:
+            live = self._live(frame.index)
+            around = _expected(self._known, frame.index, self.fps)
+            faces, full = self._faces(frame, around[live])
+            which, found = self._matched(frame, around, live, faces)
+            sights = [self._sight(frame, *pair) for pair in zip(self._known[which], faces["box"][found], strict=True)]
+            pairs = zip(which, faces["box"][found], sights, strict=True)
+            others = [k for k, box, now in pairs if live[k] and self._is_other(k, frame.image, box, now)]
+            if not others:
+                break
+            self._known["cut"][others], self._searched = True, -np.inf  # somebody else is there: look everywhere
         fresh = np.setdiff1d(np.flatnonzero(faces["score"] >= self.min_score), found) if full else found[:0]
-        self._meet(frame, which, faces[found], faces[fresh])
+        self._meet(frame, which, faces[found], faces[fresh], sights)
+        self._peer(frame)
         self._recent.append(frame)
 
     def take(self, steps: int = 0) -> list[Track]:
@@ -144,7 +171,7 @@ class FaceTracker:
         kept.sort(key=lambda p: (rows["step"][p[0]], rows["id"][p[0]]))
         tracks = [self._track(rows[p], views[p]) for p in kept]
         self._known["step"] -= steps
-        self._searched -= steps
+        self._searched, self._peered, self._taken = self._searched - steps, self._peered - steps, self._taken + steps
         self._names = {born: name for born, name in self._names.items() if born in self._known["id"]}
         self._rows, self._views, self._frames = [], [], 0
         self._recent.clear()
@@ -157,11 +184,17 @@ class FaceTracker:
         steps, boxes, points, scores = (np.ascontiguousarray(rows[k]) for k in ("step", "box", "points", "score"))
         return Track(self._names[born], steps, boxes, points, scores, views)
 
+    def _live(self, step: int) -> np.ndarray:
+        """Which of the known faces are followed [n]; the others are away, and may come back."""
+        missed = step - self._known["step"] - 1
+        return ~self._known["cut"] & (missed <= GAP * self.fps)
+
     def _cut(self, image: np.ndarray) -> bool:
         """Whether this picture shows another scene than the last one, brightness and contrast aside."""
         last, now = self._picture, _thumbnail(image)
         self._picture = image.shape, now
         if last is None or last[0] != image.shape:
+            self._known = self._known[:0]
             return last is not None
         before = last[1]
         a, b = before - before.mean(), now - now.mean()
@@ -188,39 +221,100 @@ class FaceTracker:
         return _rows([f for f in self.detector.refine(image[None], around) if f is not None and f.score >= low])
 
     def _matched(
-        self, around: np.ndarray, live: np.ndarray, step: int, faces: np.ndarray
+        self, frame: Frame, around: np.ndarray, live: np.ndarray, faces: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Pairs (known, face) of the assignment with most overlap and least distance, within each track's bounds."""
         side, other = _sides(around)[:, None], _sides(faces["box"])[None]
         apart = np.linalg.norm(_centres(around)[:, None] - _centres(faces["box"]), axis=-1) / side
         grown = np.abs(np.log(other / side))
-        seconds = (step - self._known["step"]) / self.fps
+        seconds = (frame.index - self._known["step"]) / self.fps
         reach = np.where(live, np.minimum(REACH + RUN * seconds, FAR), SAME_PLACE)[:, None]
         ratio = np.log(np.where(live, GROW, SAME_SIZE))[:, None]
         fits = (apart <= reach) & (grown <= ratio) & (live[:, None] | (faces["score"] >= self.min_score)[None])
+        fits &= live[:, None] | ~fits[live].any(0)  # who is away may be whom nobody else is
+        for k, i in np.argwhere(fits & ~live[:, None]):
+            fits[k, i] = self._is_same(frame, self._known[k], faces["box"][i])
         cost = np.where(fits, 1 - _overlap(around, faces["box"]) + apart + grown + ~live[:, None], 1e3)
         which, found = map(np.asarray, linear_sum_assignment(cost))
         good = fits[which, found]
         return which[good], found[good]
 
-    def _meet(self, frame: Frame, which: np.ndarray, met: np.ndarray, fresh: np.ndarray) -> None:
+    def _sight(self, frame: Frame, before: np.ndarray, box: np.ndarray) -> Sight:
+        """How a known face, `before` its last row, looks now."""
+        last = self._sights[int(before["id"])][-1]
+        now = Sight.of(frame.image, box, self._taken + frame.index, last)
+        now.shift = float(np.abs(last.colours - now.colours).mean(1).max())
+        return now
+
+    def _is_same(self, frame: Frame, before: np.ndarray, box: np.ndarray) -> bool:
+        """Whether who comes back to a place looks like the known face, `before` its last row, that was there."""
+        last = self._sights[int(before["id"])][-1]
+        change, shift = NEW_SCENE if before["cut"] else SAME_SCENE
+        sights = (self._sight(frame, before, place) for place in (box, before["box"]))
+        return any(now.shift <= shift and change_of(last, now) <= change for now in sights)
+
+    def _is_other(self, known: int, image: np.ndarray, box: np.ndarray, now: Sight) -> bool:
+        """Whether a face that is followed became another person: all changed at once, and far more than lately.
+
+        A real face may move, turn or blink; its clothes, hair and skin do not change their colours in that instant.
+        """
+        past = self._sights[int(self._known["id"][known])]
+        steps = now.step - past[-1].step
+        longer = min(steps, 2)  # a face that was lost for a moment may have moved on
+        lately = [longer * sight.shift for sight in past if np.isfinite(sight.shift)]
+        shifted = now.shift / max([*lately, LEAST_SHIFT + 10 * steps / self.fps])
+        if not lately or shifted <= 1:
+            return False
+        for before, sight in pairwise([*past, now]):
+            if np.isnan(sight.change):
+                sight.change = change_of(before, sight, sight.moved(before))
+        changed = now.change / (longer * max([LEAST_CHANGE, *(sight.change for sight in past[1:])]))
+        if changed <= MORE_CHANGE or changed * shifted <= MORE or relit(past[-1], now):
+            return False
+        half = max(1, round(now.cell / 2))
+        nearby = Sight.of(image[half:, half:], box, like=now)
+        return change_of(now, nearby) < GRAIN
+
+    def _meet(
+        self, frame: Frame, which: np.ndarray, met: np.ndarray, fresh: np.ndarray, sights: Sequence[Sight]
+    ) -> None:
         """Note the sightings of known faces `which` and of fresh ones, and bridge the holes that just closed."""
         before = self._known[which]
         steps = np.maximum(frame.index - before["step"], 1)
         moved = (_centres(met["box"]) - _centres(before["box"])) / steps[:, None]
         met["id"], met["drift"] = before["id"], (before["drift"] + moved) / 2
-        room = max(0, MOST - int((frame.index - self._known["step"] <= GAP * self.fps + 1).sum()))
+        met["step"] = fresh["step"] = frame.index
+        short = (steps > 1) & (steps - 1 <= (self._recent.maxlen or 0)) & ~before["cut"]
+        for earlier in self._recent if short.any() else ():
+            self._note(earlier.image, _between(before[short], met[short], earlier.index))
+        self._known[which] = met
+        room = max(0, MOST - int(self._live(frame.index).sum()))
+        self.crowded |= len(fresh) > room
         fresh = fresh[np.argsort(-_sides(fresh["box"]) * fresh["score"])][:room]
         fresh["id"] = self._born + np.arange(len(fresh))
         self._born += len(fresh)
-        met["step"] = fresh["step"] = frame.index
-        now = np.concatenate([met, fresh])
-        short = (steps > 1) & (steps - 1 <= (self._recent.maxlen or 0))
-        for earlier in self._recent if short.any() else ():
-            self._note(earlier.image, _between(before[short], met[short], earlier.index))
-        self._note(frame.image, now)
-        self._known[which] = met
+        self._note(frame.image, np.concatenate([met, fresh]))
         self._known = np.concatenate([self._known, fresh])
+        self._sights |= {int(row["id"]): [Sight.of(frame.image, row["box"], self._taken + frame.index)] for row in fresh}
+        away = before["cut"] | (steps - 1 > GAP * self.fps)
+        for row, now, back in zip(met, sights, away, strict=True):
+            self._remember(frame.image, row, now, back)
+
+    def _remember(self, image: np.ndarray, row: np.ndarray, now: Sight, back: bool) -> None:
+        """Add to a face's past; one that came back begins another, one that has grown gets a grid of its size."""
+        past = self._sights[int(row["id"])]
+        past = [sight for sight in past if not back and now.step - sight.step < LATELY * self.fps]
+        if past and not 1 / REGRID < cell_of(row["box"]) / now.cell < REGRID:
+            change = change_of(past[-1], now, now.moved(past[-1]))
+            now = replace(Sight.of(image, row["box"], now.step), shift=now.shift, change=change)
+        self._sights[int(row["id"])] = [*past, now] if past else [Sight.of(image, row["box"], now.step)]
+
+    def _peer(self, frame: Frame) -> None:
+        """Look for faces too small to be followed, now and then while nobody is there."""
+        wait = PEER * self.fps - 1e-6
+        if self.small is not None and not self._live(frame.index).any() and frame.index - self._peered >= wait:
+            self._peered = frame.index
+            self.glimpses.append((self._taken + frame.index, self.small(frame.image)))
 
     def _note(self, image: np.ndarray, rows: np.ndarray) -> None:
         if len(rows):

@@ -130,7 +130,7 @@ def test_a_recipe_trains_scores_and_answers_for_words(tiny, tmp_path):
     """finetuned-transformer from a manifest of words to the timeline of a clip with subtitles."""
     said = {"happy": "good day !", "sad": "bad night"}
     rows = [
-        {"id": f"u{i:02d}", "conversation": f"d{i // 6}", "position": i % 6, "speaker": f"s{i % 2}", "source": f"d{i // 6}",
+        {"id": f"u{i:02d}", "conversation": f"d{i // 6}", "position": i % 6, "speaker": f"d{i // 6}s{i % 2}", "source": f"d{i // 6}",
          "text": said[label], "label": label}
         for i in range(48) for label in [("happy", "sad")[(i * i // 3) % 2]]
     ]  # fmt: skip
