@@ -5,7 +5,7 @@ features) and INSIDE the untouched ones, each time trained on as many groups, ro
 the labels make the touched rows too easy. What is tested is the difference of the two scores; its interval is Student's t
 by the jackknife over the groups of either side, with the degrees of freedom of the poorer one. It is a leak where the
 lower bound lies above MARGIN: honest splits differ in difficulty too, and benchmarks/leak_power.py measures how often
-that is mistaken for a leak (docs/results/leaks.md).
+that is mistaken for a leak (benchmarks/leak_power.py).
 """
 
 from __future__ import annotations
