@@ -188,7 +188,7 @@ def _differences(main: str, gaps: Gaps) -> list[str]:
     if not tested:
         return lines
     adjusted = holm([gap.p for _, gap in tested.values()])
-    left = [f"{what} ({gap.value:+.3f}, p {p:.3f})" for (what, gap), p in zip(tested.values(), adjusted, strict=True) if p < 0.05]
+    left = [f"{what} ({gap.value:+.3f}, p {chance(p)})" for (what, gap), p in zip(tested.values(), adjusted, strict=True) if p < 0.05]
     kept = f"these survive Holm's correction at 5 %: {', '.join(left)}" if left else "none survives Holm's correction at 5 %"
     return [*lines, f"Differences tested: {len(tested)}; {kept}.", ""]
 
@@ -199,7 +199,7 @@ def _pairs(sums: Sums, main: str) -> list[str]:
     lines = _table([f"paired difference ({main})", "value and interval", "p"]) if pairs else []
     for title, arm, subset, other, subset_other in pairs:
         gap = sums.less(main, arm, other, subset, subset_other)
-        lines.append(_row(title, signed(gap), f"{gap.p:.3f}"))
+        lines.append(_row(title, signed(gap), chance(gap.p)))
     return [*lines, ""] if pairs else []
 
 
@@ -248,6 +248,11 @@ def _row(*cells: str) -> str:
 def interval(e: Estimate) -> str:
     """0.612 [0.570, 0.655]; no interval where there is one cluster."""
     return f"{e.value:z.3f} [{e.low:z.3f}, {e.high:z.3f}]" if e.low == e.low else f"{e.value:z.3f}"
+
+
+def chance(p: float) -> str:
+    """A p value with three decimals, never 0."""
+    return "<0.001" if p < 0.0005 else f"{p:.3f}"
 
 
 def signed(d: Difference) -> str:
