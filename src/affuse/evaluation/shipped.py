@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -95,15 +94,9 @@ def _dataset(model: Path, net: Model, corpus: Corpus, chosen: np.ndarray, langua
         if stores[spec.name].spec.shape != spec.shape:
             raise BadFeatures(f"store '{spec.name}' has steps of {stores[spec.name].spec.shape}, {model.name} wants {spec.shape}", f"delete {stores[spec.name].path}")
         if spec.modality == "text" and language == "en":
-            stores[spec.name] = without(stores[spec.name], table.loc[~table["text"].map(is_english), "id"])
+            stores[spec.name] = stores[spec.name].without(table.loc[~table["text"].map(is_english), "id"])
     return Dataset(table, stores, {TASK: "label"}, foreign({TASK: "label"}, corpus, net.spaces))
 
-
-def without(store: FeatureStore, ids: Sequence[str]) -> FeatureStore:
-    """The store as if it did not hold these utterances."""
-    less = copy(store)
-    less._index = {k: v for k, v in store._index.items() if k not in set(ids)}
-    return less
 
 
 def _protocol(found: Predictions, labels: Sequence[str], split: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, get_args
@@ -56,6 +56,12 @@ class FeatureStore:
                 raise BadConfig(f"store '{self.path.name}' has no rate that could become {rate}", "read it as it is")
             read._grid = (rate, how)
         return read
+
+    def without(self, ids: Iterable[str]) -> FeatureStore:
+        """The store as if it did not hold these ids."""
+        less, gone = copy(self), set(ids)
+        less._index = {k: v for k, v in self._index.items() if k not in gone}
+        return less
 
     def _read_header(self, shard: Path) -> None:
         """Add a shard's ids to the index; BadFeatures names a damaged shard."""
