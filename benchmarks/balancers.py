@@ -29,7 +29,7 @@ from affuse.evaluation.bench import Suite
 from affuse.evaluation.compare import Scored
 from affuse.evaluation.diagnosis import Probed, probe
 from affuse.evaluation.intervals import paired_difference
-from affuse.reporting.bench import signed
+from affuse.reporting.bench_pages import signed
 from affuse.training.run import open_run
 
 

@@ -21,7 +21,7 @@ import pandas as pd
 
 from affuse.core import io
 from affuse.evaluation.compare import Scored, Sums
-from affuse.reporting.bench import facts, write
+from affuse.reporting.bench_pages import facts, write
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("AFFUSE_SHARED") or ROOT.parent / "shared") / "data"

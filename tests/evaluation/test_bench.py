@@ -21,7 +21,7 @@ from affuse.evaluation import bench
 from affuse.evaluation.bench import load_suite, plan
 from affuse.evaluation.compare import Scored, Sums, compare
 from affuse.evaluation.intervals import Difference, Estimate, holm
-from affuse.reporting.bench import _row, interval, page, signed
+from affuse.reporting.bench_pages import _row, interval, page, signed
 from affuse.training import run as runs
 
 SMALL = ["streams.*.encoder.hidden=8", "split.test=0.4", "train.epochs=2", "train.keep=last", "train.ema=0"]

@@ -11,7 +11,7 @@ import affuse
 from affuse.features.audio_expert import AudioExpert
 from affuse.features.face_expert import FaceExpert
 from affuse.features.text_expert import TextExpert
-from affuse.inference.verdict import tempered
+from affuse.inference.decision import tempered
 from affuse.media.clip import Clip
 
 

@@ -13,7 +13,7 @@ import affuse
 from affuse.cli.app import main
 from affuse.core.config import RECIPES
 from affuse.core.errors import BadConfig
-from affuse.inference.stretches import blocks, tiles
+from affuse.inference.windows import blocks, tiles
 from affuse.media.clip import Clip
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip

@@ -8,9 +8,9 @@ import torch
 from tests.models.test_contexts import LENGTHS, batch, make, rows
 from torch import nn
 
+from affuse.core.timeline import Context
 from affuse.inference import influence as module
 from affuse.inference.influence import influence
-from affuse.inference.timeline import Context
 
 CPU = torch.device("cpu")
 

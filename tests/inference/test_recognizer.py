@@ -13,9 +13,9 @@ from tests.conftest import make_vector_corpus
 import affuse
 from affuse.cli.app import main
 from affuse.core.errors import BadConfig, BadMedia, BadRun, MissingFile
+from affuse.core.timeline import UNKNOWN
 from affuse.inference.recognizer import Rules
-from affuse.inference.stretches import blocks, shared, windows
-from affuse.inference.timeline import UNKNOWN
+from affuse.inference.windows import blocks, shared, windows
 from affuse.media.clip import Clip
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip

@@ -7,20 +7,20 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, Whole, by_modality, choose_device, note, print_error, progress
 from affuse.cli.timeline_table import print_table
+from affuse.core import registry
 
 if TYPE_CHECKING:
-    from affuse.inference.timeline import Timeline
+    from affuse.core.timeline import Timeline
 
-Format = Literal["table", "json", "csv", "html", "png", "elan", "textgrid", "webvtt"]
-SUFFIXES = {"json": ".json", "csv": ".csv", "html": ".html", "png": ".png", "elan": ".eaf", "textgrid": ".TextGrid", "webvtt": ".emotion.vtt"}
-FILES_ONLY = ("html", "png", "elan", "textgrid", "webvtt")
+WRITERS = registry.cards("writers")
+FORMATS = ("table", *WRITERS)
 SETTINGS, ANSWERS, FAILURES = "analyze.json", "answers.jsonl", "failures.json"
 
 
@@ -32,7 +32,7 @@ def run(
     expert: Annotated[list[str] | None, Parameter(negative="")] = None,
     causal: Annotated[bool, Parameter(negative="")] = False,
     context: Annotated[bool, Parameter(negative="")] = False,
-    format: Annotated[Format, Parameter(help=", ".join(get_args(Format)))] = "table",
+    format: Annotated[str, Parameter(help=", ".join(FORMATS))] = "table",
     out: Path | None = None,
     workers: Annotated[int, Whole] = 1,
     device: Device = "auto",
@@ -58,19 +58,20 @@ def run(
     context
         Say on which other utterances each answer of a model of conversations rested (html, json).
     out
-        Folder for one file per clip; the same command again goes on where it stopped. html, png, elan, textgrid and
-        webvtt are files only (default: the working folder).
+        Folder for one file per clip; the same command again goes on where it stopped (default: standard output for
+        table, json and csv, else the working folder).
     workers
         Processes for several clips.
     """
     from affuse.core import io
     from affuse.core.errors import AffuseError
     from affuse.core.memory import keep_flat
-    from affuse.inference.many import Job, analyze_many, find_clips
+    from affuse.inference.clips import Job, analyze_many, find_clips
 
     out, transcript = _at_home(out), _at_home(transcript)
-    folder = out if out is not None else Path() if format in FILES_ONLY else None
     _check(clips, every, format, out, workers)
+    files_only = format in WRITERS and not WRITERS[format].get("stdout")
+    folder = out if out is not None else Path() if files_only else None
     _check_place(folder)
     skipped: set[str] = set()
     found = find_clips(clips, skipped)
@@ -85,7 +86,7 @@ def run(
     if causal:
         recognizer.live()  # refused here, once, and not for every clip
     job = Job(model, None if transcript is None else str(transcript), every, chosen, experts, causal, context)
-    places = {} if folder is None else _places(found, folder, SUFFIXES[format])
+    places = {} if folder is None else _places(found, folder, WRITERS[format]["suffix"])
     if out is not None:
         extra = {"experts": experts, "causal": causal, "context": context}
         settings = {"model": model, "every": every, "format": format} | {k: v for k, v in extra.items() if v}
@@ -103,7 +104,7 @@ def run(
                 header = header and timeline.error is not None
             elif timeline.error is None:
                 try:
-                    write(timeline, format, places[timeline.clip])
+                    timeline.save(places[timeline.clip], format)
                 except AffuseError as error:
                     failures[timeline.clip] = error.to_dict()
                 else:
@@ -115,10 +116,10 @@ def run(
     return 1 if failures else 0
 
 
-def _check(clips: Sequence[str], every: float | None, format: Format, out: Path | None, workers: int) -> None:
-    """BadConfig for options that cannot be, or MissingDependency for a format that lacks its package."""
-    from affuse.core.errors import BadConfig
-    from affuse.inference.stretches import check_every
+def _check(clips: Sequence[str], every: float | None, format: str, out: Path | None, workers: int) -> None:
+    """BadConfig or UnknownName for options that cannot be, MissingDependency for a format that lacks its package."""
+    from affuse.core.errors import BadConfig, UnknownName
+    from affuse.inference.windows import check_every
 
     if not clips:
         raise BadConfig("no clip given", "affuse analyze CLIP...")
@@ -127,12 +128,12 @@ def _check(clips: Sequence[str], every: float | None, format: Format, out: Path 
         raise BadConfig(f"--workers {workers}", "give at least 1")
     if workers > (most := max(16, 2 * (os.cpu_count() or 1))):
         raise BadConfig(f"--workers {workers}", f"give at most {most}: each loads the model anew, and keeps a core busy")
+    if format not in FORMATS:
+        raise UnknownName.among("format", format, FORMATS)
     if out is not None and format == "table":
-        raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(SUFFIXES)}")
-    if format == "png":  # rather now than after the first clip
-        from affuse.reporting.timeline_plot import import_matplotlib
-
-        import_matplotlib()
+        raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(WRITERS)}")
+    if format in WRITERS:
+        registry.load("writers", format)  # now, rather than after the first clip, where its package is absent
 
 
 def _check_words(transcript: Path | None, clips: Sequence[str]) -> None:
@@ -145,14 +146,14 @@ def _check_words(transcript: Path | None, clips: Sequence[str]) -> None:
         raise BadConfig(f"--transcript for {len(clips)} clips", "give one clip, or put a .srt or .vtt file beside each")
 
 
-def emit(timeline: Timeline, format: Format, header: bool) -> None:
+def emit(timeline: Timeline, format: str, header: bool) -> None:
     """Write one answer to stdout, a table of columns with its `header` or without."""
     if format == "json":
-        _print(timeline.to_json() + "\n")
+        _print(str(timeline.render("json")))
     elif timeline.error is not None:
         _failed(timeline.clip, timeline.error)
     elif format == "csv":
-        _print(timeline.to_frame().to_csv(index=False, header=header))
+        _print(str(timeline.render("csv", header=header)))
     else:
         print_table(timeline)
 
@@ -202,26 +203,6 @@ def _print(text: str) -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(text))
     sys.stdout.buffer.flush()
-
-
-def write(timeline: Timeline, format: Format, path: Path) -> None:
-    """Write one answer to its file, aside and then renamed."""
-    from affuse.core import io
-    from affuse.inference import export
-
-    if format == "html":
-        timeline.to_html(path)
-    elif format == "png":
-        timeline.plot(path)
-    else:
-        texts = {
-            "json": lambda: timeline.to_json() + "\n",
-            "csv": lambda: timeline.to_frame().to_csv(index=False),
-            "elan": lambda: export.to_elan(timeline),
-            "textgrid": lambda: export.to_textgrid(timeline),
-            "webvtt": lambda: export.to_webvtt(timeline),
-        }
-        io.write_text(path, texts[format]())
 
 
 def _places(clips: list[str], folder: Path, suffix: str) -> dict[str, Path]:

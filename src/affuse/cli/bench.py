@@ -51,7 +51,7 @@ def run(
     """
     from affuse.core.errors import BadConfig
     from affuse.evaluation.bench import load_suite
-    from affuse.reporting.bench import rewrite
+    from affuse.reporting.bench_pages import rewrite
 
     if workers < 1:
         raise BadConfig(f"--workers {workers}", "give at least 1; --table trains nothing")
@@ -72,7 +72,7 @@ def bench(
 ) -> int:
     """Run the queue (not at all with 0 workers) and write the pages, which end with `more`; prints their paths, returns the exit code."""
     from affuse.evaluation.bench import conduct, plan
-    from affuse.reporting.bench import write_pages
+    from affuse.reporting.bench_pages import write_pages
 
     jobs = plan(suite, out, only)
     failed = []

@@ -19,9 +19,8 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     from affuse.cli.train import print_scores, train_with_progress
     from affuse.core import registry
     from affuse.core.config import load_recipe
-    from affuse.core.io import write_text
     from affuse.evaluation.protocol import evaluate
-    from affuse.inference.many import analyze_one
+    from affuse.inference.clips import analyze_one
     from affuse.inference.recognizer import load
     from affuse.reporting.report import write_report
     from affuse.training.run import bind, missing_stores
@@ -49,8 +48,8 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     shipped = analyze_one(load("affuse-base", device), str(clip))
     print_table(timeline)
     print_table(shipped)
-    write_text(out / "timeline.json", timeline.to_json() + "\n")
-    timeline.to_html(out / "timeline.html")
+    timeline.save(out / "timeline.json", "json")
+    timeline.save(out / "timeline.html", "html")
     output.print("\n[yellow]The corpus is synthetic: these numbers show that the way works, nothing about people.[/]")
     for what, path in (("report", page), ("run", out / "run"), ("timeline", out / "timeline.html"), ("corpus", corpus.path)):
         output.print(f"{what:>9}: {path}", soft_wrap=True, markup=False)

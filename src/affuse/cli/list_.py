@@ -41,7 +41,7 @@ def model_cards() -> list[dict[str, Any]]:
 
 
 def run(kind: str, *, as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON list")] = False) -> int:
-    """List what there is of a kind: corpora, extractors, encoders, fusions, contexts, objectives, balancers, metrics, recipes or models."""
+    """List what there is of a kind: corpora, extractors, encoders, fusions, contexts, objectives, balancers, metrics, writers, recipes or models."""
     cards = cards_of(kind)
     if as_json:
         print(json.dumps(cards, ensure_ascii=False, indent=1))

@@ -10,7 +10,7 @@ from affuse.cli.console import output
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from affuse.inference.timeline import ModalityView, Segment, Timeline
+    from affuse.core.timeline import ModalityView, Segment, Timeline
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 HEIGHTS = "▁▂▃▄▅▆▇█"
@@ -52,7 +52,7 @@ def print_table(timeline: Timeline) -> None:
 def _label(s: Segment, wide: int) -> Text:
     from rich.text import Text
 
-    from affuse.inference.timeline import UNKNOWN
+    from affuse.core.timeline import UNKNOWN
 
     unknown = Text(UNKNOWN if wide >= MIDDLE else "–", "dim italic")
     return unknown if s.label is None else Text(s.label, "bold")
@@ -93,7 +93,7 @@ def _said(s: Segment, wide: int) -> Text:
     """Who said what; what speaks against the answer; of a segment that tells nothing, why."""
     from rich.text import Text
 
-    from affuse.inference.timeline import UNKNOWN
+    from affuse.core.timeline import UNKNOWN
     from affuse.reporting.timeline_slots import printable
 
     why = f"but {s.dissent}" if s.conflict else ""

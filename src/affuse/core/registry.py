@@ -28,6 +28,7 @@ KINDS: dict[str, str] = {
     "objectives": "objectives",
     "balancers": "balance",
     "metrics": "evaluation/metrics",
+    "writers": "reporting/writers",
 }
 _ROOT = Path(__file__).resolve().parent.parent
 

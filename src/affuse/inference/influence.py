@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from affuse.core.timeline import Context, Segment
 from affuse.core.types import Batch, Encoded
 from affuse.inference.answers import Heard, first_task, hear, take
-from affuse.inference.timeline import Context, Segment
 from affuse.models.model import Model, keep_streams
 
 ROWS = 4096  # utterances that go through the model at a time

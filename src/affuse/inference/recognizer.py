@@ -14,26 +14,26 @@ import torch
 from affuse.core import io
 from affuse.core.config import shipped
 from affuse.core.errors import AffuseError, BadConfig, BadMedia, BadRun, MissingDependency
+from affuse.core.timeline import ModalityView, Segment, Timeline
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
 from affuse.features.align import How, at_rate
 from affuse.features.collate import collate
 from affuse.features.extract import checked, make_extractor
 from affuse.features.face_crops import FaceCrops
 from affuse.inference.answers import Live, answer, hear, join, shares
-from affuse.inference.experts import notes, with_experts
+from affuse.inference.decision import least, mean, settled, winner
+from affuse.inference.face_tracks import Block, People
 from affuse.inference.influence import rested
-from affuse.inference.people import Block, People
-from affuse.inference.stretches import blocks, check_every, covered, shared, tiles, windows, worded
-from affuse.inference.timeline import ModalityView, Segment, Timeline
-from affuse.inference.verdict import least, mean, settled, winner
+from affuse.inference.replaced_experts import notes, with_experts
+from affuse.inference.windows import blocks, check_every, covered, shared, tiles, windows, worded
 from affuse.layers.repvgg import fused
 from affuse.media.clip import Clip
+from affuse.media.english import is_english
 from affuse.media.files import check_clip
 from affuse.media.probe import ClipInfo, probe
 from affuse.media.speech import find_speech
 from affuse.media.subtitles import Caption, find_captions
 from affuse.media.voice import STEP
-from affuse.media.words import is_english
 from affuse.models.model import Model, load_model
 from affuse.training.run import open_run, run_model
 
@@ -335,7 +335,7 @@ def load(
     """The Recognizer of a shipped model or a run folder. Raises UnknownName, MissingFile or BadRun.
 
     `experts`: classifiers that take the place of the shipped model's own, modality -> "MODEL" or "MODEL@RELIABILITY"
-    (see `affuse.inference.experts`); BadConfig with a run folder.
+    (see `affuse.inference.replaced_experts`); BadConfig with a run folder.
 
     A run on imported features cannot be used: nothing here can make those features from a clip. A stream whose
     extractor lacks a package counts as absent (`unusable`), unless it is the only one.

@@ -9,8 +9,8 @@ from typing import Any
 from affuse.reporting import plots
 from affuse.reporting.curves import legend, mean_line, trace_styles, traces
 from affuse.reporting.folder import Folder, mapping
+from affuse.reporting.markup import metric, metric_name, section, span, text, three
 from affuse.reporting.results import headline, intervals, series
-from affuse.reporting.words import metric, metric_name, section, span, text, three
 
 FIRST = ("k", "score")  # of what is traced
 TRACES = {"k": "k, factor of the step", "score": "score of the stream alone"}

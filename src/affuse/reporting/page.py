@@ -10,9 +10,7 @@ from typing import Any
 from affuse.reporting import plots
 from affuse.reporting.balance import balance
 from affuse.reporting.folder import Folder, integer, mapping, number, sentences
-from affuse.reporting.results import bars, calibration, headline, intervals, learning, matrix, of_values, rows
-from affuse.reporting.style import stylesheet
-from affuse.reporting.words import (
+from affuse.reporting.markup import (
     Absent,
     Metric,
     duration,
@@ -26,6 +24,8 @@ from affuse.reporting.words import (
     text,
     three,
 )
+from affuse.reporting.results import bars, calibration, headline, intervals, learning, matrix, of_values, rows
+from affuse.reporting.style import stylesheet
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 GLOSS = {

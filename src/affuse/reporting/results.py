@@ -8,7 +8,7 @@ from typing import Any
 from affuse.reporting import plots
 from affuse.reporting.curves import curves
 from affuse.reporting.folder import Folder, History, integer, mapping, number, objects
-from affuse.reporting.words import (
+from affuse.reporting.markup import (
     Absent,
     facts,
     lack,

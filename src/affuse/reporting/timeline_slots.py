@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from affuse.inference.timeline import UNKNOWN, Segment, Timeline
+from affuse.core.timeline import UNKNOWN, Segment, Timeline
 
 MOST = 1500  # slots that are drawn
 SLIGHT = 1e-9

@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from affuse.inference.timeline import Timeline
+from affuse.core.timeline import Timeline
 from affuse.reporting.plots import shorten, text_width
 from affuse.reporting.timeline_slots import Lane, Slots, clock, joined, length, percent, runs, ticks
 

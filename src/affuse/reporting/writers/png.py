@@ -1,28 +1,37 @@
-"""timeline.png: one clip's timeline as a figure for a paper, through matplotlib (extra `plot`)."""
+"""PNG, PDF, SVG: one clip's timeline as a figure for a paper, through matplotlib (extra `plot`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from affuse.core.errors import BadConfig, BadMedia, MissingDependency
-from affuse.core.io import atomic
-from affuse.inference.timeline import Timeline
+from affuse.core.errors import BadConfig, BadMedia
+from affuse.core.timeline import Timeline
 from affuse.reporting import timeline_media as media
 from affuse.reporting.plots import shorten
 from affuse.reporting.style import emotion_colours, ink_on
 from affuse.reporting.timeline_slots import Lane, Slots, clock, headline, joined, length, printable, runs, slots, ticks
 
+CARD = {
+    "summary": "the timeline as a figure for a paper, 300 dpi",
+    "source": "made by affuse with matplotlib",
+    "licence": "Apache-2.0",
+    "entry": "render",
+    "suffix": ".png",
+    "packages": ["matplotlib"],
+    "extra": "plot",
+}
 INCHES = 7.16  # across the two columns of a page
 DPI = 300
 CLASSES, PEOPLE = 9, 4  # lanes at most
 MOST = 500  # slots: what print can resolve
-GREY, CONFLICT = "#5f6b76", "#a1560c"
 FORMATS = (".png", ".pdf", ".svg")
-TEXT = {"font.family": "sans-serif", "font.size": 7.0, "svg.fonttype": "none", "pdf.fonttype": 42, "hatch.linewidth": 0.4}
+GREY, CONFLICT = "#5f6b76", "#a1560c"
+TEXT: dict[Any, Any] = {"font.family": "sans-serif", "font.size": 7.0, "svg.fonttype": "none", "pdf.fonttype": 42, "hatch.linewidth": 0.4}
 
 
 class Panel(NamedTuple):
@@ -33,34 +42,25 @@ class Panel(NamedTuple):
     draw: Callable[[Any], None]
 
 
-def timeline_png(timeline: Timeline, path: Path | str, clip: Path | None = None) -> Path:
-    """Write the figure (7.16 inches wide, 300 dpi; .pdf and .svg by suffix) and return its path.
+def render(timeline: Timeline, *, suffix: str = ".png") -> bytes:
+    """The figure (7.16 inches wide, 300 dpi) as a file of this suffix: .png, .pdf or .svg.
 
-    Emotion, a lane per class, pictures and sound (with `clip`), each modality alone, people. Raises MissingDependency
-    without matplotlib, BadMedia for a timeline that holds an error or no segment and for a damaged clip, BadConfig for another suffix.
+    Emotion, a lane per class, pictures and sound (while the clip is there), each modality alone, people. Raises BadMedia
+    for a timeline that holds an error or no segment and for a damaged clip, BadConfig for another suffix.
     """
-    path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise BadConfig(f"cannot draw a timeline as '{path.suffix}'", f"name the file {' or '.join(FORMATS)}")
+    if suffix.lower() not in FORMATS:
+        raise BadConfig(f"cannot draw a timeline as '{suffix}'", f"name the file {' or '.join(FORMATS)}")
     if timeline.error is not None or not timeline.segments:
         lacking = {"message": f"{timeline.clip} has no segment to draw", "remedy": "analyse it without its subtitles"}
         found = timeline.error or lacking
         raise BadMedia(found["message"], found.get("remedy", ""))
-    matplotlib = import_matplotlib()
-    with matplotlib.rc_context(TEXT), atomic(path) as aside:
-        figure = _figure(timeline, _panels(timeline, clip))
-        figure.savefig(aside, dpi=DPI, format=path.suffix[1:].lower())
-    return path
+    import matplotlib
 
-
-def import_matplotlib() -> Any:
-    """matplotlib; MissingDependency without the extra `plot`."""
-    try:
-        import matplotlib
-        import matplotlib.figure
-    except ImportError as error:
-        raise MissingDependency("drawing a timeline needs matplotlib", "pip install 'affuse[plot]'") from error
-    return matplotlib
+    drawn = BytesIO()
+    with matplotlib.rc_context(TEXT):
+        figure = _figure(timeline, _panels(timeline))
+        figure.savefig(drawn, dpi=DPI, format=suffix[1:].lower())
+    return drawn.getvalue()
 
 
 def _figure(timeline: Timeline, panels: Sequence[Panel]) -> Any:
@@ -99,7 +99,7 @@ def _time(axes: Any, total: float, last: bool) -> None:
         axes.set_xlabel("time (min:s)" if total < 3600 else "time (h:min:s)", labelpad=1)
 
 
-def _panels(timeline: Timeline, clip: Path | None) -> list[Panel]:
+def _panels(timeline: Timeline) -> list[Panel]:
     found, colours = slots(timeline, MOST), list(emotion_colours(timeline.labels).values())
     fused = found.fused
     mass = (fused.probabilities * np.diff(found.edges)[:, None]).sum(axis=0)
@@ -109,7 +109,7 @@ def _panels(timeline: Timeline, clip: Path | None) -> list[Panel]:
         against = [(s.start, s.end) for s in timeline.segments if s.conflict]
         panels.append(Panel("disagreement", 0.1, _spans([(against, CONFLICT)], length(timeline))))
     panels += [Panel(timeline.labels[k], 0.2, _class(found, int(k), colours[k])) for k in most]
-    panels += _clip(clip, length(timeline)) if clip is not None else []
+    panels += _clip(timeline.file, length(timeline)) if timeline.file is not None else []
     panels += [Panel(f"{m} alone", 0.2, _modality(found, one, colours)) for m, one in found.modalities.items()]
     if timeline.speech is not None:
         panels.append(Panel("speech", 0.1, _spans([(timeline.speech, GREY)], length(timeline))))

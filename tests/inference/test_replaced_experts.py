@@ -16,9 +16,9 @@ from affuse.core.config import PRETRAINED
 from affuse.core.errors import BadConfig, MissingDependency, UnknownName
 from affuse.features.classifier import Classifier
 from affuse.features.face_crops import FaceCrops
-from affuse.inference.experts import Expert, read
-from affuse.inference.many import Job, analyze_many
+from affuse.inference.clips import Job, analyze_many
 from affuse.inference.recognizer import Recognizer, Rules
+from affuse.inference.replaced_experts import Expert, read
 from affuse.media.clip import Clip
 
 pytest.importorskip("transformers")

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import builtins
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.inference.timelines import conversation, failed, hostile, unknown
+from tests.reporting.timelines import conversation, failed, hostile, unknown
 
+from affuse.core import registry
 from affuse.core.errors import BadConfig, BadMedia, MissingDependency
-from affuse.inference.timeline import Timeline
+from affuse.core.timeline import Timeline
 from affuse.media.write import write_clip
-from affuse.reporting.timeline_plot import timeline_png
 
 
 def size(path) -> tuple[int, int, float]:
@@ -26,7 +26,7 @@ def size(path) -> tuple[int, int, float]:
 @pytest.mark.parametrize("make", [conversation, unknown])
 def test_the_figure_spans_two_columns_at_300_dpi(make, tmp_path):
     pytest.importorskip("matplotlib")
-    width, height, dpi = size(timeline_png(make(), tmp_path / "t.png"))
+    width, height, dpi = size(make().plot(tmp_path / "t.png"))
     assert width == 2148
     assert 200 < height < 2700
     assert dpi == pytest.approx(300, abs=0.1)
@@ -36,7 +36,8 @@ def test_pictures_and_sound_add_lanes(tmp_path):
     pytest.importorskip("matplotlib")
     frames = [np.full((48, 64, 3), 10 * k, np.uint8) for k in range(20)]
     write_clip(tmp_path / "c.mp4", frames, 10.0, np.sin(np.arange(32000) / 9).astype(np.float32), 16000)
-    bare, whole = (size(timeline_png(conversation(), tmp_path / f"{i}.png", clip)) for i, clip in enumerate((None, tmp_path / "c.mp4")))
+    with_clip = replace(conversation(), clip=str(tmp_path / "c.mp4"))
+    bare, whole = (size(timeline.plot(tmp_path / "t.png")) for timeline in (conversation(), with_clip))
     assert whole[1] > bare[1]
 
 
@@ -49,19 +50,12 @@ def test_vector_formats_and_hostile_names(tmp_path):
 
 def test_what_cannot_be_drawn_is_said(tmp_path, monkeypatch):
     with pytest.raises(BadConfig, match=r"\.gif"):
-        timeline_png(conversation(), tmp_path / "t.gif")
+        conversation().plot(tmp_path / "t.gif")
     with pytest.raises(BadMedia, match="holds nothing"):
-        timeline_png(failed(), tmp_path / "t.png")
+        failed().plot(tmp_path / "t.png")
     with pytest.raises(BadMedia, match="no segment"):
-        timeline_png(Timeline("t.mp4", 2.0, "run", ("a",)), tmp_path / "t.png")
-    real = builtins.__import__
-
-    def without(name, *rest, **more):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+        Timeline("t.mp4", 2.0, "run", ("a",)).plot(tmp_path / "t.png")
+    monkeypatch.setattr(registry, "find_spec", lambda package: None)
     with pytest.raises(MissingDependency, match="matplotlib"):
-        timeline_png(conversation(), tmp_path / "t.png")
+        conversation().plot(tmp_path / "t.png")
     assert list(tmp_path.iterdir()) == []

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from affuse.core.timeline import ModalityView, Segment, Timeline
 from affuse.core.types import Feature
-from affuse.inference.export import to_elan, to_textgrid, to_webvtt
-from affuse.inference.stretches import covered, shared
-from affuse.inference.timeline import ModalityView, Segment, Timeline
-from affuse.inference.verdict import conflict, least, mean, settled, tempered, trust
+from affuse.inference.decision import conflict, least, mean, settled, tempered, trust
+from affuse.inference.windows import covered, shared
 from affuse.media.subtitles import Caption
 
 LABELS = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")
@@ -98,7 +97,7 @@ def test_a_conflict_shows_in_every_text_format():
     views = segment({}, audio=of(sad=0.7), text=of(angry=0.6)).modalities
     found = settled(Segment(0.0, 2.0, None, None, of(sad=0.5), views), 0.25)
     timeline = Timeline("a.mp4", 2.0, "m", LABELS, [found])
-    texts = [to_elan(timeline), to_textgrid(timeline), to_webvtt(timeline), timeline.to_frame().to_csv(), timeline.to_html()]
+    texts = [*map(timeline.render, ("elan", "textgrid", "webvtt")), timeline.to_frame().to_csv(), timeline.to_html()]
     assert all("text angry 0.60" in t for t in texts)
     assert '"conflict": ["text"]' in timeline.to_json()
 

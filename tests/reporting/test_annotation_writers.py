@@ -7,12 +7,14 @@ from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
-from tests.inference.timelines import conversation, failed, hostile, unknown
+from tests.reporting.timelines import conversation, failed, hostile, unknown
 
 from affuse.core.errors import BadMedia
-from affuse.inference.export import to_elan, to_textgrid, to_webvtt
-from affuse.inference.timeline import UNKNOWN, Segment, Timeline
+from affuse.core.timeline import UNKNOWN, Segment, Timeline
 from affuse.media.subtitles import read_subtitles
+from affuse.reporting.writers.elan import render as to_elan
+from affuse.reporting.writers.textgrid import render as to_textgrid
+from affuse.reporting.writers.webvtt import render as to_webvtt
 
 ALL = [conversation, hostile, unknown]
 

@@ -9,14 +9,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from tests.inference.timelines import LABELS, conversation, failed, hostile, unknown
+from tests.reporting.timelines import LABELS, conversation, failed, hostile, unknown
 
-from affuse.inference.timeline import Context, ModalityView, Segment, Timeline
+from affuse.core.timeline import Context, ModalityView, Segment, Timeline
 from affuse.media.write import write_clip
 from affuse.reporting.style import DARK, EMOTIONS, LIGHT, contrast, emotion_colours
-from affuse.reporting.timeline_page import timeline_page
 from affuse.reporting.timeline_slots import headline, shares, slots
 from affuse.reporting.timeline_tracks import axis
+from affuse.reporting.writers.html import render
 
 ALL = {"conversation": conversation, "hostile": hostile, "unknown": unknown, "failed": failed}
 VOID = {"meta", "img", "br"}
@@ -68,7 +68,7 @@ def said(page: str) -> str:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_page_is_whole_and_asks_for_nothing(name):
-    page = timeline_page(ALL[name]())
+    page = render(ALL[name]())
     found = parse(page)
     assert not re.search(r"url\(|@import|<link|<iframe", page)
     assert not [v for k, v in found.attributes if k in ("src", "href", "srcset") and not v.startswith("data:")]
@@ -79,7 +79,7 @@ def test_the_page_is_whole_and_asks_for_nothing(name):
 
 
 def test_hostile_text_stays_text():
-    page = timeline_page(hostile())
+    page = render(hostile())
     assert "<script>alert" not in page
     found = parse(page)
     assert len(found.scripts) == 2
@@ -92,7 +92,7 @@ def test_the_policy_lets_this_script_run_and_no_other():
     from base64 import b64encode
     from hashlib import sha256
 
-    page = timeline_page(conversation())
+    page = render(conversation())
     digest = b64encode(sha256(parse(page).scripts[1].encode()).digest()).decode()
     assert f"script-src 'sha256-{digest}'" in page
 
@@ -101,13 +101,13 @@ def test_the_answer_stands_first_and_agrees_with_the_segments():
     timeline = conversation(overlap=False)
     told = timeline.to_frame().query("label != 'not enough to tell'")
     assert shares(timeline) == pytest.approx((told.label.value_counts() / len(told)).to_dict())
-    page = timeline_page(timeline)
+    page = render(timeline)
     assert page.index(headline(timeline)) < page.index("Over time") < page.index("Transcript")
 
 
 def test_nothing_to_tell_and_an_error_are_said_with_their_reason():
-    assert "Not enough to tell: no sound, no face" in said(timeline_page(unknown()))
-    words = said(timeline_page(failed()))
+    assert "Not enough to tell: no sound, no face" in said(render(unknown()))
+    words = said(render(failed()))
     assert "a<b>.mp4 holds nothing" in words and "give another clip" in words
 
 
@@ -126,7 +126,7 @@ def test_what_could_not_be_told_is_not_claimed():
 
 def test_three_hours_stay_small_and_light():
     timeline = conversation(n=2700, overlap=False)
-    page = timeline_page(timeline)
+    page = render(timeline)
     assert len(page) < 3_000_000
     lanes = page[page.index("Over time") : page.index("Transcript")]
     assert lanes.count("<") < 3_000
@@ -141,19 +141,19 @@ def test_ten_minutes_with_pictures_stay_below_600_kb(tmp_path):
     clip = tmp_path / "long.mp4"
     write_clip(clip, frames, 0.5, rng.normal(size=20 * 8000).astype(np.float32) * 0.1, 8000, preset="ultrafast")
     timeline = conversation(n=150, overlap=False)
-    page = timeline_page(timeline, clip)
+    page = render(replace(timeline, clip=str(clip)))
     pictures = [v for k, v in parse(page).attributes if k == "src"]
     assert 10 <= len(pictures) <= 40
     assert all(v.startswith("data:image/jpeg;base64,/9j/") for v in pictures)
     assert 'class="wave"' in page
     assert len(page) < 600_000
-    assert "<img" not in timeline_page(timeline) and 'class="wave"' not in timeline_page(timeline)
+    assert "<img" not in render(timeline) and 'class="wave"' not in render(timeline)
 
 
 def test_a_clip_that_cannot_be_decoded_is_said_and_the_answers_stay(tmp_path):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a clip")
-    words = said(timeline_page(conversation(), broken))
+    words = said(render(replace(conversation(), clip=str(broken))))
     assert "No pictures and no sound" in words and "Transcript" in words
 
 
@@ -181,15 +181,15 @@ def test_an_absent_modality_stays_absent_beside_its_neighbour():
     rows = [Segment(0, cut, None, "a", p, there), Segment(cut, 2 * cut, None, "a", p, gone)]
     found = slots(Timeline("t.mp4", 2 * cut, "run", ("a",), rows))
     assert found.modalities["vision"].known.tolist() == [True, False]
-    assert 'class="cover"' in timeline_page(Timeline("t.mp4", 2 * cut, "run", ("a",), rows))
+    assert 'class="cover"' in render(Timeline("t.mp4", 2 * cut, "run", ("a",), rows))
 
 
 def test_what_an_answer_rested_on_is_shown_where_it_is_known_and_only_there():
     timeline = conversation()
-    plain = timeline_page(timeline)
+    plain = render(timeline)
     assert 'class="lane rests"' not in plain and 'class="readout why"' not in plain
     rested = [replace(timeline.segments[0], context=[Context(3, 0.25), Context(1, 0.0123)]), *timeline.segments[1:]]
-    page = timeline_page(replace(timeline, segments=rested))
+    page = render(replace(timeline, segments=rested))
     assert 'class="lane rests"' in page and 'class="readout why"' in page
     found = parse(page)
     assert json.loads(found.scripts[0])["segments"][0]["c"] == [[3, 250], [1, 12]]
@@ -199,7 +199,7 @@ def test_what_an_answer_rested_on_is_shown_where_it_is_known_and_only_there():
 
 
 def test_two_speakers_have_a_lane_each():
-    page = timeline_page(conversation())
+    page = render(conversation())
     assert "<bdi>Ann</bdi>" in page and "<bdi>Bo</bdi>" in page
     assert page.count("speaks ") >= 4
 
@@ -207,7 +207,7 @@ def test_two_speakers_have_a_lane_each():
 @pytest.mark.parametrize("count", [1, 3, 25])
 def test_any_label_space_is_drawn(count):
     labels = tuple(f"class {i}" for i in range(count))
-    found = parse(timeline_page(conversation(labels=labels)))
+    found = parse(render(conversation(labels=labels)))
     assert sum(v == "lane odds" for _, v in found.attributes) <= 9
 
 

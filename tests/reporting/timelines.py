@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from affuse.inference.timeline import FaceTrack, ModalityView, Segment, Timeline
+from affuse.core.timeline import FaceTrack, ModalityView, Segment, Timeline
 
 LABELS = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise")
 HOSTILE = '<script>alert(1)</script> & "quotes" \'x\' --> \x00\x1b[31m\ud800 שלום'

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from affuse.inference.timeline import ModalityView, Segment
+from affuse.core.timeline import ModalityView, Segment
 
 MISSING = 0.25  # how much a second without evidence counts against one with it
 CLEAR = 0.5  # probability at which a modality's own label is a clear one

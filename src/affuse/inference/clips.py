@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from affuse.core.errors import AffuseError, BadMedia, MissingFile
 from affuse.core.processes import CRASH, spread
-from affuse.inference.stretches import check_every
-from affuse.inference.timeline import Timeline
+from affuse.core.timeline import Timeline
+from affuse.inference.windows import check_every
 from affuse.media.files import MEDIA, SUBTITLES, check_clip
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 
 from affuse.cli.app import main
 from affuse.core.errors import BadConfig, BadMedia, BadRun, MissingFile
-from affuse.inference.many import Job, analyze_many, analyze_one, find_clips
+from affuse.inference.clips import Job, analyze_many, analyze_one, find_clips
 from affuse.inference.recognizer import load
 from affuse.media.files import MEDIA, check_clip
 
@@ -140,7 +140,7 @@ def test_captions_do_not_replace_subtitles_and_are_no_words(demo_run, folder: Pa
 
 
 def test_what_breaks_on_one_clip_leaves_the_others(demo_run, folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    from affuse.inference import many
+    from affuse.inference import clips
 
     recognizer = load(demo_run[0])
     whole = type(recognizer).__call__
@@ -151,7 +151,7 @@ def test_what_breaks_on_one_clip_leaves_the_others(demo_run, folder: Path, tmp_p
         return whole(self, clip, **asked)
 
     monkeypatch.setattr(type(recognizer), "__call__", broken)
-    found = list(many.analyze_many(recognizer, Job(str(demo_run[0])), find_clips([str(folder)])))
+    found = list(clips.analyze_many(recognizer, Job(str(demo_run[0])), find_clips([str(folder)])))
     assert [t.error is None for t in found] == [False, False, True]
     assert "ValueError: zero-size array" in found[0].error["message"]
 

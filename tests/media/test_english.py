@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from affuse.media.words import is_english
+from affuse.media.english import is_english
 
 
 @pytest.mark.parametrize("text", ["", "Yeah.", "Bonjour!", "I don’t know what to say to you", "ich", "OH MY GOD, look at that!"])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from affuse.features.face_crops import FaceCrops
-from affuse.inference import people as module
-from affuse.inference.people import People
+from affuse.inference import face_tracks as module
+from affuse.inference.face_tracks import People
 from affuse.media.clip import Clip
 from affuse.media.speaking import VOICE_STEP
 from affuse.media.tracks import FaceTracker, Track

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from affuse.core.timeline import FaceTrack
 from affuse.core.types import Feature
 from affuse.features.face_crops import FaceCrops
-from affuse.inference.stretches import BLOCK_SECONDS
-from affuse.inference.timeline import FaceTrack
+from affuse.inference.windows import BLOCK_SECONDS
 from affuse.media.clip import Clip
 from affuse.media.speaking import VOICE_STEP, WIDE, mouth_motion, who_speaks
 from affuse.media.tracks import MOST, PEER, Track

@@ -1,4 +1,4 @@
-"""timeline.html: one clip's timeline as one page that asks for nothing from outside."""
+"""HTML: one clip's timeline as one page that loads nothing from outside."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from affuse.core.errors import AffuseError
-from affuse.inference.timeline import UNKNOWN, ModalityView, Segment, Timeline
+from affuse.core.timeline import UNKNOWN, ModalityView, Segment, Timeline
 from affuse.reporting import timeline_media as media
 from affuse.reporting import timeline_tracks as tracks
+from affuse.reporting.markup import duration, section, text
 from affuse.reporting.style import emotion_colours, stylesheet
 from affuse.reporting.timeline_slots import (
     clock,
@@ -25,14 +26,20 @@ from affuse.reporting.timeline_slots import (
     unjudged,
 )
 from affuse.reporting.timeline_style import RULES, SCRIPT, colours
-from affuse.reporting.words import duration, section, text
 
+CARD = {
+    "summary": "the timeline as a page: pictures, sound, probabilities, coverage, people, words",
+    "source": "made by affuse",
+    "licence": "Apache-2.0",
+    "entry": "render",
+    "suffix": ".html",
+}
 CHUNK = 50  # rows that a browser lays out together
 QUOTED = 240  # characters of a transcript that hovering shows; the table has them all
 
 
-def timeline_page(timeline: Timeline, clip: Path | None = None) -> str:
-    """The whole document; with `clip`, the file itself, also its pictures and its sound.
+def render(timeline: Timeline) -> str:
+    """The whole document; with pictures and sound while the clip is there.
 
     A clip that cannot be decoded is said on the page, not raised: the answers are worth having without pictures.
     """
@@ -40,7 +47,7 @@ def timeline_page(timeline: Timeline, clip: Path | None = None) -> str:
     if timeline.error is not None:
         body = _failed(timeline.error)
     else:
-        body = _hero(timeline) + _times(timeline, clip) + _rows(timeline) + _script(timeline)
+        body = _hero(timeline) + _times(timeline) + _rows(timeline) + _script(timeline)
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_digest(SCRIPT)}'"
     palette = colours(emotion_colours(timeline.labels))
     page = (
@@ -118,12 +125,12 @@ def _sure(timeline: Timeline) -> str:
 # ---- over time -------------------------------------------------------------------------------------------------
 
 
-def _times(timeline: Timeline, clip: Path | None) -> str:
+def _times(timeline: Timeline) -> str:
     """All lanes on one time axis, the numbers under the pointer below them."""
     if not timeline.segments:
         return ""
     found, wide, total = slots(timeline), tracks.width(timeline), length(timeline)
-    pictures, sound, problem = _clip(timeline, clip, wide)
+    pictures, sound, problem = _clip(timeline, wide)
     rested = tracks.lane("rested on", "", "", style="rests") if _rests(timeline) else ""
     groups = [
         ("", tracks.axis(total, wide) + tracks.emotion(found, timeline.labels, wide) + tracks.conflicts(timeline) + rested),
@@ -166,8 +173,9 @@ RESTED = (
 )
 
 
-def _clip(timeline: Timeline, clip: Path | None, wide: int) -> tuple[str, str, str]:
+def _clip(timeline: Timeline, wide: int) -> tuple[str, str, str]:
     """Lanes of pictures and of sound, and what kept them away."""
+    clip = timeline.file
     if clip is None:
         return "", "", ""
     try:

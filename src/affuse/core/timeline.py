@@ -1,4 +1,4 @@
-"""Timeline: what was felt when, as rows."""
+"""Timeline: the analysis of one clip, as rows. It knows no file format: writers are looked up by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from affuse.core import registry
+from affuse.core.io import atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -105,24 +108,33 @@ class Timeline:
 
         return pd.DataFrame([self._row(s) for s in self.segments])
 
+    def render(self, format: str, **options: Any) -> str | bytes:
+        """What a file of this format holds; `format` is a name of `affuse list writers`, `options` are the writer's own.
+
+        Raises UnknownName for another format, MissingDependency for a writer whose packages are absent, BadMedia for a
+        clip that could not be analysed in a format that cannot say so.
+        """
+        content: str | bytes = registry.load("writers", format)(self, **options)
+        return content
+
+    def save(self, path: Path | str, format: str, **options: Any) -> Path:
+        """Write the file of this format, aside and then renamed; returns its path. Raises what `render` raises."""
+        return _written(path, self.render(format, **options))
+
     def to_html(self, path: Path | str | None = None) -> str:
         """One self-contained page (returned, and written to `path`); with pictures and sound while the clip is there."""
-        from affuse.core.io import atomic
-        from affuse.reporting.timeline_page import timeline_page
-
-        page = timeline_page(self, self._file())
+        page = str(self.render("html"))
         if path is not None:
-            with atomic(path) as aside:
-                aside.write_text(page, encoding="utf-8")
+            _written(path, page)
         return page
 
     def plot(self, path: Path | str) -> Path:
         """A picture for a paper (.png at 300 dpi, .pdf or .svg); returns its path. MissingDependency without `plot`."""
-        from affuse.reporting.timeline_plot import timeline_png
+        return self.save(path, "png", suffix=Path(path).suffix)
 
-        return timeline_png(self, path, self._file())
-
-    def _file(self) -> Path | None:
+    @property
+    def file(self) -> Path | None:
+        """The clip itself; None where it is no longer there."""
         path = Path(self.clip)
         return path if path.is_file() else None
 
@@ -132,6 +144,12 @@ class Timeline:
         row |= {"label": s.label or UNKNOWN} | {f"p:{label}": s.probabilities.get(label) for label in self.labels}
         row |= {f"coverage:{m}": view.coverage for m, view in s.modalities.items()}
         return row | {"text": s.text, "reason": s.reason, "conflict": s.dissent or None}
+
+
+def _written(path: Path | str, content: str | bytes) -> Path:
+    with atomic(path) as aside:
+        aside.write_bytes(content.encode("utf-8", errors="surrogateescape") if isinstance(content, str) else content)
+    return Path(path)
 
 
 def _rounded(value: Any) -> Any:
