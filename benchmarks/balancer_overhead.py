@@ -30,8 +30,8 @@ from affuse.core.config import load_recipe
 from affuse.core.seed import seed_all
 from affuse.core.types import Feature, StreamSpec
 from affuse.corpora.manifest import Corpus, make_splits, write_corpus
-from affuse.features.store import StoreWriter, store_card
 from affuse.models.model import Model
+from affuse.stores.store import StoreWriter, store_card
 from affuse.training import run as runs
 from affuse.training.loop import Trainer, fit_normalisation
 

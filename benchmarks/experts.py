@@ -22,6 +22,7 @@ from affuse.core import io
 from affuse.core.labels import SPACES
 from affuse.corpora.emodb import import_emodb
 from affuse.corpora.emorynlp import import_emorynlp
+from affuse.corpora.extraction.extract import extract
 from affuse.corpora.fer2013 import import_fer2013
 from affuse.corpora.manifest import Corpus, make_splits, write_corpus
 from affuse.corpora.meld import import_meld
@@ -30,7 +31,7 @@ from affuse.corpora.table import import_table
 from affuse.evaluation.calibration import calibration_error, cross_fitted, equal_mass_bins, fit_temperature
 from affuse.evaluation.intervals import estimate, paired_difference
 from affuse.evaluation.predict import predict
-from affuse.features.extract import extract, make_extractor
+from affuse.features.extractor import make_extractor
 from affuse.models.model import Model, describe
 from affuse.reporting.plots import Bin, reliability
 from affuse.training.data import Dataset, open_stores

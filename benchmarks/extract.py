@@ -30,8 +30,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import torch
 
+from affuse.corpora.extraction.extract import extract
 from affuse.corpora.manifest import Corpus, write_corpus
-from affuse.features.extract import extract, make_extractor
+from affuse.features.extractor import make_extractor
 from affuse.media.audio import read_audio
 from affuse.media.clip import Clip
 from affuse.media.write import write_clip

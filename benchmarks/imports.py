@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1] / "src" / "affuse"
 FLOORS = {
     "core": 0,
     "media": 1, "layers": 1,
-    "models": 2, "objectives": 2, "balance": 2,
+    "models": 2, "objectives": 2, "balance": 2, "stores": 2,
     "corpora": 3, "features": 3,
     "training": 4, "evaluation": 4,
     "inference": 5, "reporting": 5,

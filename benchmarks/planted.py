@@ -30,7 +30,7 @@ from affuse.corpora.synthetic import class_means, make_synthetic
 from affuse.evaluation.compare import compare
 from affuse.evaluation.intervals import Difference, clustered, estimate, paired_difference
 from affuse.evaluation.protocol import evaluate
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 from affuse.training import run as runs
 
 # Settled on corpora of seed 1 in six trials (chain, size of corpus, windows, learning rate), before anything was trained on these.

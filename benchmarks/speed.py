@@ -31,7 +31,7 @@ def best(function, repeats: int) -> float:
 def random_reads(items: int = 2000) -> float:
     """Milliseconds to read `items` features (20 to 119 steps of 64 floats) in random order."""
     from affuse.core.types import Feature, StreamSpec
-    from affuse.features.store import FeatureStore, StoreWriter, store_card
+    from affuse.stores.store import FeatureStore, StoreWriter, store_card
 
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as folder:

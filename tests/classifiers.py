@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from affuse.features import pretrained
+from affuse.features.networks import pretrained
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
 SOUND = {**SIZES, "conv_dim": (8,) * 7, "classifier_proj_size": 8}

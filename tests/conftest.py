@@ -40,7 +40,7 @@ def make_vector_corpus(path: Path, n: int = 48, seed: int = 0):
     import numpy as np
 
     from affuse.corpora.manifest import write_corpus
-    from affuse.features.store import import_arrays
+    from affuse.stores.store import import_arrays
 
     rng = np.random.default_rng(seed)
     names = ("neutral", "happy", "sad", "angry")

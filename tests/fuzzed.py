@@ -123,7 +123,7 @@ def table(path: Path) -> None:
 
 def tables(path: Path) -> None:
     """A table of OpenFace or openSMILE, told by its name."""
-    from affuse.features.tables import import_tables
+    from affuse.stores.tables import import_tables
 
     read(import_tables(path.parent / "store", {"u0": path}, "openface" if "openface" in path.stem else "opensmile"))
 
@@ -135,20 +135,20 @@ def npz(path: Path) -> None:
 
     corpus, name = path.parents[2] / "corpus", f"audio_{path.parent.name}"
     assert features(corpus, name, path) == 0
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
 
     read(FeatureStore(Corpus.open(corpus).store_path(name)))
 
 
 def shard(path: Path) -> None:
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
 
     read(FeatureStore(path.parent))
 
 
 def opened(corpus: Any) -> None:
     """A corpus that was accepted is one that can be used."""
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
 
     assert len(corpus) and corpus.space.name
     for name in corpus.stores():

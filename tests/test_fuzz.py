@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from affuse.core.processes import spread
 from affuse.core.types import Feature, StreamSpec
 from affuse.corpora.manifest import write_corpus
-from affuse.features.store import StoreWriter, shard_path, store_card
 from affuse.media.write import write_clip
+from affuse.stores.store import StoreWriter, shard_path, store_card
 from tests.corpora.sentiment_releases import MOSI, csd, frames, words
 from tests.corpora.test_meld import HEADER, LINES
 

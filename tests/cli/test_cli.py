@@ -288,7 +288,7 @@ def test_ctrl_c_in_extract_and_in_train_keeps_what_is_complete(demo_run, tmp_pat
     shutil.copytree(demo_run[1], corpus)
     shutil.rmtree(corpus / "features" / "waveform")
     from affuse.features import waveform
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
     from affuse.training.loop import Trainer
 
     calls = []
@@ -327,7 +327,7 @@ def test_an_utterance_that_fails_is_listed_and_the_others_go_on(demo_run, tmp_pa
     assert run("extract", corpus, "waveform", "--quiet", "--workers", 2) == 1
     out = capsys.readouterr()
     assert broken.stem in out.err
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
 
     store = FeatureStore(corpus / "features" / "waveform")
     assert len(store) == 17

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from affuse.core.errors import MissingFile
-from affuse.features.extract import Failures, Shard, _start_worker, _try, _work
+from affuse.corpora.extraction.in_processes import _start_worker, _try, _work
+from affuse.corpora.extraction.shards import Failures, Shard
 
 
 def begin(*_: Any) -> None:

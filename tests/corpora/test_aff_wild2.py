@@ -8,8 +8,8 @@ import pytest
 from affuse.core.errors import BadConfig, BadCorpus, BadMedia
 from affuse.core.labels import SPACES, canonical
 from affuse.corpora.aff_wild2 import TRACKS, UNITS, import_aff_wild2, on_clock
-from affuse.features.store import FeatureStore
 from affuse.media.write import write_clip
+from affuse.stores.store import FeatureStore
 
 VA, EXPR, AU = "VA_Estimation_Challenge", "EXPR_Classification_Challenge", "AU_Detection_Challenge"
 HEADER = {VA: "valence,arousal", EXPR: "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other", AU: ",".join(UNITS)}

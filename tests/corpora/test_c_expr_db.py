@@ -9,7 +9,7 @@ from affuse.core.errors import BadConfig, BadCorpus
 from affuse.core.labels import SPACES, canonical
 from affuse.corpora.c_expr_db import BEGIN, CLASSES, COUNTS, END, VIDEOS, import_c_expr_db
 from affuse.corpora.manifest import make_splits
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 
 HEADER = ",".join(f'"{name}"' for name in (BEGIN, END, *CLASSES))
 

@@ -14,7 +14,7 @@ from affuse.corpora import ch_sims, ch_sims_v2
 from affuse.corpora.ch_sims import import_ch_sims
 from affuse.corpora.ch_sims_v2 import import_ch_sims_v2
 from affuse.corpora.manifest import make_splits
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 
 HEADER = "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n"
 LINES = (

@@ -14,9 +14,9 @@ from tests.corpora.sentiment_releases import carat, clips, csd, dump, frames, mm
 from affuse.core.errors import AffuseError, BadCorpus, BadFeatures
 from affuse.core.labels import SPACES
 from affuse.corpora.cmu_mosei import CARD, import_cmu_mosei
-from affuse.corpora.sentiment_pickles import EMOTIONS, read_pickle
-from affuse.features.collate import targets
-from affuse.features.store import FeatureStore
+from affuse.corpora.sentiment.pickles import EMOTIONS, read_pickle
+from affuse.stores.collate import targets
+from affuse.stores.store import FeatureStore
 
 FOLDS = "standard_train_fold=['aaa', '81406']\n\nstandard_valid_fold=['bbb']\nstandard_test_fold=['ccc']\n"
 VECTOR = np.array([[0.6666667, 1.3333334, 0, 0.33333334, 0, 0, 2], [-1, 0, 1, 2, 3, 0, 0]], np.float32)

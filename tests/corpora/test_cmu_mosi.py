@@ -11,10 +11,10 @@ import pytest
 from tests.corpora.sentiment_releases import MOSI, clips, csd, dump, frames, mmsa, mosi_csds, mult, words
 
 from affuse.core.errors import AffuseError, BadCorpus, BadFeatures, MissingDependency, MissingFile
-from affuse.corpora.cmu import class_names
 from affuse.corpora.cmu_mosi import CARD, FOLDS, import_cmu_mosi
-from affuse.corpora.csd import average, cut, frame_rate, open_csd
-from affuse.features.store import FeatureStore
+from affuse.corpora.sentiment.cmu import class_names
+from affuse.corpora.sentiment.csd import average, cut, frame_rate, open_csd
+from affuse.stores.store import FeatureStore
 
 h5py = pytest.importorskip("h5py")
 FIRST = MOSI["train"][0]
@@ -188,7 +188,7 @@ def test_classes_of_a_sentiment():
 
 
 def test_counts_that_belong_to_another_corpus(tmp_path, monkeypatch):
-    from affuse.corpora import cmu
+    from affuse.corpora.sentiment import cmu
 
     cards = {"cmu_mosei": {"counts": {"train": 4, "valid": 2, "test": 3}}}
     monkeypatch.setattr(cmu.registry, "cards", lambda kind: cards)

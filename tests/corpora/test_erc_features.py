@@ -12,7 +12,7 @@ from affuse.core import registry
 from affuse.core.errors import BadConfig, BadCorpus, BadFeatures, MissingFile, UnknownName
 from affuse.corpora.erc_features import PUBLISHED_TEST, import_erc_features
 from affuse.corpora.manifest import make_splits
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 
 IEMOCAP = ("Ses01F_impro01", "Ses02M_script01_1", "Ses03F_impro04", "Ses04M_impro02", "Ses05F_impro03", "Ses05M_impro07")
 

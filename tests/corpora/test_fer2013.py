@@ -5,7 +5,7 @@ import pytest
 
 from affuse.core.errors import BadCorpus, MissingFile
 from affuse.corpora.fer2013 import decode_jpeg, import_fer2013
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 
 
 def release(folder, n=6):

@@ -19,7 +19,7 @@ from affuse.core.errors import AffuseError, BadCorpus, BadFeatures
 from affuse.corpora.erc_features import import_erc_features
 from affuse.corpora.manifest import write_corpus
 from affuse.corpora.table import import_table
-from affuse.features.tables import import_tables, read_openface, read_opensmile
+from affuse.stores.tables import import_tables, read_openface, read_opensmile
 
 JUNK = bytes(np.random.default_rng(0).integers(0, 256, 4096, dtype=np.uint8))
 VALUES = np.arange(12.0).reshape(4, 3)
@@ -371,7 +371,7 @@ def test_opensmile_tables(tmp_path: Path, case: str) -> None:
 
 
 def test_rows_longer_than_the_header_are_no_shifted_columns(tmp_path):
-    from affuse.corpora.release import read_csv
+    from affuse.corpora.reading.release import read_csv
 
     path = tmp_path / "labels.csv"
     path.write_text("id,label\na,happy,1\nb,sad,2\n")

@@ -7,7 +7,7 @@ import pytest
 from affuse.core.errors import BadCorpus
 from affuse.corpora import meld
 from affuse.corpora.meld import CARD, CLIPS, EMOTIONS, OFFICIAL, PUBLISHED, import_meld
-from affuse.corpora.release import mend
+from affuse.corpora.reading.release import mend
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 LINES = {

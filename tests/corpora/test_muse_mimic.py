@@ -7,8 +7,8 @@ from affuse.core.errors import BadCorpus
 from affuse.core.labels import SPACES
 from affuse.corpora.manifest import Corpus
 from affuse.corpora.muse_mimic import import_muse_mimic
-from affuse.features.collate import targets
-from affuse.features.store import FeatureStore
+from affuse.stores.collate import targets
+from affuse.stores.store import FeatureStore
 
 SPLIT = {"a1": "train", "a2": "train", "b1": "devel", "c1": "test"}
 LABELS = {"a1": "0.25,0.5,1.0", "a2": "0.1,0.2,0.3", "b1": "0.0,0.5,0.75", "c1": ",,"}

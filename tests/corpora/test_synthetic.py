@@ -13,10 +13,10 @@ from affuse.core.errors import BadConfig
 from affuse.core.io import file_sha256
 from affuse.core.labels import SPACES, space
 from affuse.core.types import MODALITIES
-from affuse.corpora import synthetic_face, synthetic_voice
 from affuse.corpora.manifest import Corpus
+from affuse.corpora.synthesis import face, voice
+from affuse.corpora.synthesis.text import TEMPLATES, sentence
 from affuse.corpora.synthetic import BLENDS, CARD, Signal, _converse, blend, feature_arrays, make_synthetic
-from affuse.corpora.synthetic_text import TEMPLATES, sentence
 
 
 def _rows(
@@ -155,7 +155,7 @@ def test_noise_makes_it_harder() -> None:
 
 
 def test_modalities_are_missing_at_their_rates(tmp_path: Path) -> None:
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
 
     corpus = make_synthetic(
         tmp_path, conversations=60, missing_audio=0.3, missing_vision=0.1, missing_text=0.5, media=False
@@ -176,8 +176,8 @@ def test_speaker_cues_move_speakers_apart() -> None:
         return float(np.std([values[who == s].mean(axis=0) for s in np.unique(who)], axis=0).mean())
 
     assert spread(1.0) > 4 * spread(0.0)
-    assert synthetic_face.draw_face(np.random.default_rng(1), 0.0) == synthetic_face.Face()
-    assert synthetic_voice.draw_voice(np.random.default_rng(1), 0.0) == synthetic_voice.Voice()
+    assert face.draw_face(np.random.default_rng(1), 0.0) == face.Face()
+    assert voice.draw_voice(np.random.default_rng(1), 0.0) == voice.Voice()
 
 
 @pytest.mark.parametrize("name", [s.name for s in SPACES.values() if s.kind == "classes"])
@@ -185,8 +185,8 @@ def test_every_label_has_a_look_and_a_voice(name: str) -> None:
     for label in SPACES[name].labels:
         weights = blend(label, 0.8)
         assert sum(weights.values()) == pytest.approx(1.0)
-        assert set(weights) <= set(synthetic_face.EXPRESSIONS)
-    assert set(synthetic_face.EXPRESSIONS) == set(synthetic_voice.PROSODY) == set(TEMPLATES)
+        assert set(weights) <= set(face.EXPRESSIONS)
+    assert set(face.EXPRESSIONS) == set(voice.PROSODY) == set(TEMPLATES)
     assert all(blend(label, 0.0)["neutral"] == 1.0 for label in BLENDS)
 
 
@@ -199,9 +199,9 @@ def test_sentences_do_not_name_their_emotion() -> None:
 
 
 def test_voice_follows_speaker_and_emotion() -> None:
-    def voiced(expression: str, voice: synthetic_voice.Voice | None = None) -> tuple[float, float]:
+    def voiced(expression: str, speaker: voice.Voice | None = None) -> tuple[float, float]:
         rng = np.random.default_rng(5)
-        sound, mouth = synthetic_voice.speak(voice or synthetic_voice.Voice(), {expression: 1.0}, 2.0, 10, rng)
+        sound, mouth = voice.speak(speaker or voice.Voice(), {expression: 1.0}, 2.0, 10, rng)
         assert sound.shape == (32000,)
         assert mouth.shape == (20,)
         assert sound.dtype == np.float32
@@ -212,7 +212,7 @@ def test_voice_follows_speaker_and_emotion() -> None:
     assert neutral[0] == pytest.approx(150, rel=0.15)
     assert happy[0] > neutral[0] > sad[0]
     assert angry[1] > neutral[1] > sad[1]
-    assert voiced("neutral", synthetic_voice.Voice(pitch=220.0))[0] == pytest.approx(220, rel=0.15)
+    assert voiced("neutral", voice.Voice(pitch=220.0))[0] == pytest.approx(220, rel=0.15)
 
 
 def _pitch(sound: np.ndarray) -> float:
@@ -254,7 +254,7 @@ def test_absent_modalities_are_absent_from_the_clip(tmp_path: Path) -> None:
 
 def test_the_mouth_opens_with_the_voice() -> None:
     rng = np.random.default_rng(0)
-    shut, wide = synthetic_face.frames(synthetic_face.Face(), {"neutral": 1.0}, np.array([0.0, 1.0]), 1000, rng)
+    shut, wide = face.frames(face.Face(), {"neutral": 1.0}, np.array([0.0, 1.0]), 1000, rng)
     mouth, wall = np.s_[125:165, 90:135], np.s_[:20]
     change = np.abs(shut.astype(int) - wide)
     assert change[mouth].mean() > 4 * change[wall].mean() + 1

@@ -154,7 +154,7 @@ def test_times_outside_their_file_are_refused_with_the_row(tmp_path, start, end,
 
 
 def test_a_rounded_end_is_clipped_and_each_file_is_opened_once(tmp_path, monkeypatch):
-    from affuse.corpora import media_paths
+    from affuse.corpora.reading import media_paths
 
     opened = []
     probe = media_paths.probe
@@ -167,7 +167,7 @@ def test_a_rounded_end_is_clipped_and_each_file_is_opened_once(tmp_path, monkeyp
 
 
 def test_a_large_file_is_judged_by_its_header_and_by_its_packets_only_where_it_must_be(tmp_path, monkeypatch):
-    from affuse.corpora import media_paths
+    from affuse.corpora.reading import media_paths
 
     monkeypatch.setattr(media_paths, "LARGE", 0)
     monkeypatch.setattr(media_paths, "probe", lambda path: pytest.fail("the header is enough"))

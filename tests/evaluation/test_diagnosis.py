@@ -23,7 +23,7 @@ from affuse.evaluation import diagnosis
 from affuse.evaluation.diagnosis import fit_linear, shapley_of
 from affuse.evaluation.intervals import as_estimate, value
 from affuse.evaluation.protocol import Predictions, evaluate, subsets_of
-from affuse.features.store import import_arrays
+from affuse.stores.store import import_arrays
 from affuse.training import run as runs
 
 FULL = ("audio", "vision", "text")

@@ -11,7 +11,7 @@ from affuse.cli.app import main
 from affuse.core.errors import BadFeatures, ProtocolError, UnknownName
 from affuse.corpora.manifest import write_corpus
 from affuse.evaluation.leaks import check_corpus, find_leak
-from affuse.features.store import import_arrays
+from affuse.stores.store import import_arrays
 
 NAMES = np.array(["neutral", "happy", "sad", "angry"])
 

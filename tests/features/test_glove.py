@@ -14,12 +14,13 @@ from safetensors.numpy import load_file
 
 from affuse.core.errors import AffuseError, BadConfig, BadFeatures, MissingDependency
 from affuse.core.io import file_sha256
-from affuse.corpora.release import mend, read_csv
+from affuse.corpora.extraction.extract import extract
+from affuse.corpora.reading.release import mend, read_csv
 from affuse.features import glove
-from affuse.features.collate import collate
-from affuse.features.extract import extract, make_extractor
+from affuse.features.extractor import make_extractor
 from affuse.features.glove import GloVe, WordVectors, tokenise
 from affuse.media.clip import Clip
+from affuse.stores.collate import collate
 
 WORDS = {
     "the": (0.1, 0.2),

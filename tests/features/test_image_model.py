@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from affuse.core.errors import BadConfig, MissingDependency
-from affuse.features import pretrained
 from affuse.features.image_model import KNOWN, ImageModel
-from affuse.features.pictures import Preparation
+from affuse.features.networks import pretrained
+from affuse.features.networks.pictures import Preparation
 from affuse.media.clip import Clip
 from affuse.media.write import write_clip
 

@@ -9,11 +9,12 @@ import pytest
 
 from affuse.core.errors import AffuseError, BadConfig, BadFeatures, MissingDependency
 from affuse.core.io import file_sha256
-from affuse.corpora.release import mend, read_csv
-from affuse.features.collate import collate
-from affuse.features.extract import extract, make_extractor
+from affuse.corpora.extraction.extract import extract
+from affuse.corpora.reading.release import mend, read_csv
+from affuse.features.extractor import make_extractor
 from affuse.features.lexicon import Lexicon, centre_of, negated, read_lexicon, split
 from affuse.media.clip import Clip
+from affuse.stores.collate import collate
 
 VADER = (
     "\n".join(

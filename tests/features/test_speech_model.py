@@ -11,7 +11,7 @@ import torch
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig, MissingDependency
-from affuse.features import pretrained, speech_model
+from affuse.features.networks import pretrained, speech_model
 from affuse.features.speech_model import KNOWN, SpeechModel, whisper_mel, windows
 from affuse.media.clip import Clip
 

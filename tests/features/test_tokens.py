@@ -10,10 +10,10 @@ from tests.tiny_bert import WORDS, save_tiny_bert
 
 from affuse.core import hub
 from affuse.core.errors import BadConfig, MissingDependency
-from affuse.features.collate import pad
-from affuse.features.store import FeatureStore, StoreWriter, store_card
 from affuse.features.tokens import Tokens
 from affuse.media.clip import Clip
+from affuse.stores.collate import pad
+from affuse.stores.store import FeatureStore, StoreWriter, store_card
 
 pytest.importorskip("transformers")
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from affuse.core.errors import BadConfig, MissingDependency
-from affuse.features import pretrained
+from affuse.features.networks import pretrained
 from affuse.features.video_model import VideoModel, number, windows
 from affuse.media.clip import Clip
 from affuse.media.write import write_clip

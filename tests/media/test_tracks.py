@@ -301,8 +301,8 @@ def test_a_zoom_leaves_the_track_whole() -> None:
 
 
 def test_drawn_people_of_a_conversation_are_told_apart() -> None:
-    from affuse.corpora.synthetic_face import draw_face
-    from affuse.corpora.synthetic_face import frames as drawn
+    from affuse.corpora.synthesis.face import draw_face
+    from affuse.corpora.synthesis.face import frames as drawn
 
     people = [draw_face(np.random.default_rng([4, 3, i]), 0.8) for i in range(2)]
     pictures: list[np.ndarray] = []

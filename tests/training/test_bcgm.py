@@ -10,7 +10,7 @@ import numpy as np
 from affuse.cli.app import main
 from affuse.corpora.cmu_mosi import import_cmu_mosi
 from affuse.corpora.synthetic import make_synthetic
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 from tests.corpora.sentiment_releases import dump, mult
 
 

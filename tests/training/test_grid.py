@@ -8,8 +8,8 @@ import pytest
 from affuse.cli.app import main
 from affuse.core.errors import BadConfig
 from affuse.corpora.manifest import Corpus
-from affuse.features.store import FeatureStore
 from affuse.inference.recognizer import load
+from affuse.stores.store import FeatureStore
 
 RECIPE = """
 summary: two rates

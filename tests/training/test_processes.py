@@ -18,9 +18,9 @@ from affuse.core.config import make_recipe
 from affuse.core.errors import BadConfig
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, write_corpus
-from affuse.features.store import import_arrays
 from affuse.models import model as models
 from affuse.models.model import Model
+from affuse.stores.store import import_arrays
 from affuse.training import distributed
 from affuse.training import run as runs
 from affuse.training.loop import Trainer, without_content

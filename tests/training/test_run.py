@@ -11,8 +11,8 @@ from affuse.core.config import load_recipe
 from affuse.core.errors import BadConfig, BadRun
 from affuse.corpora.manifest import write_corpus
 from affuse.evaluation.protocol import evaluate
-from affuse.features.store import import_arrays
 from affuse.reporting.report import write_report
+from affuse.stores.store import import_arrays
 from affuse.training.run import bind, train
 
 SMALL = ["streams.*.encoder.hidden=8", "train.ema=0"]

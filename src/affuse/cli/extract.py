@@ -58,7 +58,7 @@ def extract_into(
 
     It is 1 for failures, and where nothing is usable unless the stream is not `needed`: then it is absent, which is normal.
     """
-    from affuse.features.extract import extract
+    from affuse.corpora.extraction.extract import extract
 
     if workers < 0:
         raise BadConfig(f"--workers {workers}", "give 0 or more")

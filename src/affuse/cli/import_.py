@@ -15,7 +15,7 @@ from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
-    from affuse.features.store import FeatureStore
+    from affuse.stores.store import FeatureStore
 
 app = App(name="import", help="Import a corpus release, your own table, or your own features.", result_action="return_value")
 
@@ -109,8 +109,8 @@ def features(
         Which of their columns, for example AU*_r.
     """
     from affuse.corpora.manifest import Corpus
-    from affuse.features.arrays import read_npz
-    from affuse.features.store import import_arrays
+    from affuse.stores.arrays import read_npz
+    from affuse.stores.store import import_arrays
 
     opened = Corpus.open(corpus)
     if name in ("", "..") or Path(name).name != name:
@@ -138,7 +138,7 @@ def features(
 def _tables(
     corpus: Corpus, name: str, folder: Path, kind: Literal["openface", "opensmile"], modality: Any, columns: str, rate: float
 ) -> int:
-    from affuse.features.tables import find_tables, import_tables
+    from affuse.stores.tables import find_tables, import_tables
 
     files, strange = find_tables(folder, set(corpus.table["id"]))
     if not files:

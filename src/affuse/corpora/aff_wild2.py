@@ -13,7 +13,7 @@ import numpy as np
 from affuse.core.errors import BadConfig, BadCorpus, BadMedia
 from affuse.core.labels import SPACES
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE
+from affuse.corpora.reading.release import PICTURE
 
 CARD = {
     "summary": "Aff-Wild2 (ABAW): videos from the web; valence and arousal, 8 expressions, 12 action units per frame",
@@ -318,7 +318,7 @@ def _warn(labels: Labels, rows: list[dict[str, Any]], rate: float) -> None:
 
 
 def _write_track(corpus: Corpus, name: str, values: dict[str, np.ndarray], clocks: dict[str, tuple[float, float]], rate: float) -> None:
-    from affuse.features.store import import_arrays
+    from affuse.stores.store import import_arrays
 
     timed = [on_clock(v, *clocks[n], rate) for n, v in values.items()]
     offsets = np.concatenate([[0], np.cumsum([len(t) for t in timed])])

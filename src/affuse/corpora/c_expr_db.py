@@ -12,7 +12,7 @@ import numpy as np
 from affuse.core.errors import BadConfig, BadCorpus
 from affuse.core.labels import SPACES, canonical
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, below, first, media, read_csv, seconds
+from affuse.corpora.reading.release import PICTURE, below, first, media, read_csv, seconds
 
 CARD = {
     "summary": "C-EXPR-DB: 125 intervals of 56 videos, 7 compound expressions and Other; or the 56 videos of the ABAW challenge",
@@ -209,8 +209,8 @@ def _leak(folds: list[Lists]) -> list[str]:
 
 def _write_track(corpus: Corpus, rate: float) -> None:
     """Each labelled interval's class at every grid point: an interval is exact on any clock, no frame is needed."""
-    from affuse.features.store import import_arrays
     from affuse.media.video import grid_steps
+    from affuse.stores.store import import_arrays
 
     labelled = corpus.table[corpus.table["label"] != ""]
     if labelled.empty:

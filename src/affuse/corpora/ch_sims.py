@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from affuse.corpora.cmu import Labels, Release, import_release
 from affuse.corpora.manifest import Corpus
+from affuse.corpora.sentiment.cmu import Labels, Release, import_release
 
 CARD = {
     "summary": "CH-SIMS: 2,281 Chinese clips, sentiment -1 to 1 of clip, words, sound and picture; clips, features",

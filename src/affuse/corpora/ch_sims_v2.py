@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from affuse.corpora.ch_sims import importer
-from affuse.corpora.cmu import Release
+from affuse.corpora.sentiment.cmu import Release
 
 CARD = {
     "summary": "CH-SIMS v2.0 (s): 4,403 Chinese clips, sentiment -1 to 1 of clip, words, sound and picture; clips, features",

@@ -9,7 +9,7 @@ from typing import Any
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import SPACES, canonical
 from affuse.corpora.manifest import SPLITS, Corpus, write_corpus
-from affuse.corpora.release import PICTURE, SOUND, add_clips, below, read_csv
+from affuse.corpora.reading.release import PICTURE, SOUND, add_clips, below, read_csv
 
 CARD = {
     "summary": "CHEAVD 2.0: clips of Chinese films and television, 8 emotions (worried and anxious apart)",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from affuse.corpora.cmu import Labels, Release, import_release
 from affuse.corpora.manifest import Corpus
+from affuse.corpora.sentiment.cmu import Labels, Release, import_release
 
 CARD = {
     "summary": "CMU-MOSEI: 22,856 segments of 3,227 videos, sentiment -3 to 3, six emotions 0 to 3; features, words, clips",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from affuse.corpora.cmu import Labels, Release, import_release
 from affuse.corpora.manifest import Corpus
+from affuse.corpora.sentiment.cmu import Labels, Release, import_release
 
 CARD = {
     "summary": "CMU-MOSI: 2,199 opinion segments of 93 review videos, sentiment -3 to 3; features, words, clips",

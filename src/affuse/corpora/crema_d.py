@@ -11,7 +11,7 @@ from typing import Any, Literal
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import space
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, check_labels, first, media, read_csv
+from affuse.corpora.reading.release import PICTURE, check_labels, first, media, read_csv
 
 CARD = {
     "summary": "CREMA-D: 7,442 clips of 91 actors, 6 acted emotions, crowd votes for voice, face and both; sound, picture",

@@ -11,7 +11,7 @@ from typing import Any
 
 from affuse.core.errors import BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import check_labels, first, mend, read_csv, read_json, seconds
+from affuse.corpora.reading.release import check_labels, first, mend, read_csv, read_json, seconds
 
 CARD = {
     "summary": "EmoryNLP: 12,606 utterances of 897 scenes of Friends, 7 emotions (peaceful and powerful among them); words",

@@ -16,10 +16,10 @@ from affuse.core.errors import BadConfig, BadCorpus, BadFeatures
 from affuse.core.labels import canonical
 from affuse.core.labels import space as label_space
 from affuse.core.types import MODALITIES
-from affuse.corpora.erc_fields import Field, check_shapes, matrix, refused, roles_of, sniff
 from affuse.corpora.manifest import SPLITS, Corpus, write_corpus
-from affuse.corpora.release import below, mend
-from affuse.features.store import guess_modality, import_arrays
+from affuse.corpora.reading.erc_fields import Field, check_shapes, matrix, refused, roles_of, sniff
+from affuse.corpora.reading.release import below, mend
+from affuse.stores.store import guess_modality, import_arrays
 
 CARD = {
     "summary": "feature pickles of conversation models (DialogueGCN, MMGCN, MM-DFN, COSMIC, M3Net, SDT) as corpus and stores",

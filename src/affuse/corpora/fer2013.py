@@ -13,8 +13,8 @@ import numpy as np
 from affuse.core.errors import AffuseError, BadCorpus, MissingFile
 from affuse.core.types import Feature, StreamSpec
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import below
-from affuse.features.store import StoreWriter, store_card
+from affuse.corpora.reading.release import below
+from affuse.stores.store import StoreWriter, store_card
 
 CARD = {
     "summary": "FER2013: 35,887 faces of 48x48 pixels, 7 emotions (pictures, stored as the stream 'faces')",

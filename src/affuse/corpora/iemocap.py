@@ -11,7 +11,7 @@ from typing import Any, Literal
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import LabelSpace, canonical, space
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, SOUND, check_labels, first, media, mend
+from affuse.corpora.reading.release import PICTURE, SOUND, check_labels, first, media, mend
 
 CARD = {
     "summary": "IEMOCAP: 10,039 utterances of 151 two-actor dialogues, 4 or 6 emotions, valence/arousal/dominance, votes",

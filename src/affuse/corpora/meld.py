@@ -7,7 +7,7 @@ from pathlib import Path
 
 from affuse.core.errors import BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import check_labels, first, mend, read_csv, seconds
+from affuse.corpora.reading.release import check_labels, first, mend, read_csv, seconds
 
 CARD = {
     "summary": "MELD: 13,708 utterances of 1,432 dialogues of Friends, 7 emotions, 3 sentiments; words, sound, picture",

@@ -14,7 +14,7 @@ import numpy as np
 from affuse.core import pickles
 from affuse.core.errors import AffuseError, BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, add_clips, check_labels, first, media, read_csv, read_json
+from affuse.corpora.reading.release import PICTURE, add_clips, check_labels, first, media, read_csv, read_json
 
 CARD = {
     "summary": "MER2023: 5,030 Chinese clips of films and series, 6 emotions and a valence, and a pool without labels",

@@ -13,10 +13,10 @@ import numpy as np
 from affuse.core.errors import BadCorpus
 from affuse.core.io import digest
 from affuse.core.types import Feature, Modality, StreamSpec
-from affuse.corpora.csd import LONGEST
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, SOUND, first, media, read_csv
-from affuse.features.store import StoreWriter, guess_modality, store_card
+from affuse.corpora.reading.release import PICTURE, SOUND, first, media, read_csv
+from affuse.corpora.sentiment.csd import LONGEST
+from affuse.stores.store import StoreWriter, guess_modality, store_card
 
 CARD = {
     "summary": "MuSe-Mimic: people mimic emotional clips; approval, disappointment and uncertainty (0..1); features",

@@ -14,7 +14,7 @@ from affuse.core import pickles
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import canonical
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, first, media, mend, read_csv, read_json
+from affuse.corpora.reading.release import PICTURE, first, media, mend, read_csv, read_json
 
 CARD = {
     "summary": "MUStARD: 690 lines of comedies (MUStARD++: 1,202), sarcastic or sincere, with the dialogue before them",

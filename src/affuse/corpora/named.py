@@ -15,7 +15,7 @@ from affuse.core import io
 from affuse.core.errors import BadConfig, BadCorpus, UnknownName
 from affuse.core.labels import space as label_space
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import PICTURE, SOUND, below
+from affuse.corpora.reading.release import PICTURE, SOUND, below
 
 CARD = {
     "summary": "files that are named after their labels: SAVEE, TESS, ShEMO, AESDD, EMOVO, CaFE, SUBESCO, or your own rule",

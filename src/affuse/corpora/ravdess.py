@@ -8,7 +8,7 @@ from pathlib import Path
 
 from affuse.core.errors import BadCorpus
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import below
+from affuse.corpora.reading.release import below
 
 CARD = {
     "summary": "RAVDESS speech: 24 actors, 8 emotions, audio and audio-visual takes",

@@ -16,7 +16,7 @@ from affuse.core.errors import BadConfig
 from affuse.core.labels import LabelSpace, space
 from affuse.core.types import MODALITIES, Modality
 from affuse.corpora.manifest import Corpus, write_corpus
-from affuse.corpora.synthetic_text import TEMPLATES, sentence
+from affuse.corpora.synthesis.text import TEMPLATES, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,8 +250,7 @@ def _write_clips(
     seed: int,
 ) -> None:
     """Draw and speak every utterance into `clips/ID.mp4` and set `video` of its row."""
-    from affuse.corpora import synthetic_face as face
-    from affuse.corpora import synthetic_voice as voice
+    from affuse.corpora.synthesis import face, voice
     from affuse.media.write import write_clip
 
     names = sorted({row["speaker"] for row in rows})
@@ -306,7 +305,7 @@ def class_means(rng: np.random.Generator, classes: int, dim: int = 16) -> np.nda
 
 
 def _write_stores(corpus: Corpus, arrays: Mapping[str, tuple[list[str], np.ndarray]]) -> None:
-    from affuse.features.store import import_arrays
+    from affuse.stores.store import import_arrays
 
     for modality, (name, (ids, values)) in zip(MODALITIES, arrays.items(), strict=True):
         import_arrays(corpus.store_path(name), ids, values, modality=modality)

@@ -10,11 +10,11 @@ import numpy as np
 
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import space as label_space
-from affuse.corpora.columns import assign, described, is_known, is_milliseconds
-from affuse.corpora.delimited import Table, numbers, read, seconds
 from affuse.corpora.manifest import COLUMNS, Corpus, write_corpus
-from affuse.corpora.media_paths import Finder, check_times, kind_of
-from affuse.corpora.targets import put_targets
+from affuse.corpora.reading.columns import assign, described, is_known, is_milliseconds
+from affuse.corpora.reading.delimited import Table, numbers, read, seconds
+from affuse.corpora.reading.media_paths import Finder, check_times, kind_of
+from affuse.corpora.reading.targets import put_targets
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -20,8 +20,8 @@ from affuse.core.types import Modality
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.evaluation.metrics import fitting
 from affuse.evaluation.protocol import evaluate
-from affuse.features.collate import targets
-from affuse.features.store import FeatureStore
+from affuse.stores.collate import targets
+from affuse.stores.store import FeatureStore
 from affuse.training import run as runs
 
 LEDGER = "ledger.jsonl"

@@ -21,7 +21,7 @@ from affuse.corpora.manifest import SPLITS
 from affuse.evaluation.intervals import Spread, cluster_sums, metric, over_groups, sizes_of, without_each
 from affuse.evaluation.metrics import moments
 from affuse.evaluation.metrics.confusion import ratio
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus

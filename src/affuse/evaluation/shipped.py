@@ -17,9 +17,9 @@ from affuse.corpora.manifest import Corpus
 from affuse.evaluation.predict import predict_subsets
 from affuse.evaluation.protocol import Predictions, foreign, labelled, mapping_of, score, subsets_of, to_table
 from affuse.evaluation.seen import seen
-from affuse.features.store import FeatureStore, stated
-from affuse.media.english import is_english
+from affuse.media.words import is_english
 from affuse.models.model import Model, load_model
+from affuse.stores.store import FeatureStore, stated
 from affuse.training.data import Dataset
 
 TASK = "emotion"

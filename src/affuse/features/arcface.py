@@ -11,8 +11,8 @@ import numpy as np
 from affuse.core import checkpoints, io
 from affuse.core.errors import BadFeatures
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
-from affuse.features.pictures import BLOCK, Pool, faces, vectors
+from affuse.features.networks import pretrained
+from affuse.features.networks.pictures import BLOCK, Pool, faces, vectors
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from affuse.core.types import Feature, StreamSpec
+from affuse.features.extractor import make_extractor
+from affuse.features.networks import affuse_base
 
 if TYPE_CHECKING:
     from affuse.media.clip import Clip
@@ -32,30 +34,21 @@ class AudioExpert:
     @property
     def spec(self) -> StreamSpec:
         """One vector per utterance."""
-        from affuse.features import experts
-
-        return StreamSpec("audio_expert", "audio", (experts.width(STREAMS),))
+        return StreamSpec("audio_expert", "audio", (affuse_base.width(STREAMS),))
 
     @property
     def weights_hash(self) -> str:
         """Hash of affuse-base, for the store's card."""
-        from affuse.features import experts
-
-        return experts.weights_hash()
+        return affuse_base.weights_hash()
 
     @cached_property
     def _inputs(self) -> dict[str, Any]:
         """The extractors of the expert's streams, as it was trained with."""
-        from affuse.features import experts
-        from affuse.features.extract import make_extractor
-
-        return {name: make_extractor(name, experts.base()[1][name]) for name in STREAMS}
+        return {name: make_extractor(name, affuse_base.base()[1][name]) for name in STREAMS}
 
     def __call__(self, clip: Clip) -> Feature:
         """The expert's vector of the clip's sound."""
-        from affuse.features import experts
-
         found = {name: extractor(clip) for name, extractor in self._inputs.items()}
         if any(f.coverage == 0 for f in found.values()):
             return Feature(np.zeros((0, *self.spec.shape), np.float32))
-        return Feature(experts.utterance(found))
+        return Feature(affuse_base.utterance(found))

@@ -14,9 +14,9 @@ from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES, canonical
 from affuse.core.types import Feature, Modality, StreamSpec
-from affuse.features import pretrained
-from affuse.features.pictures import BLOCK, Preparation, faces, interpolated, vectors
-from affuse.features.pretrained import Known
+from affuse.features.networks import pretrained
+from affuse.features.networks.pictures import BLOCK, Preparation, faces, interpolated, vectors
+from affuse.features.networks.pretrained import Known
 from affuse.features.speech_model import CONTEXT, WAVEFORM, SpeechModel
 from affuse.features.text import TextEmbedding
 

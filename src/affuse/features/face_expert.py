@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.face_crops import FaceCrops
+from affuse.features.networks import affuse_base
 
 if TYPE_CHECKING:
     from affuse.media.clip import Clip
@@ -32,20 +33,14 @@ class FaceExpert:
     @property
     def spec(self) -> StreamSpec:
         """One vector per picture."""
-        from affuse.features import experts
-
-        return StreamSpec("face_expert", "vision", (experts.width(("face_crops",)),), self.fps)
+        return StreamSpec("face_expert", "vision", (affuse_base.width(("face_crops",)),), self.fps)
 
     @property
     def weights_hash(self) -> str:
         """Hash of the detector's weights and of affuse-base, for the store's card."""
-        from affuse.features import experts
-
-        return self._crops.weights_hash + experts.weights_hash()
+        return self._crops.weights_hash + affuse_base.weights_hash()
 
     def __call__(self, clip: Clip) -> Feature:
         """The expert's vectors of the clip's picture."""
-        from affuse.features import experts
-
         crops = self._crops(clip)
-        return Feature(experts.steps("face_crops", crops), crops.valid)
+        return Feature(affuse_base.steps("face_crops", crops), crops.valid)

@@ -10,7 +10,7 @@ import numpy as np
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.face_crops import LONGEST_SIDE
-from affuse.features.pictures import Preparation
+from affuse.features.networks.pictures import Preparation
 
 if TYPE_CHECKING:
     from affuse.media.clip import Clip

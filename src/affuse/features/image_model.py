@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
-from affuse.features.pictures import Pool, Source, View, interpolated, vectors
-from affuse.features.pretrained import Known
+from affuse.features.networks import pretrained
+from affuse.features.networks.pictures import Pool, View, interpolated, vectors
+from affuse.features.networks.pretrained import Known
+from affuse.features.networks.vision import VisionTransformer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ KNOWN = {
 }
 
 
-class ImageModel:
+class ImageModel(VisionTransformer):
     """Clip -> [T, D], one vector at k / fps s; valid [T] where there is a face (or, with view="frame", a picture).
 
     `model`: a short name of KNOWN, a folder in transformers' format or a hub id, with safetensors; its size, mean,
@@ -50,6 +50,8 @@ class ImageModel:
     token, or the mean of the patches. `layers` (-1: the model's output) stand side by side, or are added up by
     `weights`. `pool` "mean": one vector, the mean over valid steps. `detector`: see `face_crops`.
     """
+
+    known, kind = KNOWN, "vision model"
 
     def __init__(
         self,
@@ -65,18 +67,10 @@ class ImageModel:
         detector: Path | None = None,
         detector_sha256: str = "",
     ) -> None:
-        self.model, self.view, self.fps, self.margin = model, view, fps, margin
-        self.layers, self.weights, self.token, self.pool = layers, weights, token, pool
-        self.detector, self.detector_sha256 = detector, detector_sha256
+        super().__init__(model, view, fps, layers, weights, pool, margin, detector, detector_sha256)
+        self.token = token
 
-    @cached_property
-    def folder(self) -> Path:
-        """Where the model's files are; MissingDependency says how to get them."""
-        return pretrained.find(self.model, KNOWN, "vision model")
-
-    @cached_property
-    def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = io.read_json(self.folder / "config.json")
+    def _settings(self, config: dict[str, Any]) -> dict[str, Any]:
         vision = {"type": config.get("model_type", ""), **config.get("vision_config", config)}
         if not {"hidden_size", "patch_size"} <= vision.keys():
             raise BadConfig(f"{self.folder} is no plain vision transformer", "use ViT, CLIP, DINOv2, BEiT or the like")
@@ -86,19 +80,6 @@ class ImageModel:
     def spec(self) -> StreamSpec:
         """One vector per picture, or one in all."""
         return StreamSpec("image_model", "vision", (self._width,), self.fps if self.pool == "none" else 0.0)
-
-    @property
-    def _width(self) -> int:
-        return pretrained.mixed(self._config["hidden_size"], self.layers, self.weights)
-
-    @property
-    def weights_hash(self) -> str:
-        """SHA-256 of the weights; with the detector's where faces are looked at."""
-        return pretrained.weights_hash(self.folder) + self._source.hash()
-
-    @cached_property
-    def _source(self) -> Source:
-        return Source.of(self.folder, self.view, self.fps, self.margin, self.detector, self.detector_sha256)
 
     def __call__(self, clip: Clip) -> Feature:
         """The vectors of the clip's picture; blocks of pictures go through the model one after another."""
@@ -111,9 +92,7 @@ class ImageModel:
 
         network, more = self._network
         with torch.inference_mode():
-            out = network(pixel_values=self._source.preparation.fed(images), output_hidden_states=True, **more)
-            states = (*out.hidden_states[:-1], out.last_hidden_state)
-            vector: np.ndarray = self._taken(pretrained.mix(states, self.layers, self.weights), images.shape[1]).numpy()
+            vector: np.ndarray = self._taken(self._tokens(network, images, **more), images.shape[1]).numpy()
         return vector
 
     def _taken(self, tokens: Tensor, size: int) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from affuse.core import io
 from affuse.core.errors import BadConfig, BadFeatures
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
+from affuse.features.networks import pretrained
 
 if TYPE_CHECKING:
     from affuse.media.clip import Clip

@@ -13,8 +13,8 @@ import numpy as np
 from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
-from affuse.features.pretrained import Known
+from affuse.features.networks import pretrained
+from affuse.features.networks.pretrained import Known
 from affuse.features.waveform import muted
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy as np
 from affuse.core import io
 from affuse.core.hub import TEXT_MODELS
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
+from affuse.features.networks import pretrained
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from affuse.core.types import Feature, StreamSpec
+from affuse.features.networks import affuse_base
 from affuse.features.text import TextEmbedding
 
 if TYPE_CHECKING:
@@ -34,29 +35,21 @@ class TextExpert:
     @cached_property
     def _words(self) -> TextEmbedding:
         """The extractor that the expert was trained with."""
-        from affuse.features import experts
-
-        return TextEmbedding(**experts.base()[1]["text"])
+        return TextEmbedding(**affuse_base.base()[1]["text"])
 
     @property
     def spec(self) -> StreamSpec:
         """One vector per utterance."""
-        from affuse.features import experts
-
-        return StreamSpec("text_expert", "text", (experts.width(("text",)),))
+        return StreamSpec("text_expert", "text", (affuse_base.width(("text",)),))
 
     @property
     def weights_hash(self) -> str:
         """Hash of the sentence encoder and of affuse-base, for the store's card."""
-        from affuse.features import experts
-
-        return self._words.weights_hash + experts.weights_hash()
+        return self._words.weights_hash + affuse_base.weights_hash()
 
     def __call__(self, clip: Clip) -> Feature:
         """The expert's vector of the clip's words."""
-        from affuse.features import experts
-
         found = self._words(clip)
         if found.coverage == 0:
             return Feature(np.zeros((0, *self.spec.shape), np.float32))
-        return Feature(experts.utterance({"text": found}))
+        return Feature(affuse_base.utterance({"text": found}))

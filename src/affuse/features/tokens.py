@@ -12,7 +12,7 @@ import numpy as np
 from affuse.core.errors import BadConfig
 from affuse.core.hub import TEXT_MODELS
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
+from affuse.features.networks import pretrained
 from affuse.features.text import tokenizer_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import numpy as np
 from affuse.core import checkpoints, io
 from affuse.core.errors import BadConfig, BadFeatures, MissingDependency, MissingFile
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
+from affuse.features.networks import pretrained
 from affuse.features.waveform import muted
 
 if TYPE_CHECKING:

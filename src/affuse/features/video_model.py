@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
-from affuse.features import pretrained
-from affuse.features.pictures import Block, Pool, Source, View, pooled
-from affuse.features.pretrained import Known
+from affuse.features.networks import pretrained
+from affuse.features.networks.pictures import Block, Pool, View, pooled
+from affuse.features.networks.pretrained import Known
+from affuse.features.networks.vision import VisionTransformer
 
 if TYPE_CHECKING:
     from affuse.media.clip import Clip
@@ -38,14 +38,17 @@ BATCH = 2  # windows per forward pass
 Window = tuple[int, float, np.ndarray]  # number, share of its steps that have a picture, pictures [N, S, S, 3]
 
 
-class VideoModel:
+class VideoModel(VisionTransformer):
     """Clip -> [K, D], one vector per window of N frames (the model's `num_frames`) `fps` apart, a window every `hop` s.
 
     Step k is the middle of window k. Steps without a face (or picture) show the nearest one of the window; the window
     is valid if at least the share `enough` of its steps has one. A clip shorter than a window is one window, its last
-    picture held. A vector is the mean over all tokens of the `layers`, side by side or added up by `weights`; `model`, `view`, `margin`,
-    `pool` and `detector` as for `image_model`. Raises BadConfig where `hop` is not a whole number of steps.
+    picture held. A vector is the mean over all tokens of the `layers`, side by side or added
+    up by `weights`; `model`, `view`, `margin`, `pool` and `detector` as for `image_model`. Raises BadConfig where `hop`
+    is not a whole number of steps.
     """
+
+    known, kind = KNOWN, "video model"
 
     def __init__(
         self,
@@ -62,21 +65,13 @@ class VideoModel:
         detector: Path | None = None,
         detector_sha256: str = "",
     ) -> None:
-        self.model, self.view, self.fps, self.hop, self.enough = model, view, fps, hop, enough
-        self.layers, self.weights, self.pool, self.margin = layers, weights, pool, margin
-        self.detector, self.detector_sha256 = detector, detector_sha256
+        super().__init__(model, view, fps, layers, weights, pool, margin, detector, detector_sha256)
+        self.hop, self.enough = hop, enough
         self._stride = round(hop * fps)
         if self._stride < 1 or abs(self._stride - hop * fps) > 1e-6:
             raise BadConfig(f"hop = {hop} s is {hop * fps:g} steps at {fps:g} fps", "make hop * fps a whole number")
 
-    @cached_property
-    def folder(self) -> Path:
-        """Where the model's files are; MissingDependency says how to get them."""
-        return pretrained.find(self.model, KNOWN, "video model")
-
-    @cached_property
-    def _config(self) -> dict[str, Any]:
-        config: dict[str, Any] = io.read_json(self.folder / "config.json")
+    def _settings(self, config: dict[str, Any]) -> dict[str, Any]:
         if not {"hidden_size", "num_frames"} <= config.keys():
             raise BadConfig(f"{self.folder} is no video transformer", "use VideoMAE or the like; for pictures: image_model")
         return config
@@ -85,17 +80,7 @@ class VideoModel:
     def spec(self) -> StreamSpec:
         """One vector per window, or one in all."""
         rate = self.fps / self._stride if self.pool == "none" else 0.0
-        width = pretrained.mixed(self._config["hidden_size"], self.layers, self.weights)
-        return StreamSpec("video_model", "vision", (width,), rate)
-
-    @property
-    def weights_hash(self) -> str:
-        """SHA-256 of the weights; with the detector's where faces are looked at."""
-        return pretrained.weights_hash(self.folder) + self._source.hash()
-
-    @cached_property
-    def _source(self) -> Source:
-        return Source.of(self.folder, self.view, self.fps, self.margin, self.detector, self.detector_sha256)
+        return StreamSpec("video_model", "vision", (self._width,), rate)
 
     @cached_property
     def _network(self) -> Any:
@@ -119,9 +104,7 @@ class VideoModel:
         import torch
 
         with torch.inference_mode():
-            out = self._network(pixel_values=self._source.preparation.fed(pictures), output_hidden_states=True)
-            states = (*out.hidden_states[:-1], out.last_hidden_state)
-            vector: np.ndarray = pretrained.mix(states, self.layers, self.weights).mean(1).numpy()
+            vector: np.ndarray = self._tokens(self._network, pictures).mean(1).numpy()
         return vector
 
 

@@ -16,9 +16,7 @@ from affuse.core.config import shipped
 from affuse.core.errors import AffuseError, BadConfig, BadMedia, BadRun, MissingDependency
 from affuse.core.timeline import ModalityView, Segment, Timeline
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
-from affuse.features.align import How, at_rate
-from affuse.features.collate import collate
-from affuse.features.extract import checked, make_extractor
+from affuse.features.extractor import checked, make_extractor
 from affuse.features.face_crops import FaceCrops
 from affuse.inference.answers import Live, answer, hear, join, shares
 from affuse.inference.decision import least, mean, settled, winner
@@ -35,6 +33,8 @@ from affuse.media.speech import find_speech
 from affuse.media.subtitles import Caption, find_captions
 from affuse.media.voice import STEP
 from affuse.models.model import Model, load_model
+from affuse.stores.align import How, at_rate
+from affuse.stores.collate import collate
 from affuse.training.run import open_run, run_model
 
 HEARD_SECONDS = 0.25  # of voice, or of any sound, in a stretch, below which nothing is heard there

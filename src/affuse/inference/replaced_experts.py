@@ -11,7 +11,7 @@ import torch
 from affuse.core.errors import BadConfig, UnknownName
 from affuse.core.types import MODALITIES
 from affuse.features.classifier import CLASSES
-from affuse.features.extract import make_extractor
+from affuse.features.extractor import make_extractor
 from affuse.models.model import Model, load_model
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from affuse.core.errors import BadCorpus, BadFeatures
 from affuse.core.labels import LabelSpace, finer
 from affuse.core.types import Batch, Feature, StreamSpec
 from affuse.corpora.manifest import Corpus
-from affuse.features.align import How
-from affuse.features.collate import collate, targets
-from affuse.features.store import FeatureStore
+from affuse.stores.align import How
+from affuse.stores.collate import collate, targets
+from affuse.stores.store import FeatureStore
 
 
 @dataclass

@@ -18,10 +18,10 @@ from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
 from affuse.core.labels import SPACES, LabelSpace, refine_space
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, groups_of, make_splits
-from affuse.features.collate import targets
-from affuse.features.groups import Standardised
-from affuse.features.store import FeatureStore, stated
 from affuse.models.model import Model, describe, load_model, start_encoder
+from affuse.stores.collate import targets
+from affuse.stores.groups import Standardised
+from affuse.stores.store import FeatureStore, stated
 from affuse.training import distributed
 from affuse.training.data import Dataset, open_stores
 from affuse.training.loop import Progress, Report, Trainer

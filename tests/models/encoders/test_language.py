@@ -18,9 +18,9 @@ from affuse.core.errors import BadConfig, MissingDependency
 from affuse.core.labels import SPACES
 from affuse.core.types import Batch, StreamSpec
 from affuse.corpora.manifest import write_corpus
-from affuse.features.store import FeatureStore
 from affuse.models.encoders.language import ROWS, Language
 from affuse.models.model import Model, describe, load_model
+from affuse.stores.store import FeatureStore
 
 pytest.importorskip("transformers")
 SPACE = SPACES["iemocap-4"]

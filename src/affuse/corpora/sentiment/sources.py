@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from affuse.core.errors import BadCorpus, MissingFile
-from affuse.corpora.csd import Csd, is_csd, open_csd
-from affuse.corpora.release import PICTURE, SOUND, below, mend, read_csv, read_json
-from affuse.corpora.sentiment_pickles import UNIMODAL, FeaturePickle, Row, is_pickle, read_pickle
+from affuse.corpora.reading.release import PICTURE, SOUND, below, mend, read_csv, read_json
+from affuse.corpora.sentiment.csd import Csd, is_csd, open_csd
+from affuse.corpora.sentiment.pickles import UNIMODAL, FeaturePickle, Row, is_pickle, read_pickle
 
 PICKLED = {".pkl", ".pickle", ".p", ".pt", ".pth"}
 JSON_SPLITS = {"train_corpus": "train", "val_corpus": "valid", "test_corpus": "test"}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature
-from affuse.features.align import at_rate, onto
+from affuse.stores.align import at_rate, onto
 
 
 def ramp(rate: float, seconds: float, t0: float = 0.0) -> Feature:

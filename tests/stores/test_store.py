@@ -5,8 +5,8 @@ import pytest
 
 from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 from affuse.core.types import Feature, StreamSpec
-from affuse.features.collate import collate
-from affuse.features.store import FeatureStore, StoreWriter, guess_modality, import_arrays, store_card
+from affuse.stores.collate import collate
+from affuse.stores.store import FeatureStore, StoreWriter, guess_modality, import_arrays, store_card
 
 SPEC = StreamSpec("faces", "vision", (3,), 5.0, 0.5)
 

@@ -46,7 +46,7 @@ def utterance(features: Mapping[str, Feature]) -> np.ndarray:
     import torch
 
     from affuse.core.types import Feature
-    from affuse.features.collate import collate
+    from affuse.stores.collate import collate
 
     model, _ = base()
     absent = {s.name: Feature(np.zeros((0, *s.shape), np.float32)) for s in model.streams}
@@ -61,7 +61,7 @@ def steps(stream: str, feature: Feature) -> np.ndarray:
     """[T, width] of every step of one stream by itself, 0 where it is not valid."""
     import torch
 
-    from affuse.features.collate import collate
+    from affuse.stores.collate import collate
 
     model, _ = base()
     (spec,) = [s for s in model.streams if s.name == stream]

@@ -17,7 +17,7 @@ import numpy as np
 from affuse.core import io
 from affuse.core.errors import AffuseError, BadConfig, BadFeatures, MissingFile
 from affuse.core.types import Feature, Modality, StreamSpec
-from affuse.features.store import FeatureStore, StoreWriter, store_card
+from affuse.stores.store import FeatureStore, StoreWriter, store_card
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from affuse.core.errors import BadConfig, BadFeatures, MissingFile
-from affuse.features.store import FeatureStore
-from affuse.features.tables import find_tables, import_tables, read_openface, read_opensmile
+from affuse.stores.store import FeatureStore
+from affuse.stores.tables import find_tables, import_tables, read_openface, read_opensmile
 
 HEADER = "frame, face_id, timestamp, confidence, success, gaze_angle_x, AU01_r, AU01_c"
 

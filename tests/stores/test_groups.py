@@ -10,9 +10,9 @@ from affuse.core import io
 from affuse.core.errors import BadConfig, BadRun, UnknownName
 from affuse.core.types import Feature, StreamSpec
 from affuse.corpora.manifest import Corpus
-from affuse.features.groups import FEWEST, Standardised
-from affuse.features.store import FeatureStore, StoreWriter, store_card
 from affuse.inference.recognizer import load
+from affuse.stores.groups import FEWEST, Standardised
+from affuse.stores.store import FeatureStore, StoreWriter, store_card
 from affuse.training.run import open_run
 
 RECIPE = """

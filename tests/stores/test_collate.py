@@ -6,7 +6,7 @@ import pytest
 
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import SPACES, LabelSpace
-from affuse.features.collate import targets
+from affuse.stores.collate import targets
 
 
 def test_missing_labels_and_numbers_are_not_known():

@@ -7,12 +7,11 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from affuse.core.errors import MissingDependency
-
-if TYPE_CHECKING:
-    from affuse.features.extract import Failures, Shard
+from affuse.corpora.extraction.shards import Failures, Shard, fill
+from affuse.features.extractor import make_extractor
 
 
 class _Filler:
@@ -20,14 +19,11 @@ class _Filler:
 
     def __init__(self, name: str, parameters: dict[str, Any], path: Path, shards: dict[int, Shard]) -> None:
         from affuse.core.seed import set_threads
-        from affuse.features.extract import make_extractor
 
         set_threads(1)
         self.extractor, self.path, self.shards = make_extractor(name, parameters), path, shards
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from affuse.features.extract import fill
-
         failed = fill(self.extractor, self.path, self.shards[row["number"]])
         return {"number": row["number"], "failed": json.dumps(failed)}
 
@@ -46,7 +42,8 @@ def run_on_ray(
         raise MissingDependency("extraction on a cluster needs ray", "pip install 'affuse[ray]'") from error
     if not ray.is_initialized():
         # one more than the actors, so that reading the rows never waits for them; a cluster that is there has its own
-        own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers + 1, "include_dashboard": False}
+        local = {"num_cpus": workers + 1, "include_dashboard": False}
+        own: dict[str, Any] = {} if os.environ.get("RAY_ADDRESS") else local
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **own)
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from affuse.core.errors import AffuseError, BadCorpus, MissingFile
-from affuse.corpora.release import PICTURE, SOUND
+from affuse.corpora.reading.release import PICTURE, SOUND
 from affuse.media.probe import INDEXED, open_media, probe
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ from affuse.core import io, registry
 from affuse.core.errors import BadCorpus, BadFeatures
 from affuse.core.labels import SPACES
 from affuse.core.types import Feature, Modality, StreamSpec
-from affuse.corpora import csd as csds
-from affuse.corpora.csd import Csd, Segment
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
-from affuse.corpora.release import mend
-from affuse.corpora.sentiment_pickles import EMOTIONS, UNIMODAL, FeaturePickle, Row
-from affuse.corpora.sentiment_sources import Sources, opinions, survey
-from affuse.features.store import FeatureStore, StoreWriter, guess_modality, store_card
+from affuse.corpora.reading.release import mend
+from affuse.corpora.sentiment import csd as csds
+from affuse.corpora.sentiment.csd import Csd, Segment
+from affuse.corpora.sentiment.pickles import EMOTIONS, UNIMODAL, FeaturePickle, Row
+from affuse.corpora.sentiment.sources import Sources, opinions, survey
+from affuse.stores.store import FeatureStore, StoreWriter, guess_modality, store_card
 
 Labels = Literal["none", "sentiment-2", "sentiment-3"]
 SISTERS = ("cmu_mosi", "cmu_mosei", "ch_sims", "ch_sims_v2")

@@ -10,7 +10,7 @@ import numpy as np
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 
 FEWEST = 5  # utterances of a group; smaller ones are standardised together
 

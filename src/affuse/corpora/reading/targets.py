@@ -9,9 +9,9 @@ import numpy as np
 
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import LabelSpace
-from affuse.corpora.columns import DIMENSIONS, plain, said, split_names
-from affuse.corpora.delimited import NO_NUMBER, Table, numbers, parsed
 from affuse.corpora.manifest import COLUMNS
+from affuse.corpora.reading.columns import DIMENSIONS, plain, said, split_names
+from affuse.corpora.reading.delimited import NO_NUMBER, Table, numbers, parsed
 
 if TYPE_CHECKING:
     import pandas as pd

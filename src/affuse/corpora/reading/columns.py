@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from affuse.core.errors import BadCorpus, UnknownName
-from affuse.corpora.delimited import Table, numbers, seconds
 from affuse.corpora.manifest import COLUMNS
+from affuse.corpora.reading.delimited import Table, numbers, seconds
 
 # Names without case, spaces and signs. The first of these that a table has is what it means.
 SYNONYMS: dict[str, tuple[str, ...]] = {

@@ -18,8 +18,8 @@ import numpy as np
 from affuse.core.errors import BadCorpus
 from affuse.core.pickles import load
 from affuse.core.types import Feature, Modality
-from affuse.corpora.csd import feature, finite
-from affuse.corpora.release import mend
+from affuse.corpora.reading.release import mend
+from affuse.corpora.sentiment.csd import feature, finite
 
 SPLITS = {"train": "train", "valid": "valid", "val": "valid", "dev": "valid", "test": "test"}
 STREAMS: dict[Modality, tuple[str, ...]] = {

@@ -15,15 +15,17 @@ import pytest
 from tests.core import dying
 
 from affuse.cli.app import main
+from affuse.core import io
 from affuse.core.errors import BadCorpus, BadFeatures, StorageError
 from affuse.core.types import Feature, StreamSpec
+from affuse.corpora.extraction import in_processes, shards
+from affuse.corpora.extraction.clips import clips_of
+from affuse.corpora.extraction.extract import extract
 from affuse.corpora.manifest import Corpus, write_corpus
-from affuse.features import extract as module
-from affuse.features.extract import extract
-from affuse.features.store import FeatureStore
+from affuse.stores.store import FeatureStore
 from affuse.training.data import Dataset
 
-N = 3 * module.MOST + 8
+N = 3 * shards.MOST + 8
 
 
 def make_corpus(path: Path, n: int = N, ids: list[int] | None = None) -> Corpus:
@@ -64,12 +66,12 @@ def command(corpus: Corpus, *more: str) -> list[str]:
     return [sys.executable, "-m", "affuse", "extract", str(corpus.path), "log_mel", "--quiet", *more]
 
 
-@pytest.mark.parametrize(("workers", "shards"), [("0", 1), ("1", 2), ("2", 1)])
-def test_killed_and_restarted_it_is_bit_identical(reference, tmp_path, workers, shards):
+@pytest.mark.parametrize(("workers", "written"), [("0", 1), ("1", 2), ("2", 1)])
+def test_killed_and_restarted_it_is_bit_identical(reference, tmp_path, workers, written):
     corpus = fresh(reference, tmp_path)
     path = corpus.store_path("log_mel")
     first = subprocess.Popen(command(corpus, "--workers", workers), start_new_session=True)
-    while len(list(path.glob("shard-*"))) < shards and first.poll() is None:
+    while len(list(path.glob("shard-*"))) < written and first.poll() is None:
         time.sleep(0.002)
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
@@ -109,8 +111,8 @@ def test_a_changed_corpus_keeps_what_it_has(reference, tmp_path, monkeypatch):
     rows = before.table[before.table["id"] != "u001"].iloc[::-1]
     changed = write_corpus(before.path, rows, "noise", "ekman-7")
     asked: list[str] = []
-    outcomes = module._outcomes
-    monkeypatch.setattr(module, "_outcomes", lambda e, clips: (asked.extend(i for i, _ in clips), outcomes(e, clips))[1])
+    outcomes = shards.outcomes
+    monkeypatch.setattr(shards, "outcomes", lambda e, clips: (asked.extend(i for i, _ in clips), outcomes(e, clips))[1])
     done = extract(changed, "log_mel")
     assert asked == ["u005"]
     assert sorted(done.store.ids) == sorted(i for i in rows["id"] if i != "u005")
@@ -120,7 +122,7 @@ def test_a_changed_corpus_keeps_what_it_has(reference, tmp_path, monkeypatch):
 
 def test_a_crash_is_one_failed_utterance(tmp_path, monkeypatch):
     for name, stand_in in (("_work", dying.work), ("_try", dying.attempt), ("_start_worker", dying.begin_extractor)):
-        monkeypatch.setattr(module, name, stand_in)
+        monkeypatch.setattr(in_processes, name, stand_in)
     done = extract(make_corpus(tmp_path / "corpus", 8), "log_mel", workers=1)
     assert set(done.failures) == {"u003", "u005"}
     assert "died" in done.failures["u003"]["message"]
@@ -128,7 +130,7 @@ def test_a_crash_is_one_failed_utterance(tmp_path, monkeypatch):
 
 
 def test_clips_that_only_die_together_are_failures_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "spread", lambda work, items, *rest: iter((i, None if work is module._work else True) for i in items))
+    monkeypatch.setattr(in_processes, "spread", lambda work, items, *rest: iter((i, None if work is in_processes._work else True) for i in items))
     done = extract(make_corpus(tmp_path / "corpus", 3), "log_mel", workers=1)
     assert set(done.failures) == {"u000", "u001", "u002"}
 
@@ -136,7 +138,7 @@ def test_clips_that_only_die_together_are_failures_too(tmp_path, monkeypatch):
 def test_two_at_once_and_other_parameters_are_refused(tmp_path):
     corpus = make_corpus(tmp_path / "corpus", 8)
     extract(corpus, "log_mel")
-    with module.io.exclusive(corpus.store_path("log_mel"), "test"), pytest.raises(StorageError, match="in use"):
+    with io.exclusive(corpus.store_path("log_mel"), "test"), pytest.raises(StorageError, match="in use"):
         extract(corpus, "log_mel")
     with pytest.raises(BadFeatures, match="anew"):
         extract(corpus, "log_mel", {"n_mels": 40})
@@ -148,19 +150,19 @@ def rows(tmp_path: Path, **columns: object) -> Corpus:
 
 @pytest.mark.parametrize(("crop", "taken"), [("left", "left"), (np.nan, ""), ("face", "")])
 def test_only_left_and_right_are_halves_of_the_picture(tmp_path, crop, taken):
-    ((_, clip),) = module.clips_of(rows(tmp_path, crop=crop))
+    ((_, clip),) = clips_of(rows(tmp_path, crop=crop))
     assert clip.crop == taken
 
 
 @pytest.mark.parametrize(("times", "taken"), [([[0, 1], [1, 2]], ((0.0, 1.0), (1.0, 2.0))), (np.nan, ())])
 def test_word_times_of_a_row(tmp_path, times, taken):
-    ((_, clip),) = module.clips_of(rows(tmp_path, word_times=times))
+    ((_, clip),) = clips_of(rows(tmp_path, word_times=times))
     assert clip.word_times == taken
 
 
 def test_word_times_that_are_text_are_named(tmp_path):
     with pytest.raises(BadCorpus, match="utterance 'a' has word_times"):
-        module.clips_of(rows(tmp_path, word_times="[[0, 1], [1, 2]]"))
+        clips_of(rows(tmp_path, word_times="[[0, 1], [1, 2]]"))
 
 
 class Strange:
@@ -176,7 +178,7 @@ class Strange:
 
 
 def test_what_is_not_finite_is_a_failure_of_its_own_clip_also_among_many():
-    found = dict(module._outcomes(Strange(), [(name, name) for name in "abc"]))
+    found = dict(shards.outcomes(Strange(), [(name, name) for name in "abc"]))
     assert isinstance(found["a"], Feature)
     assert isinstance(found["c"], Feature)
     assert "not finite" in found["b"]["message"]

@@ -6,7 +6,7 @@ import pytest
 
 from affuse.core.errors import BadCorpus
 from affuse.corpora.cheavd import import_cheavd
-from affuse.corpora.release import below, first, media, read_csv, read_json, seconds
+from affuse.corpora.reading.release import below, first, media, read_csv, read_json, seconds
 
 
 def touch(path):

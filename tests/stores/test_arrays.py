@@ -10,8 +10,8 @@ import pytest
 from affuse.cli.app import main
 from affuse.core.errors import BadFeatures
 from affuse.corpora.manifest import write_corpus
-from affuse.features.arrays import read_npz
-from affuse.features.store import FeatureStore, import_arrays
+from affuse.stores.arrays import read_npz
+from affuse.stores.store import FeatureStore, import_arrays
 
 IDS = [f"u{i}" for i in range(4)]
 VALUES = np.arange(12.0).reshape(4, 3)

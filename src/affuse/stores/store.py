@@ -21,7 +21,7 @@ import numpy as np
 from affuse.core import io, registry
 from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 from affuse.core.types import Feature, Modality, StreamSpec, steps_between
-from affuse.features.align import How, at_rate
+from affuse.stores.align import How, at_rate
 
 FORMAT = 1
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, MemoryError, OverflowError, RecursionError)
