@@ -18,10 +18,10 @@ import numpy as np
 
 from affuse.core.errors import AffuseError, BadFeatures, ProtocolError, UnknownName
 from affuse.corpora.manifest import SPLITS
-from affuse.evaluation.intervals import Spread, cluster_sums, metric, over_groups, sizes_of, without_each
-from affuse.evaluation.metrics import moments
-from affuse.evaluation.metrics.confusion import ratio
+from affuse.evaluation.intervals import Spread, cluster_sums, over_groups, sizes_of, without_each
 from affuse.features.store import FeatureStore
+from affuse.metrics import metric, moments
+from affuse.metrics.confusion import ratio
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
