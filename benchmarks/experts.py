@@ -29,9 +29,9 @@ from affuse.corpora.ravdess import import_ravdess
 from affuse.corpora.table import import_table
 from affuse.evaluation.calibration import calibration_error, cross_fitted, equal_mass_bins, fit_temperature
 from affuse.evaluation.intervals import estimate, paired_difference
-from affuse.evaluation.predict import predict
 from affuse.features.extract import extract, make_extractor
 from affuse.models.model import Model, describe
+from affuse.models.predict import predict
 from affuse.reporting.plots import Bin, reliability
 from affuse.training.data import Dataset, open_stores
 from affuse.training.run import open_run, run_model, split_of

@@ -22,11 +22,11 @@ from affuse.corpora.manifest import Corpus, groups_of
 from affuse.evaluation.clusters import cluster
 from affuse.evaluation.diagnosis import probe_modalities, shapley_of
 from affuse.evaluation.intervals import clustered, estimate
-from affuse.evaluation.predict import predict_subsets
 from affuse.evaluation.seen import seen, trained_by_run
 from affuse.metrics import confusion, fitting
 from affuse.metrics.calibration_error import CalibrationError
 from affuse.metrics.mean_average_precision import MeanAveragePrecision
+from affuse.models.predict import predict_subsets
 from affuse.training.data import Dataset
 from affuse.training.run import check_stores, dataset, open_run, run_model, split_of
 

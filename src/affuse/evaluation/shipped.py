@@ -14,12 +14,12 @@ from affuse.core.config import GROUPS, extractor_of
 from affuse.core.errors import BadFeatures, ProtocolError
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
-from affuse.evaluation.predict import predict_subsets
 from affuse.evaluation.protocol import Predictions, foreign, labelled, mapping_of, score, subsets_of, to_table
 from affuse.evaluation.seen import seen
 from affuse.features.store import FeatureStore, stated
 from affuse.media.words import is_english
 from affuse.models.model import Model, load_model
+from affuse.models.predict import predict_subsets
 from affuse.training.data import Dataset
 
 TASK = "emotion"
