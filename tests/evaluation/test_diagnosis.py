@@ -22,7 +22,8 @@ from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.evaluation import diagnosis
 from affuse.evaluation.diagnosis import fit_linear, shapley_of
 from affuse.evaluation.intervals import as_estimate
-from affuse.evaluation.protocol import Predictions, evaluate, subsets_of
+from affuse.evaluation.predictions import Predictions, subsets_of
+from affuse.evaluation.protocol import evaluate
 from affuse.features.store import import_arrays
 from affuse.metrics import value
 from affuse.training import run as runs
