@@ -1,6 +1,6 @@
 """affuse-base: three experts, trained apart on the development data, calibrated and joined.
 
-python benchmarks/experts.py [--out runs/base] [--table]
+python benchmarks/affuse_base.py [--out runs/base] [--table]
 
 Makes the corpora, trains what is not complete yet (about three hours on two cores), writes the model below
 src/affuse/pretrained/affuse-base and its card, docs/affuse-base.md. `--table` writes both from the run folders alone.
@@ -323,7 +323,7 @@ def _cell(value: Mapping[str, float]) -> str:
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
-MARK = "<!-- written by benchmarks/experts.py -->\n"
+MARK = "<!-- written by benchmarks/affuse_base.py -->\n"
 STYLE = (
     "text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}.bin{fill:#4a7fb5;opacity:.35}.count{fill:#999}"
     ".ideal{stroke:#888;stroke-dasharray:4}.point{fill:#1f5f99}"
