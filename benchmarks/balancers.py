@@ -25,10 +25,10 @@ from suite import run_suite
 from affuse.core import io
 from affuse.corpora.manifest import Corpus
 from affuse.corpora.synthetic import make_synthetic
-from affuse.evaluation.bench import Suite
 from affuse.evaluation.compare import Scored
 from affuse.evaluation.diagnosis import Probed, probe
 from affuse.evaluation.intervals import paired_difference
+from affuse.evaluation.suite import Suite
 from affuse.reporting.bench_pages import signed
 from affuse.training.run import open_run
 

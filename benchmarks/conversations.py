@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
-import experts
+import affuse_base
 from results import DATA, affuse
 from suite import run_suite
 
@@ -56,7 +56,7 @@ def corpus_iemocap(path: Path) -> None:
 
 def corpus_meld(path: Path) -> None:
     """MELD's words: its train split, and its dev split as `test`."""
-    experts.text_corpus(path, held_out=0.1)
+    affuse_base.text_corpus(path, held_out=0.1)
     affuse("extract", path, "text", *WORDS, "--quiet")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1] / "src" / "affuse"
 FLOORS = {
     "core": 0,
-    "media": 1, "layers": 1,
+    "media": 1, "layers": 1, "metrics": 1,
     "models": 2, "objectives": 2, "balance": 2, "stores": 2,
     "corpora": 3, "features": 3,
     "training": 4, "evaluation": 4,

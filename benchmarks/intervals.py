@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from affuse.core import io
-from affuse.evaluation.intervals import as_difference, as_estimate, metric, without_each
+from affuse.evaluation.intervals import as_difference, as_estimate, without_each
+from affuse.metrics import metric
 
 ROOT = Path(__file__).resolve().parents[1]
 METRICS, GROUPS = ("uar", "accuracy", "weighted_f1", "ccc"), (6, 12, 24, 100)

@@ -12,7 +12,7 @@ from results import ROOT
 
 from affuse.cli.bench import bench
 from affuse.core.seed import set_threads
-from affuse.evaluation.bench import Suite, load_suite
+from affuse.evaluation.suite import Suite, load_suite
 
 
 def run_suite(

@@ -54,7 +54,7 @@ def train(
 ) -> tuple[Attached, dict[str, nn.Module]]:
     """The balancer after some epochs over the data in order."""
     encoders, head = network(len(data.x), seed)
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head, optimizer), apply=apply, epochs=epochs)
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head, optimizer), apply=apply, epochs=epochs)
     for _ in range(epochs):
         for start in range(0, len(data.y), size):
             x = {s: v[start : start + size] for s, v in data.x.items()}

@@ -8,13 +8,14 @@ import torch
 
 from affuse.balance import AGM
 from affuse.balance.agm import coefficients
+from affuse.balance.attach import Attached
 
 from .conftest import Planted, network, optimizer_of, train
 
 
 def attach(balancer: AGM, streams: int = 2):
     encoders, head = network(streams)
-    return balancer.attach(encoders, head, optimizer_of(encoders, head)), encoders
+    return Attached(balancer, encoders, head, optimizer_of(encoders, head)), encoders
 
 
 def test_the_closed_form_of_two_streams():

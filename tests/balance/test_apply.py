@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Balancer, Control, own_rates
 from affuse.core import registry
 
@@ -35,7 +36,7 @@ def change(optimizer: str, k: float, apply: str, steps: int = 50) -> torch.Tenso
     made = kind(parameters, lr=0.05) if optimizer == "sgd" else kind(parameters, lr=0.002, eps=1e-12)
     start = torch.cat([p.detach().flatten().clone() for p in encoders["s0"].parameters()])
     head.requires_grad_(False)
-    attached = Slow(k).attach(encoders, head, made, apply=apply)
+    attached = Attached(Slow(k), encoders, head, made, apply=apply)
     for _ in range(steps):
         attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
     return torch.cat([p.detach().flatten() for p in encoders["s0"].parameters()]) - start
@@ -89,7 +90,7 @@ def test_momentum_keeps_what_the_rate_does_not():
 def test_a_scheduler_that_is_made_after_attaching_moves_every_rate(name):
     data, (encoders, head) = Planted([2.0, 1.0]), network(2)
     balancer = registry.build("balancers", name)
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head))
     schedule = torch.optim.lr_scheduler.LambdaLR(attached.optimizer, lambda step: 0.5**step)
     for _ in range(2):
         attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)

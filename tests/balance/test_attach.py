@@ -29,7 +29,7 @@ class Loop:
         self.encoders, self.head = network(2, seed)
         self.encoders = {s: nn.Sequential(e, nn.Dropout(0.2)) for s, e in self.encoders.items()}
         self.optimizer = optimizer_of(self.encoders, self.head, "adam", lr=0.3)
-        self.attached = balancer.attach(self.encoders, self.head, self.optimizer, epochs=EPOCHS)
+        self.attached = Attached(balancer, self.encoders, self.head, self.optimizer, epochs=EPOCHS)
         self.traces: list[dict[str, float]] = []
 
     def features(self, rows: slice) -> dict[str, torch.Tensor]:
@@ -124,7 +124,7 @@ def test_the_state_of_another_balancer_is_refused(balancer):
 def attach(balancer: Balancer, names: list[str]) -> tuple[Attached, Planted]:
     encoders, head = network(2)
     encoders = {s: encoders[s] for s in names}
-    return balancer.attach(encoders, head, optimizer_of(encoders, head)), Planted([3.0, 0.2])
+    return Attached(balancer, encoders, head, optimizer_of(encoders, head)), Planted([3.0, 0.2])
 
 
 def test_the_state_of_streams_in_another_order_is_refused():

@@ -40,7 +40,7 @@ def test_every_parameter_of_its_own_is_trained(name):
     balancer = make(name)
     data = Planted([2.0, 1.0])
     encoders, head = network(2)
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head))
     attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
     before = {n: p.detach().clone() for n, p in balancer.named_parameters() if p.requires_grad}
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_permuting_the_streams_permutes_what_is_done_to_them(name):
 
 def trained_on(balancer: Balancer, data: Planted, encoders, head, epochs: int = 3) -> Attached:
     """The balancer after some epochs over the data in order; what looks at held-out data sees half of it."""
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head), epochs=epochs)
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head), epochs=epochs)
     for _ in range(epochs):
         for start in range(0, len(data.y), 32):
             x = {s: v[start : start + 32] for s, v in data.x.items()}
@@ -101,7 +101,7 @@ def test_equal_streams_are_treated_equally(name):
 def test_the_terms_add_up_to_the_loss(name):
     torch.manual_seed(0)
     data, (encoders, head) = Planted([2.0, 1.0]), network(2)
-    attached = make(name, **EAGER.get(name, {})).attach(encoders, head, optimizer_of(encoders, head), epochs=4)
+    attached = Attached(make(name, **EAGER.get(name, {})), encoders, head, optimizer_of(encoders, head), epochs=4)
     for _ in range(4):
         loss = attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
         assert float(sum(attached.terms.values())) == pytest.approx(float(loss), rel=1e-5)

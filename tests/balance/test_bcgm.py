@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from affuse.balance import BCGM, CGGM, OPM
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Control
 from affuse.core.errors import BadConfig
 
@@ -64,7 +65,7 @@ def test_faithful_multipliers_are_clipped_whatever_the_optimiser(kind, apply):
     encoders, head = network(3)
     options = {"warmup": 0, "p_exe": 1.0} if kind is BCGM else {}
     optimizer = optimizer_of(encoders, head, "adam", lr=0.1)
-    attached = kind(**options, faithful=True, beta=0.0).attach(encoders, head, optimizer, apply=apply, clip=0.8)
+    attached = Attached(kind(**options, faithful=True, beta=0.0), encoders, head, optimizer, apply=apply, clip=0.8)
     trained = [p for m in [*encoders.values(), head] for p in m.parameters()]
     largest, furthest = 0.0, 0.0
     for _ in range(300):
@@ -81,4 +82,4 @@ def test_faithful_multipliers_are_clipped_whatever_the_optimiser(kind, apply):
 def test_faithful_multipliers_of_rates_are_refused_with_the_remedy(kind):
     encoders, head = network(2)
     with pytest.raises(BadConfig, match=r"balance.apply=lr[^$]*set balance.apply=grad"):
-        kind(faithful=True).attach(encoders, head, optimizer_of(encoders, head, "adam"), apply="lr")
+        Attached(kind(faithful=True), encoders, head, optimizer_of(encoders, head, "adam"), apply="lr")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from affuse.balance import BCGM, CGGM
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Balancer, Features, Scores
 from affuse.balance.cggm import agreement, magnitudes, residual
 from affuse.core.errors import BadConfig
@@ -80,7 +81,7 @@ def test_a_head_with_blocks_can_be_compared_in_any_loop():
     data = Planted([2.0, 1.0])
     encoders, _ = network(2)
     head = Open(2)
-    attached = CGGM(direction="weights").attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(CGGM(direction="weights"), encoders, head, optimizer_of(encoders, head))
     for _ in range(3):
         loss = attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
     assert loss.isfinite()
@@ -138,7 +139,7 @@ def test_cggm_guides_have_their_own_rate():
     for balancer in (CGGM(guide_rate=0.25), BCGM(guide_rate=0.25)):
         encoders, head = network(2)
         optimizer = optimizer_of(encoders, head)
-        attached = balancer.attach(encoders, head, optimizer)
+        attached = Attached(balancer, encoders, head, optimizer)
         data = Planted([1.0, 1.0])
         attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
         guides = {id(p) for p in balancer.parameters()}
@@ -150,7 +151,7 @@ def test_cggm_guides_have_their_own_rate():
 def test_cggm_nothing_grows_with_the_steps():
     data = Planted([2.0, 1.0])
     encoders, head = network(2)
-    attached = BCGM(warmup=0).attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(BCGM(warmup=0), encoders, head, optimizer_of(encoders, head))
     counts = []
     for steps in (3, 9):
         for _ in range(steps):
@@ -164,7 +165,7 @@ def test_cggm_a_short_last_batch_is_no_drop_of_the_score():
     """The same items as one of 96 and as one of 4: nothing has changed."""
     data = Planted([2.0, 0.5])
     encoders, head = network(2)
-    attached = CGGM(beta=0.0, guide_rate=0.0).attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(CGGM(beta=0.0, guide_rate=0.0), encoders, head, optimizer_of(encoders, head))
     for repeat in (24, 1):
         x = {s: v[:4].repeat(repeat, 1) for s, v in data.x.items()}
         attached.step({s: encoders[s](v) for s, v in x.items()}, data.y[:4].repeat(repeat))

@@ -8,8 +8,8 @@ from torch import nn
 
 from affuse.balance.attach import tag_groups
 from affuse.balance.balancer import Control
-from affuse.evaluation.intervals import value
-from affuse.evaluation.predict import predict
+from affuse.metrics import value
+from affuse.models.predict import predict
 from affuse.training.sampling import epoch_batches
 from tests.training.test_loop import make_trainer
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from affuse.balance import LFM
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Balancer, Epoch
 from affuse.cli.app import main
 from affuse.core import io, registry
@@ -128,7 +129,7 @@ def test_lfm_rises_to_its_end_and_stays():
 @pytest.mark.parametrize("name", ["lfm", "umt", "relearning"])
 def test_what_paces_itself_by_epochs_must_know_how_many_there_will_be(name):
     data, (encoders, head) = Planted([2.0, 1.0]), network(2)
-    attached = registry.build("balancers", name).attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(registry.build("balancers", name), encoders, head, optimizer_of(encoders, head))
 
     def step() -> None:
         attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from affuse.balance import LFM
+from affuse.balance.attach import Attached
 from affuse.balance.lfm import divergence, variance
 
 from .conftest import Planted, network, optimizer_of
@@ -84,7 +85,7 @@ def test_values_are_drawn_together_by_their_variance():
     encoders, head = network(2)
     target = torch.randn(96, 4)
     balancer = LFM()
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head), loss=F.l1_loss, epochs=2)
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head), loss=F.l1_loss, epochs=2)
     loss = attached.step({s: encoders[s](x) for s, x in data.x.items()}, target)
     assert loss.isfinite()
     values = torch.tensor([[[1.0]], [[2.0]], [[6.0]]])

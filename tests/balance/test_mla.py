@@ -29,7 +29,7 @@ class OneHead(nn.Module):
 def attached(balancer: MLA, streams: int = 2, shared: bool = True) -> tuple[Attached, dict[str, nn.Module], OneHead]:
     encoders, _ = network(streams)
     head = OneHead()
-    return balancer.attach(encoders, head, optimizer_of(encoders, head), shared=[head.linear.weight] if shared else ()), encoders, head
+    return Attached(balancer, encoders, head, optimizer_of(encoders, head), shared=[head.linear.weight] if shared else ()), encoders, head
 
 
 def test_the_published_recursion_divides_by_a_matrix_and_ours_is_the_regularised_projection():
@@ -54,7 +54,7 @@ def test_a_turn_leaves_the_shared_head_s_mean_answers_to_the_other_streams_under
     encoders, _ = network(3)
     head = OneHead()
     optimizer = OPTIMIZERS[name]([p for m in [*encoders.values(), head] for p in m.parameters()])
-    at = MLA(alpha=1e-6).attach(encoders, head, optimizer, shared=[head.linear.weight])
+    at = Attached(MLA(alpha=1e-6), encoders, head, optimizer, shared=[head.linear.weight])
     before, spy = [], optimizer.step
     optimizer.step = lambda: (before.append((head.linear.weight.detach().clone(), at.balancer.means.clone())), spy())
     for _ in range(4):
@@ -83,7 +83,7 @@ def test_one_turn_moves_one_encoder_even_under_momentum_and_weight_decay():
     data = Planted([2.0, 1.0, 1.0])
     encoders, head = network(3)
     parameters = [p for m in [*encoders.values(), head] for p in m.parameters()]
-    at = MLA().attach(encoders, head, torch.optim.AdamW(parameters, 0.01, weight_decay=0.5))
+    at = Attached(MLA(), encoders, head, torch.optim.AdamW(parameters, 0.01, weight_decay=0.5))
     moved = []
     spy = at.optimizer.step
 
@@ -101,7 +101,7 @@ def test_one_turn_moves_one_encoder_even_under_momentum_and_weight_decay():
 def test_the_weights_named_as_shared_must_fit_every_stream():
     data = Planted([1.0, 1.0])
     encoders, head = network(2)
-    at = MLA().attach(encoders, head, optimizer_of(encoders, head), shared=[head.linear.weight])
+    at = Attached(MLA(), encoders, head, optimizer_of(encoders, head), shared=[head.linear.weight])
     with pytest.raises(BadConfig, match="s0"):
         at.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from affuse.balance import MMPareto
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Control
 from affuse.balance.mmpareto import min_norm
 
@@ -29,7 +30,7 @@ def test_balancebenchmark_accumulated_gradients_have_a_cosine_of_one_and_the_tru
     data = Planted([2.0, 1.0])
     encoders, head = network(2)
     balancer = MMPareto(gamma=1.0)
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head, lr=0.1))
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head, lr=0.1))
     for _ in range(2):  # own heads start at zero: their first gradients are none
         attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
     features = {s: encoders[s](x) for s, x in data.x.items()}
@@ -99,7 +100,7 @@ def test_the_heads_get_their_plain_gradients():
     data = Planted([2.0, 1.0])
     encoders, head = network(2)
     balancer = MMPareto()
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head))
     h = encoders["s0"](data.x["s0"])
     attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
     alone = nn.Linear(8, 4)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from affuse.balance import ModalityDropout
+from affuse.balance.attach import Attached
 from affuse.core.errors import BadConfig
 from affuse.layers.drop import drop_but_one
 
@@ -33,7 +34,7 @@ def test_a_stream_alone_is_never_hidden():
 def test_nothing_to_hide_draws_nothing():
     encoders, head = network(2)
     data = Planted([1.0, 1.0])
-    attached = ModalityDropout(p=0.0).attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(ModalityDropout(p=0.0), encoders, head, optimizer_of(encoders, head))
     state = torch.get_rng_state()
     attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
     assert torch.equal(state, torch.get_rng_state())

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from affuse.balance import MSES
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Epoch
 
 from .conftest import Planted, network
@@ -33,7 +34,7 @@ def test_a_stream_that_gets_no_better_goes_back_to_its_best_epoch_and_stays(monk
         else torch.optim.AdamW(parameters, lr=0.01)
     )
     balancer = MSES(patience=2)
-    attached = balancer.attach(encoders, head, optim, epochs=6)
+    attached = Attached(balancer, encoders, head, optim, epochs=6)
     after = []
     for _ in range(6):
         for _ in range(2):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from affuse.balance import MSLR
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Epoch
 from affuse.core.errors import BadConfig, UnknownName
 
@@ -13,7 +14,7 @@ from .conftest import Planted, network, optimizer_of, train
 def started(balancer, data: Planted):
     """The balancer attached and set up, its encoders, and features."""
     encoders, head = network(len(data.x))
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head))
     with torch.no_grad():
         features = {s: encoders[s](x) for s, x in data.x.items()}
     attached._start(features, data.y)

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from affuse.balance import OPM
+from affuse.balance.attach import Attached
 from affuse.balance.opm import drop_rates, keep_some
 
 from .conftest import CLASSES, Planted, network, optimizer_of, train
@@ -122,7 +123,7 @@ def test_opm_a_short_last_batch_weighs_no_less():
     found = []
     for repeat in (1, 24):
         encoders, head = network(2)
-        attached = OPM(beta=0.0).attach(encoders, head, optimizer_of(encoders, head))
+        attached = Attached(OPM(beta=0.0), encoders, head, optimizer_of(encoders, head))
         x = {s: v[:4].repeat(repeat, 1) for s, v in data.x.items()}
         attached.step({s: encoders[s](v) for s, v in x.items()}, data.y[:4].repeat(repeat))
         found.append(attached.trace["drop.s0"] + attached.trace["drop.s1"])

@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from affuse.balance import ReconBoost
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Step
 from affuse.core.errors import BadConfig
 
@@ -14,7 +15,7 @@ from .conftest import Planted, network, optimizer_of
 
 
 def step(data: Planted, encoders, head, **options) -> Step:
-    attached = ReconBoost().attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(ReconBoost(), encoders, head, optimizer_of(encoders, head))
     return replace(attached._step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x, 0), epochs=12, **options)
 
 
@@ -60,7 +61,7 @@ def test_only_the_learner_moves_even_under_momentum_and_weight_decay(rectify):
     encoders, head = network(2)
     parameters = [p for m in [*encoders.values(), head] for p in m.parameters()]
     balancer = ReconBoost(stage=1, rectify=rectify)
-    attached = balancer.attach(encoders, head, torch.optim.AdamW(parameters, 0.01, weight_decay=0.5), epochs=8)
+    attached = Attached(balancer, encoders, head, torch.optim.AdamW(parameters, 0.01, weight_decay=0.5), epochs=8)
     moved = []
     for _ in range(8):
         old = {s: [p.detach().clone() for p in e.parameters()] for s, e in encoders.items()}

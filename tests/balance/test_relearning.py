@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from affuse.balance import Relearning
+from affuse.balance.attach import Attached
 from affuse.balance.balancer import Epoch
 from affuse.balance.relearning import purity
 from affuse.core.errors import BadConfig
@@ -98,7 +99,7 @@ def test_the_stream_that_does_not_carry_over_is_pulled_more():
 def test_values_and_a_missing_split_are_refused():
     data = Planted([2.0, 1.0])
     encoders, head = network(2)
-    attached = Relearning(every=1).attach(encoders, head, optimizer_of(encoders, head), loss=F.mse_loss, epochs=3)
+    attached = Attached(Relearning(every=1), encoders, head, optimizer_of(encoders, head), loss=F.mse_loss, epochs=3)
     features = {s: encoders[s](x) for s, x in data.x.items()}
     with pytest.raises(BadConfig, match="values"):
         attached.step(features, torch.randn(96, 4))

@@ -18,7 +18,7 @@ def run(balancer: UMT, data: Planted, epochs: int, of: int, weight_decay: float 
     optimizer = optimizer_of(encoders, head)
     if weight_decay:
         optimizer = torch.optim.AdamW([p for m in [*encoders.values(), head] for p in m.parameters()], 0.01, weight_decay=weight_decay)
-    attached = balancer.attach(encoders, head, optimizer, epochs=of)
+    attached = Attached(balancer, encoders, head, optimizer, epochs=of)
     for _ in range(epochs):
         attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
         attached.epoch_end()
@@ -71,7 +71,7 @@ def test_a_normalisation_that_is_fitted_after_setup_reaches_the_teachers():
     data, balancer = Planted([1.0, 1.0]), UMT()
     encoders, head = network(2)
     encoders["s0"].register_buffer("mean", torch.zeros(2))
-    attached = balancer.attach(encoders, head, optimizer_of(encoders, head))
+    attached = Attached(balancer, encoders, head, optimizer_of(encoders, head))
     features = {s: encoders[s](x) for s, x in data.x.items()}
     attached._start(features, data.y)
     encoders["s0"].mean.fill_(7.0)
@@ -83,4 +83,4 @@ def test_teachers_need_the_inputs():
     encoders, head = network(2)
     data = Planted([1.0, 1.0])
     with pytest.raises(BadConfig, match="inputs"):
-        UMT().attach(encoders, head, optimizer_of(encoders, head)).step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
+        Attached(UMT(), encoders, head, optimizer_of(encoders, head)).step({s: encoders[s](x) for s, x in data.x.items()}, data.y)

@@ -21,8 +21,10 @@ from affuse.core.labels import SPACES
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.evaluation import diagnosis
 from affuse.evaluation.diagnosis import fit_linear, shapley_of
-from affuse.evaluation.intervals import as_estimate, value
-from affuse.evaluation.protocol import Predictions, evaluate, subsets_of
+from affuse.evaluation.intervals import as_estimate
+from affuse.evaluation.predictions import Predictions, subsets_of
+from affuse.evaluation.protocol import evaluate
+from affuse.metrics import value
 from affuse.stores.store import import_arrays
 from affuse.training import run as runs
 

@@ -25,8 +25,8 @@ from affuse.evaluation.intervals import (
     paired_difference,
     scores,
     sizes_of,
-    value,
 )
+from affuse.metrics import value
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "intervals.py"
 

@@ -13,7 +13,8 @@ from affuse.core.config import RECIPES, load_recipe
 from affuse.core.errors import BadCorpus, ProtocolError
 from affuse.core.labels import SPACES
 from affuse.corpora.manifest import Corpus, write_corpus
-from affuse.evaluation.protocol import evaluate, subsets_of
+from affuse.evaluation.predictions import subsets_of
+from affuse.evaluation.protocol import evaluate
 from affuse.stores.store import import_arrays
 from affuse.training import run as runs
 

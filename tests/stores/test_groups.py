@@ -94,7 +94,7 @@ def run(vector_corpus, tmp_path):
 
 def test_labels_and_the_speakers_level_play_no_part(run, vector_corpus, tmp_path):
     """Predictions stay as they are when every speaker's values are moved and stretched, and labels are dealt anew."""
-    from affuse.evaluation.predict import predict
+    from affuse.models.predict import predict
     from affuse.training.run import dataset, run_model, spaces_of
 
     _, recipe, folds = open_run(run)

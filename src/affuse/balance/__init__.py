@@ -1,4 +1,4 @@
-"""Balanced multimodal learning, in affuse's trainer or in any PyTorch loop: `from affuse.balance import OGM`.
+"""Balanced multimodal learning, in affuse's trainer or in any PyTorch loop: `from affuse.balance import OGM, Attached`.
 
 Every method is one file here; `affuse list balancers` names them.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from affuse.balance.attach import Attached
 from affuse.core import registry
+
+__all__ = ["Attached"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,9 +16,9 @@ Head = Callable[[Features], Tensor]
 
 
 class Attached:
-    """One optimiser step per call of `step`; after an epoch, `epoch_end`.
+    """A balancer at work: one optimiser step per call of `step`, and `epoch_end` after an epoch.
 
-    `loss(logits, target, reduction="none")` gives [N] or [N, D] (default: cross-entropy). Where the head is a module, probes run it
+    `encoders`: by stream; `head({stream: [N, d]}) -> logits [N, C]`. `loss(logits, target, reduction="none")` gives [N] or [N, D] (default: cross-entropy). Where the head is a module, probes run it
     in evaluation mode; where it has a method blocks() -> {stream: weight [C, d_s]}, methods that compare weights see those columns.
     `clip`: the norm that gradients are clipped to (0: not). `epochs`: how many there will be. `shared`: weights [*, d] of the head
     that read every stream's features. The head gets the streams in the order of `encoders`; one that a method leaves out is zeros.
@@ -60,7 +60,7 @@ class Attached:
         if self.balancer.paced and self.epoch >= self.epochs:
             name = type(self.balancer).__name__
             message = f"{name} paces itself by the number of epochs, and this is epoch {self.epoch + 1} of {self.epochs}"
-            raise BadConfig(message, "say how many there will be: attach(..., epochs=N)")
+            raise BadConfig(message, "say how many there will be: Attached(..., epochs=N)")
         features = self._ordered(features)
         if not self._like:
             self._start(features, target)

@@ -9,16 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from affuse.core.errors import BadConfig
-
-if TYPE_CHECKING:
-    from affuse.balance.attach import Attached
 
 Apply = Literal["auto", "grad", "lr"]
 Measure = Literal["true_prob", "accuracy"]
@@ -259,14 +256,6 @@ class Balancer(nn.Module):
 
     def epoch_end(self, epoch: Epoch) -> None:
         """Look at an epoch's end."""
-
-    def attach(
-        self, encoders: Mapping[str, nn.Module], head: Callable[[Features], Tensor], optimizer: torch.optim.Optimizer, **options: Any
-    ) -> Attached:
-        """The balancer at work in anybody's loop: encoders by stream, head({stream: [N, d]}) -> logits [N, C]; see `Attached`."""
-        from affuse.balance.attach import Attached
-
-        return Attached(self, encoders, head, optimizer, **options)
 
 
 class Scores(nn.Module):

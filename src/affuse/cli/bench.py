@@ -14,7 +14,7 @@ from affuse.cli.console import Device, Quiet, Threads, choose_device, note, outp
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from affuse.evaluation.bench import Job, Suite
+    from affuse.evaluation.suite import Job, Suite
 
 
 def run(
@@ -50,7 +50,7 @@ def run(
         Processes that train side by side, one run each; 1 trains in this one.
     """
     from affuse.core.errors import BadConfig
-    from affuse.evaluation.bench import load_suite
+    from affuse.evaluation.suite import load_suite
     from affuse.reporting.bench_pages import rewrite
 
     if workers < 1:
@@ -71,7 +71,7 @@ def bench(
     more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: "",
 ) -> int:
     """Run the queue (not at all with 0 workers) and write the pages, which end with `more`; prints their paths, returns the exit code."""
-    from affuse.evaluation.bench import conduct, plan
+    from affuse.evaluation.suite import conduct, plan
     from affuse.reporting.bench_pages import write_pages
 
     jobs = plan(suite, out, only)

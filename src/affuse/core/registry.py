@@ -27,7 +27,7 @@ KINDS: dict[str, str] = {
     "contexts": "models/contexts",
     "objectives": "objectives",
     "balancers": "balance",
-    "metrics": "evaluation/metrics",
+    "metrics": "metrics",
     "writers": "reporting/writers",
 }
 _ROOT = Path(__file__).resolve().parent.parent

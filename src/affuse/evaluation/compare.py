@@ -25,11 +25,10 @@ from affuse.evaluation.intervals import (
     codes,
     estimate_mean,
     left_out,
-    metric,
     paired_difference,
-    value,
     without_each,
 )
+from affuse.metrics import metric, value
 
 SMALL = 5  # utterances: a group of fewer is joined with another, so that no sum tells the label of one
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +20,10 @@ from affuse.core.errors import ProtocolError, UnknownName
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
 from affuse.evaluation.intervals import as_estimate, estimate, left_out, paired_difference, sizes_of
+from affuse.evaluation.predictions import Predictions
 from affuse.models.model import Model
 from affuse.training.data import Dataset
 from affuse.training.run import check_stores, dataset, open_run, run_model, spaces_of, split_of
-
-if TYPE_CHECKING:
-    from affuse.evaluation.protocol import Predictions
 
 METRICS = {"classes": "accuracy", "values": "ccc"}  # of a task's kind; higher is better
 PENALTY = 10.0

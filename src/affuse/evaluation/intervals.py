@@ -1,8 +1,7 @@
 """Intervals and tests over groups (speakers, sources) and seeds: the jackknife over groups, and Student's t.
 
-A metric is a file of `evaluation/metrics/`: `statistics(truth, predicted) -> [N, K]` per item, additive, and
-`compute(sums [..., K]) -> [...]`. So the score without a group is that of the sums of all less those of the group. A metric
-of ranks has `weighted(truth, predicted, weights [R, N]) -> [R]` instead.
+The statistics of a metric are additive (see `affuse.metrics`), so the score without a group is that of the sums of all less
+those of the group.
 
 A score of S seeds on G groups varies with the groups that happened to be tested and with the seeds that were trained:
 
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from affuse.core import registry
+from affuse.metrics import metric
 
 LEVEL = 0.95
 FEW = 3  # groups or fewer: the interval holds, but it is so wide that it says little
@@ -93,19 +93,6 @@ def clustered(by: str, groups: int, seeds: int = 1) -> str:
     few = f", so few that it is wide and takes the {groups} for typical ones" if 1 < groups <= FEW else ""
     trained = f"and {seeds} seeds" if seeds > 1 else "for this seed only, as another may score otherwise"
     return f"Student's t, jackknife over {groups} groups by {by}{few}, {trained}"
-
-
-def metric(name: str) -> Any:
-    """The metric of that name."""
-    return registry.load("metrics", name)
-
-
-def value(name: str, truth: np.ndarray, predicted: np.ndarray) -> float:
-    """The metric of that name on the sample itself."""
-    chosen = metric(name)
-    if hasattr(chosen, "weighted"):
-        return float(chosen.weighted(truth, predicted, np.ones((1, len(truth))))[0])
-    return float(chosen.compute(chosen.statistics(truth, predicted).sum(0)))
 
 
 def codes(groups: Sequence[Any] | np.ndarray) -> np.ndarray:

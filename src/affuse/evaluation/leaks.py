@@ -18,9 +18,9 @@ import numpy as np
 
 from affuse.core.errors import AffuseError, BadFeatures, ProtocolError, UnknownName
 from affuse.corpora.manifest import SPLITS
-from affuse.evaluation.intervals import Spread, cluster_sums, metric, over_groups, sizes_of, without_each
-from affuse.evaluation.metrics import moments
-from affuse.evaluation.metrics.confusion import ratio
+from affuse.evaluation.intervals import Spread, cluster_sums, over_groups, sizes_of, without_each
+from affuse.metrics import metric, moments
+from affuse.metrics.confusion import ratio
 from affuse.stores.store import FeatureStore
 
 if TYPE_CHECKING:

@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from affuse.core import io
-from affuse.core.config import Recipe
 from affuse.core.errors import ProtocolError
 from affuse.core.labels import LabelSpace, map_by_name
-from affuse.core.types import MODALITIES
 from affuse.corpora.crossing import crossed, crossing, describe
 from affuse.corpora.manifest import Corpus, groups_of
 from affuse.evaluation.clusters import cluster
 from affuse.evaluation.diagnosis import probe_modalities, shapley_of
 from affuse.evaluation.intervals import clustered, estimate
-from affuse.evaluation.metrics import confusion, fitting
-from affuse.evaluation.metrics.calibration_error import CalibrationError
-from affuse.evaluation.metrics.mean_average_precision import MeanAveragePrecision
-from affuse.evaluation.predict import predict_subsets
+from affuse.evaluation.predictions import Predictions, Subset, collect, to_table
 from affuse.evaluation.seen import seen, trained_by_run
-from affuse.training.data import Dataset
-from affuse.training.run import check_stores, dataset, open_run, run_model, split_of
-
-Subset = tuple[str, ...]
-
-
-@dataclass
-class Predictions:
-    """What was scored: table (id, fold, speaker, source, truth) and per subset of modalities an array [N, C]."""
-
-    table: pd.DataFrame
-    truth: np.ndarray
-    by_subset: dict[Subset, np.ndarray]
-    baseline: np.ndarray
-    space: LabelSpace
-    full: Subset
+from affuse.metrics import confusion, fitting
+from affuse.metrics.calibration_error import CalibrationError
+from affuse.metrics.mean_average_precision import MeanAveragePrecision
+from affuse.training.run import open_run, split_of
 
 
 def evaluate(
@@ -113,130 +94,12 @@ def _crossing(info: Mapping[str, Any], corpus: Corpus, folders: Sequence[Sequenc
     return {"crossing": rows, "overlap": [describe(rows, corpus.table, info["folds"], info["group_by"])]}
 
 
-def collect(
-    info: Mapping[str, Any],
-    recipe: Recipe,
-    folders: Sequence[Sequence[Path]],
-    corpus: Corpus,
-    rows: Sequence[np.ndarray],
-    missing: str | None,
-    device: torch.device,
-) -> Predictions:
-    """Predictions of every fold's model on its rows [N] of the corpus, put together."""
-    own = corpus.hash == info["corpus"]["hash"]
-    parts = []
-    for k, members in enumerate(folders):
-        models = [run_model(folder).to(device) for folder in members]
-        model, folder = models[0], members[0]
-        data = dataset(corpus, recipe, model.spaces if own else foreign({t: c.column for t, c in recipe.tasks.items()}, corpus, model.spaces), rows[k])
-        if own:
-            check_stores(info, data)
-        full = tuple(m for m in MODALITIES if m in set(model.modality.values()))
-        subsets = subsets_of(full, missing)
-        task = next(iter(model.spaces))
-        each = [[p[task] for p in predict_subsets(m, data, device, list(subsets))] for m in models]
-        predicted = np.mean(each, axis=0)
-        majority = io.read_json(folder / "run.json")["majority"]
-        parts.append(labelled(data, task, model.spaces[task], own, dict(zip(subsets, predicted, strict=True)), full, k, majority, info["group_by"]))
-    return merge(parts, own)
-
-
 def _rows(folder: Path, corpus: Corpus, split: str, own: bool) -> np.ndarray:
     """Which rows of the corpus are this fold's `split`; all of another corpus without splits."""
     if own:
         return np.asarray(split_of(folder, corpus) == split)
     given = corpus.table["split"].to_numpy(dtype=object)
     return np.asarray(given == split) if (given != "").any() else np.ones(len(corpus), dtype=bool)
-
-
-def foreign(columns: Mapping[str, str], corpus: Corpus, spaces: Mapping[str, LabelSpace]) -> dict[str, LabelSpace]:
-    """Label spaces to read another corpus' labels with: its own names of classes, else the model's space."""
-    for task, space in spaces.items():
-        column = columns[task]
-        if column == "label" and space.kind == "values" and set(space.labels) <= set(corpus.table.columns):
-            continue
-        if column not in corpus.table or (space.kind == "values" and corpus.table[column].map(type).eq(str).any()):
-            what = "numbers" if space.kind == "values" else "labels"
-            raise ProtocolError(f"{corpus.name} has no column '{column}' with {what} for '{task}'", "import the corpus with that column")
-    return {t: corpus.space if columns[t] == "label" and corpus.space.kind == s.kind else s for t, s in spaces.items()}
-
-
-def subsets_of(full: Subset, missing: str | None) -> list[Subset]:
-    """All modalities, every single one, and what `missing` asks for."""
-    subsets = [full, *[(m,) for m in full]]
-    if missing == "each":
-        subsets += [c for size in range(2, len(full)) for c in combinations(full, size)]
-    elif missing:
-        away = missing.split("+")
-        unknown = [m for m in away if m not in full]
-        if unknown:
-            raise ProtocolError(f"the model has no modality '{unknown[0]}'", f"its modalities: {', '.join(full)}, or each")
-        left = tuple(m for m in full if m not in away)
-        if not left:
-            raise ProtocolError(f"without {missing} nothing is left of the model", f"its modalities: {', '.join(full)}")
-        subsets.append(left)
-    return list(dict.fromkeys(subsets))
-
-
-def labelled(
-    data: Dataset,
-    task: str,
-    space: LabelSpace,
-    own: bool,
-    predicted: dict[Subset, np.ndarray],
-    full: Subset,
-    fold: int,
-    majority: Any,
-    group_by: str,
-) -> Predictions:
-    """One fold's predictions in the space they are scored in, unlabelled rows left out.
-
-    A corpus that lacks the majority class has its own most frequent one as baseline, which flatters the baseline.
-    """
-    target, known = (v.numpy() for v in data.labels(task))
-    if not known.any():
-        raise ProtocolError(f"no utterance of the split is labelled for '{task}'", "score another: affuse evaluate RUN --split valid")
-    scored = space if own else data.spaces[task]
-    if not own and space.kind == "classes":
-        predicted = {s: rename(p, space, scored) for s, p in predicted.items()}
-        named = map_by_name(space, scored)[0][majority]
-        majority = named if named >= 0 else int(np.bincount(target[known]).argmax())
-    baseline = np.tile(np.eye(len(scored))[majority] if space.kind == "classes" else np.array(majority), (len(known), 1))
-    table = data.table[list(dict.fromkeys(["id", "speaker", "source", "conversation", *group_by.split("+")]))].assign(fold=fold)
-    return Predictions(
-        table[known], target[known], {s: p[known] for s, p in predicted.items()}, baseline[known], scored, full
-    )
-
-
-def rename(probabilities: np.ndarray, model: LabelSpace, corpus: LabelSpace) -> np.ndarray:
-    """Probabilities [N, C_model] as [N, C_corpus] by label name, renormalised over the shared classes."""
-    index, _, extra = map_by_name(model, corpus)
-    if len(extra) == len(model):
-        raise ProtocolError(
-            f"{model.name} and {corpus.name} share no label", "map the labels when importing the corpus"
-        )
-    matrix = np.zeros((len(model), len(corpus)))
-    for i, j in enumerate(index):
-        if j >= 0:
-            matrix[i, j] = 1
-    mapped = probabilities @ matrix
-    return mapped / np.maximum(mapped.sum(1, keepdims=True), 1e-12)
-
-
-def merge(parts: list[Predictions], folds: bool) -> Predictions:
-    """Folds one under the other; several models on the same foreign rows are averaged."""
-    first = parts[0]
-    if not folds:
-        mean = {s: np.mean([p.by_subset[s] for p in parts], axis=0) for s in first.by_subset}
-        return Predictions(first.table, first.truth, mean, first.baseline, first.space, first.full)
-    return Predictions(
-        pd.concat([p.table for p in parts], ignore_index=True),
-        np.concatenate([p.truth for p in parts]),
-        {s: np.concatenate([p.by_subset[s] for p in parts]) for s in first.by_subset},
-        np.concatenate([p.baseline for p in parts]),
-        first.space,
-        first.full,
-    )
 
 
 def score(found: Predictions, wanted: str, overlap: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,15 +205,3 @@ def mapping_of(labels: Sequence[str], scored: LabelSpace) -> dict[str, Any] | No
         return None
     _, lacking, extra = map_by_name(LabelSpace("model", tuple(labels)), scored)
     return {"by": "name", "model_cannot_say": lacking, "never_right": extra}
-
-
-def to_table(found: Predictions) -> pd.DataFrame:
-    """predictions.parquet: one row per item and subset of modalities, a probability column `p:LABEL` per class."""
-    frames = []
-    for subset, predicted in found.by_subset.items():
-        columns = {f"p:{label}": predicted[:, i] for i, label in enumerate(found.space.labels)}
-        truth = list(found.truth) if found.truth.ndim == 1 else [list(map(float, t)) for t in found.truth]
-        frames.append(found.table.assign(modalities="+".join(subset), full=subset == found.full, truth=truth, **columns))
-    return pd.concat(frames, ignore_index=True)
-
-

@@ -12,12 +12,11 @@ import torch
 from affuse.core import io, registry
 from affuse.core.config import GROUPS, extractor_of
 from affuse.core.errors import BadFeatures, ProtocolError
-from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
-from affuse.evaluation.predict import predict_subsets
-from affuse.evaluation.protocol import Predictions, foreign, labelled, mapping_of, score, subsets_of, to_table
+from affuse.evaluation.predictions import Predictions, answers_of, foreign, labelled, to_table
+from affuse.evaluation.protocol import mapping_of, score
 from affuse.evaluation.seen import seen
-from affuse.media.words import is_english
+from affuse.media.english import is_english
 from affuse.models.model import Model, load_model
 from affuse.stores.store import FeatureStore, stated
 from affuse.training.data import Dataset
@@ -56,13 +55,11 @@ def evaluate_shipped(
     trained = seen(model.name, io.read_json(model / "card.json")["trained_on"], corpus)
     scored = trained.left(chosen, include_seen)
     data = _dataset(model, net, corpus, scored, described["rules"].get("language", ""))
-    full = tuple(m for m in MODALITIES if m in set(net.modality.values()))
-    subsets = subsets_of(full, missing)
-    predicted = [p[TASK] for p in predict_subsets(net, data, torch.device(device), list(subsets))]
     target, known = data.labels(TASK)
     space = net.spaces[TASK]
     majority = int(np.bincount(target[known].numpy()).argmax()) if known.any() else 0
-    found = labelled(data, TASK, space, False, dict(zip(subsets, predicted, strict=True)), full, 0, majority, GROUPS)
+    answers = answers_of([net], data, TASK, majority, missing, torch.device(device))
+    found = labelled(data, TASK, answers, GROUPS, own=False)
     found.table["seen"] = trained.mark(found.table["id"])
     result = {
         "run": model.name,

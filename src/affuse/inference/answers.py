@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from affuse.core.types import Batch, Encoded, Output
-from affuse.evaluation.predict import only, to_prediction
 from affuse.models.model import Model, join_encoded, keep_streams
+from affuse.models.predict import only, to_prediction
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import numpy as np
 
 from affuse.core import io
 from affuse.core.errors import ProtocolError
-from affuse.evaluation.bench import Job, Suite, expected_items, outcomes, plan
 from affuse.evaluation.compare import SMALL, Scored, Sums
 from affuse.evaluation.intervals import Difference, Estimate, clustered, holm
+from affuse.evaluation.suite import Job, Suite, expected_items, outcomes, plan
 
 Gaps = dict[str, dict[str, Difference]]  # baseline -> arm -> arm less baseline, in the first metric
 

@@ -19,10 +19,9 @@ from affuse.core.config import Recipe
 from affuse.core.errors import BadConfig, BadCorpus, BadFeatures
 from affuse.core.seed import seed_all
 from affuse.core.types import Batch
-from affuse.evaluation.intervals import value
-from affuse.evaluation.metrics import fitting
-from affuse.evaluation.predict import predict
+from affuse.metrics import fitting, value
 from affuse.models.model import Model
+from affuse.models.predict import predict
 from affuse.training import checkpoint, distributed
 from affuse.training.augment import augment, modality_dropout
 from affuse.training.balancing import make_balancer, make_step, see, shared_weights

@@ -11,9 +11,9 @@ from affuse.core import io, registry
 from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES
 from affuse.core.types import Encoded
-from affuse.evaluation.predict import predict_subsets
 from affuse.models.fusions.late import Late
 from affuse.models.model import Model, describe, load_model
+from affuse.models.predict import predict_subsets
 
 STREAMS = (CANDIDATES[1], CANDIDATES[3], CANDIDATES[4])
 SPACE = SPACES["iemocap-4"]

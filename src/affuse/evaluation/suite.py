@@ -18,8 +18,8 @@ from affuse.core.processes import CRASH, spread
 from affuse.core.seed import set_threads
 from affuse.core.types import Modality
 from affuse.corpora.manifest import Corpus, make_splits
-from affuse.evaluation.metrics import fitting
 from affuse.evaluation.protocol import evaluate
+from affuse.metrics import fitting
 from affuse.stores.collate import targets
 from affuse.stores.store import FeatureStore
 from affuse.training import run as runs

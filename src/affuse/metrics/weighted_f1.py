@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics import confusion
+from affuse.metrics import confusion
 
 CARD = {
     "summary": "F1 averaged with the classes' shares",

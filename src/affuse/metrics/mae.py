@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics.confusion import mean_present, ratio
+from affuse.metrics.confusion import mean_present, ratio
 
 CARD = {
     "summary": "mean absolute error, mean over the dimensions",

@@ -13,14 +13,14 @@ import yaml
 from tests.conftest import make_vector_corpus
 
 from affuse.cli.app import main
-from affuse.core import io
+from affuse.core import io, registry
 from affuse.core.config import load_recipe
 from affuse.core.errors import BadConfig, ProtocolError, UnknownName
 from affuse.corpora.manifest import Corpus
-from affuse.evaluation import bench
-from affuse.evaluation.bench import load_suite, plan
 from affuse.evaluation.compare import Scored, Sums, compare
 from affuse.evaluation.intervals import Difference, Estimate, holm
+from affuse.evaluation.protocol import evaluate
+from affuse.evaluation.suite import load_suite, plan
 from affuse.reporting.bench_pages import _row, interval, page, signed
 from affuse.training import run as runs
 
@@ -75,7 +75,7 @@ def test_a_run_of_the_queue_is_what_affuse_train_makes(finished, tmp_path):
     corpus = Corpus.open(suite.settings["vectors"].corpus)
     recipe = runs.bind(load_recipe("vectors", [*SMALL, "balance=uniform", "train.seed=1"]), corpus)
     runs.train(recipe, "vectors", corpus, tmp_path / "alone")
-    bench.evaluate(tmp_path / "alone", corpus, missing="each")
+    evaluate(tmp_path / "alone", corpus, missing="each")
     queued = finished[1] / "vectors" / "uniform" / "seed1"
     assert (queued / "config.yaml").read_text() == (tmp_path / "alone" / "config.yaml").read_text()
     pd.testing.assert_frame_equal(*(io.read_table(run / "predictions.parquet") for run in (queued, tmp_path / "alone")))
@@ -122,7 +122,7 @@ def test_runs_of_several_arms_are_not_averaged_as_seeds(again):
 
 def test_what_is_complete_is_not_trained_again(again, monkeypatch):
     suite, out = again
-    monkeypatch.setattr(bench, "perform", lambda job, device: pytest.fail(f"{job.key} again"))
+    monkeypatch.setattr("affuse.evaluation.suite.perform", lambda job, device: pytest.fail(f"{job.key} again"))
     assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
     assert len(ledger(out)) == 4
 
@@ -134,7 +134,7 @@ def test_after_an_interruption_the_queue_goes_on_without_training_again(again, m
     (cut / "predictions.parquet").unlink()  # interrupted while scoring
     monkeypatch.setattr(runs, "_train_model", lambda *given: pytest.fail("trained again"))
     with monkeypatch.context() as patch:
-        patch.setattr(bench, "evaluate", lambda *given, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("affuse.evaluation.suite.evaluate", lambda *given, **options: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 130
     assert ledger(out) == [("none", 0, "done"), ("uniform", 0, "done")]
     assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
@@ -223,7 +223,7 @@ def test_holm_by_hand():
 def test_the_shipped_suite_names_every_balancer():
     suite = load_suite(Path(__file__).resolve().parents[2] / "benchmarks" / "suites" / "balancers.yaml")
     named = {o.removeprefix("balance=") for arm in suite.arms.values() for o in arm.overrides if o.startswith("balance=")}
-    assert named | {"none"} == set(bench.registry.cards("balancers"))
+    assert named | {"none"} == set(registry.cards("balancers"))
 
 
 def test_an_arm_of_one_modality(tmp_path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics import sentiment
-from affuse.evaluation.metrics.accuracy import Accuracy
+from affuse.metrics import sentiment
+from affuse.metrics.accuracy import Accuracy
 
 CARD = {
     "summary": "accuracy in two classes, negative / positive: truths of 0 are left out",

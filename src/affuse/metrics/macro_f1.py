@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics import confusion
+from affuse.metrics import confusion
 
 CARD = {
     "summary": "mean F1 over the classes that occur in truth or prediction",

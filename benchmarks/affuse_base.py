@@ -1,6 +1,6 @@
 """affuse-base: three experts, trained apart on the development data, calibrated and joined.
 
-python benchmarks/experts.py [--out runs/base] [--table]
+python benchmarks/affuse_base.py [--out runs/base] [--table]
 
 Makes the corpora, trains what is not complete yet (about three hours on two cores), writes the model below
 src/affuse/pretrained/affuse-base and its card, docs/affuse-base.md. `--table` writes both from the run folders alone.
@@ -30,9 +30,9 @@ from affuse.corpora.ravdess import import_ravdess
 from affuse.corpora.table import import_table
 from affuse.evaluation.calibration import calibration_error, cross_fitted, equal_mass_bins, fit_temperature
 from affuse.evaluation.intervals import estimate, paired_difference
-from affuse.evaluation.predict import predict
 from affuse.features.extractor import make_extractor
 from affuse.models.model import Model, describe
+from affuse.models.predict import predict
 from affuse.reporting.plots import Bin, reliability
 from affuse.training.data import Dataset, open_stores
 from affuse.training.run import open_run, run_model, split_of
@@ -324,7 +324,7 @@ def _cell(value: Mapping[str, float]) -> str:
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
-MARK = "<!-- written by benchmarks/experts.py -->\n"
+MARK = "<!-- written by benchmarks/affuse_base.py -->\n"
 STYLE = (
     "text{font:12px sans-serif;fill:#555}.grid{stroke:#ddd}.bin{fill:#4a7fb5;opacity:.35}.count{fill:#999}"
     ".ideal{stroke:#888;stroke-dasharray:4}.point{fill:#1f5f99}"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics import sentiment
-from affuse.evaluation.metrics.acc2_nonzero import Acc2NonZero
-from affuse.evaluation.metrics.weighted_f1 import WeightedF1
+from affuse.metrics import sentiment
+from affuse.metrics.acc2_nonzero import Acc2NonZero
+from affuse.metrics.weighted_f1 import WeightedF1
 
 CARD = {
     "summary": "weighted F1 in two classes, negative / positive: truths of 0 are left out",

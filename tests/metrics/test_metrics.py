@@ -9,9 +9,8 @@ from sklearn import metrics as sk
 
 from affuse.core import registry
 from affuse.core.labels import SPACES, LabelSpace
-from affuse.evaluation.intervals import metric, value
-from affuse.evaluation.metrics import fitting
-from affuse.evaluation.metrics.mean_average_precision import MeanAveragePrecision
+from affuse.metrics import fitting, metric, value
+from affuse.metrics.mean_average_precision import MeanAveragePrecision
 
 REFERENCES = {
     "accuracy": sk.accuracy_score,

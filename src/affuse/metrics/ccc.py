@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics import moments
-from affuse.evaluation.metrics.confusion import mean_present, ratio
+from affuse.metrics import moments
+from affuse.metrics.confusion import mean_present, ratio
 
 CARD = {
     "summary": "concordance correlation coefficient, mean over the dimensions",

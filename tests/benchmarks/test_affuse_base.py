@@ -16,13 +16,13 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.fixture
-def experts(monkeypatch):
+def affuse_base(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("experts")
+    return importlib.import_module("affuse_base")
 
 
-def test_meld_dev_is_scored_and_held_out_dialogues_come_from_train(experts, shared_data, tmp_path):
-    table = experts.text_corpus(tmp_path / "c", held_out=0.15, data=shared_data).table
+def test_meld_dev_is_scored_and_held_out_dialogues_come_from_train(affuse_base, shared_data, tmp_path):
+    table = affuse_base.text_corpus(tmp_path / "c", held_out=0.15, data=shared_data).table
     dev = table["id"].str.startswith("dev_")
     assert set(table.loc[dev, "split"]) == {"test"}
     assert set(table.loc[~dev, "split"]) == {"train", "valid"}
@@ -31,8 +31,8 @@ def test_meld_dev_is_scored_and_held_out_dialogues_come_from_train(experts, shar
     assert not table["text"].str.contains("[‘’“”]").any()
 
 
-def test_emorynlp_gives_training_rows_of_other_episodes_only(experts, shared_data, tmp_path):
-    corpus = experts.text_corpus(tmp_path / "c", emorynlp=True, data=shared_data)
+def test_emorynlp_gives_training_rows_of_other_episodes_only(affuse_base, shared_data, tmp_path):
+    corpus = affuse_base.text_corpus(tmp_path / "c", emorynlp=True, data=shared_data)
     other = corpus.table[~corpus.table["id"].str.contains("dia")]
     assert len(other) > 1000
     assert set(other["split"]) == {"train"}
@@ -40,39 +40,39 @@ def test_emorynlp_gives_training_rows_of_other_episodes_only(experts, shared_dat
     assert not set(other["episode"]) & set(corpus.table.loc[corpus.table["split"] == "test", "episode"])
 
 
-def test_voices_of_two_corpora_meet_in_seven_classes(experts, shared_data, tmp_path):
-    corpus = experts.audio_corpus(tmp_path / "c", data=shared_data)
+def test_voices_of_two_corpora_meet_in_seven_classes(affuse_base, shared_data, tmp_path):
+    corpus = affuse_base.audio_corpus(tmp_path / "c", data=shared_data)
     assert corpus.space.name == "ekman-7"
     assert set(corpus.table["label"]) == set(corpus.space.labels)
     assert {name.split("_")[0] for name in corpus.table["speaker"]} == {"ravdess", "emodb"}
     assert all(Path(path).is_file() for path in corpus.table["audio"][::100])
 
 
-def test_faces_of_the_composite_clips_are_not_trained_on(experts, shared_data, tmp_path):
+def test_faces_of_the_composite_clips_are_not_trained_on(affuse_base, shared_data, tmp_path):
     import pandas as pd
 
-    corpus = experts.vision_corpus(tmp_path / "faces", data=shared_data)
+    corpus = affuse_base.vision_corpus(tmp_path / "faces", data=shared_data)
     used = set(pd.read_csv(shared_data / "composite_av" / "labels.csv")["fer_image"].str.split(":").str[1])
     assert len(corpus.table) > 20000
     assert not used & set(corpus.table["id"])
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_an_expert_of_several_models_answers_with_the_mean_of_their_logits(experts, count):
-    labels = SPACES[experts.SPACE].labels
+def test_an_expert_of_several_models_answers_with_the_mean_of_their_logits(affuse_base, count):
+    labels = SPACES[affuse_base.SPACE].labels
     space = LabelSpace("other order", labels[::-1])
     parts = {
         "streams": {"waveform": {"name": "log_mel_cnn", "dim": 16, "channels": (4, 8)}, "functionals": {"name": "mlp", "hidden": 8}},
         "fusion": {"name": "late", "how": "sum"},
         "context": {"name": "none"},
     }
-    specs = tuple(experts.make_extractor(s, experts.EXTRACTORS[s]).spec for s in parts["streams"])
+    specs = tuple(affuse_base.make_extractor(s, affuse_base.EXTRACTORS[s]).spec for s in parts["streams"])
     torch.manual_seed(0)
     models = [Model(parts, specs, {"emotion": space}).eval() for _ in range(count)]
     x = {"waveform": torch.rand(4, 6000), "functionals": torch.rand(4, 1, 276)}
     mask = {s: torch.ones(v.shape[:2], dtype=torch.bool) for s, v in x.items()}
     batch = Batch(specs, x, mask, torch.ones(4, 2, dtype=torch.bool))
-    joined = experts.join({"audio": models}, {"audio": 1.0}, {"audio": 1.0})
+    joined = affuse_base.join({"audio": models}, {"audio": 1.0}, {"audio": 1.0})
     for stream in parts["streams"]:
         mean = torch.stack([m(batch).unimodal[stream]["emotion"] for m in models]).mean(0)
         torch.testing.assert_close(joined(batch).unimodal[stream]["emotion"], mean.flip(1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics.confusion import mean_present, ratio
+from affuse.metrics.confusion import mean_present, ratio
 
 CARD = {
     "summary": "mAP: average precision of each class against the rest, mean over the classes that occur",

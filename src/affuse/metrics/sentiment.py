@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from affuse.evaluation.metrics import confusion
+from affuse.metrics import confusion
 
 
 def rounded(truth: np.ndarray, predicted: np.ndarray, limit: int) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from affuse.evaluation.metrics.confusion import ratio
+from affuse.metrics.confusion import ratio
 
 CARD = {
     "summary": "mean gap between confidence and accuracy over 10 equal-width bins (ECE)",
