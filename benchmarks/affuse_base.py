@@ -20,6 +20,8 @@ from results import DATA, ROOT, affuse, write_composite_faces
 
 from affuse.core import io
 from affuse.core.labels import SPACES
+from affuse.core.parts import Part
+from affuse.core.tasks import Task
 from affuse.corpora.emodb import import_emodb
 from affuse.corpora.emorynlp import import_emorynlp
 from affuse.corpora.extraction.extract import extract
@@ -31,13 +33,16 @@ from affuse.corpora.table import import_table
 from affuse.evaluation.calibration import calibration_error, cross_fitted, equal_mass_bins, fit_temperature
 from affuse.evaluation.intervals import estimate, paired_difference
 from affuse.features.extractor import make_extractor
-from affuse.models.model import Model, describe
+from affuse.models.build import Architecture
+from affuse.models.model import Model
 from affuse.models.predict import predict
+from affuse.models.saved import describe
 from affuse.reporting.plots import Bin, reliability
 from affuse.training.data import Dataset, open_stores
-from affuse.training.run import open_run, run_model, split_of
+from affuse.training.run_folder import open_run, run_model, split_of
 
 SPACE = "ekman-7"
+TASKS = {"emotion": Task("emotion", SPACES[SPACE])}
 BASE = ROOT / "src" / "affuse" / "pretrained" / "affuse-base"
 PAGE = ROOT / "docs" / "affuse-base.md"
 # The expert of every stream of affuse-base, the stream's name in that expert's run, and the usable steps (80 ms of
@@ -48,7 +53,12 @@ STREAMS = {
     "face_crops": ("vision", "faces", 0.5),
     "text": ("text", "text", 0.0),
 }
-EXTRACTORS: dict[str, dict[str, Any]] = {"waveform": {}, "functionals": {"relative": True}, "face_crops": {"margin": 0.0}, "text": {"layers": (2, 4, 6)}}
+EXTRACTORS: dict[str, dict[str, Any]] = {
+    "waveform": {},
+    "functionals": {"relative": True},
+    "face_crops": {"margin": 0.0},
+    "text": {"layers": (2, 4, 6)},
+}
 SHARED = 0.4  # how much the experts only repeat each other; of 0, 0.2, ... 1 the likeliest on the composite clips
 RULES = {"voice": True, "language": "en", "least": 0.25}
 
@@ -68,8 +78,9 @@ def audio_corpus(out: Path, data: Path = DATA) -> Corpus:
 def text_corpus(out: Path, held_out: float = 0.0, emorynlp: bool = False, data: Path = DATA) -> Corpus:
     """MELD's words in ekman-7: its train split to train on, its dev split as `test`, reported and never selected on.
 
-    `held_out`: the share of the train split, whole dialogues, that becomes `valid` to select on. `emorynlp` adds the train
-    split of EmoryNLP (peaceful and powerful left out), less the episodes that are scored: both are made from the same series.
+    `held_out`: the share of the train split, whole dialogues, that becomes `valid` to select on. `emorynlp` adds the
+    train split of EmoryNLP (peaceful and powerful left out), less the episodes that are scored: both are made from the
+    same series.
     """
     meld = import_meld(data / "meld_text" / "MELD", out.with_name(f"{out.name}-meld"), partial=True).table
     table = meld[meld["split"] != "test"].copy()
@@ -78,13 +89,13 @@ def text_corpus(out: Path, held_out: float = 0.0, emorynlp: bool = False, data: 
     if emorynlp:
         table = pd.concat([table, _emorynlp(out, data, table)], ignore_index=True)
     table["text"] = [straight(text) for text in table["text"]]
-    # Intervals resample whole sources: here the dialogue, by which MELD is split; the episode is kept beside it.
+    # Intervals resample whole sources: here the dialogue, by which MELD is split; the episode is kept as well.
     table = table.assign(episode=table["source"], source=table["conversation"])
     return write_corpus(out, table, "text-expert", SPACE, language="en")
 
 
 def _emorynlp(out: Path, data: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """EmoryNLP's training utterances whose emotion is one of the seven and whose episode nothing in `table` is scored on."""
+    """EmoryNLP's training utterances of the seven emotions, without the episodes that `table` is scored on."""
     other = import_emorynlp(data / "meld_text" / "emorynlp", out.with_name(f"{out.name}-emorynlp"), partial=True).table
     scored = set(table.loc[table["split"] != "train", "source"])
     keep = (other["split"] == "train") & other["label"].isin(SPACES[SPACE].labels) & ~other["source"].isin(scored)
@@ -114,8 +125,17 @@ def composite_corpus(out: Path, data: Path = DATA) -> Corpus:
 def train_all(out: Path) -> None:
     """Every corpus, store and run that is not there yet."""
     out.mkdir(parents=True, exist_ok=True)
-    makers: dict[str, Callable[[Path], Corpus]] = {"audio": audio_corpus, "vision": vision_corpus, "text": text_corpus, "composite": composite_corpus}
-    stores = {"audio": ["waveform", "functionals"], "text": ["text"], "composite": ["waveform", "functionals", "face_crops"]}
+    makers: dict[str, Callable[[Path], Corpus]] = {
+        "audio": audio_corpus,
+        "vision": vision_corpus,
+        "text": text_corpus,
+        "composite": composite_corpus,
+    }
+    stores = {
+        "audio": ["waveform", "functionals"],
+        "text": ["text"],
+        "composite": ["waveform", "functionals", "face_crops"],
+    }
     for name, make in makers.items():
         corpus = out / f"{name}-corpus"
         if not (corpus / "corpus.json").is_file():
@@ -130,7 +150,8 @@ def train_all(out: Path) -> None:
         ("text", "text-run"),
     ):
         corpus = out / f"{recipe}-corpus"
-        affuse("train", f"{recipe}-expert", *more, "--corpus", corpus, "--out", out / run, "--threads", 1, "--quiet", "--no-score")
+        options = ("--corpus", corpus, "--out", out / run, "--threads", 1, "--quiet", "--no-score")
+        affuse("train", f"{recipe}-expert", *more, *options)
 
 
 def members(run: Path, fold: int = 0) -> list[Model]:
@@ -151,32 +172,35 @@ def held_out(out: Path) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         parts = []
         for k, folders in enumerate(folds):
             table = corpus.table[split_of(folders[0], corpus) == split].reset_index(drop=True)
-            data = Dataset(table, stores, {"emotion": "label"}, {"emotion": SPACES[SPACE]})
-            parts.append((answers(members(out / run, k), data), data.labels("emotion")[0].numpy(), table[group].to_numpy()))
+            data = Dataset(table, stores, {"emotion": "label"}, TASKS)
+            logits = log_probabilities(members(out / run, k), data)
+            parts.append((logits, data.labels("emotion")[0].numpy(), table[group].to_numpy()))
         logits, truth, groups = (np.concatenate(part) for part in zip(*parts, strict=True))
         found[name] = (logits, truth, groups)
     return found
 
 
-def answers(models: Sequence[Model], data: Dataset) -> np.ndarray:
+def log_probabilities(models: Sequence[Model], data: Dataset) -> np.ndarray:
     """Log-probabilities [N, 7] of an expert's models together, as `join` puts them: the mean of their logits."""
-    order = [models[0].spaces["emotion"].labels.index(label) for label in SPACES[SPACE].labels]
+    order = [models[0].tasks["emotion"].space.labels.index(label) for label in SPACES[SPACE].labels]
     each = [np.log(predict(model, data, torch.device("cpu"))["emotion"][:, order] + 1e-9) for model in models]
     mean = np.mean(each, axis=0)
     return np.asarray(mean - np.logaddexp.reduce(mean, axis=1, keepdims=True))
 
 
-def join(experts: Mapping[str, Sequence[Model]], temperature: Mapping[str, float], reliable: Mapping[str, float]) -> Model:
+def join(
+    experts: Mapping[str, Sequence[Model]], temperature: Mapping[str, float], reliable: Mapping[str, float]
+) -> Model:
     """The experts given, each one or several models, as one model by calibrated late fusion."""
     specs, parts, state = [], {}, {}
     streams = {name: row for name, row in STREAMS.items() if row[0] in experts}
     for name, (kind, source, _) in streams.items():
         donors = experts[kind]
         specs.append(make_extractor(name, EXTRACTORS[name]).spec)
-        part = donors[0].parts["streams"][source]
+        part = donors[0].parts.streams[source]
         several = len(donors) > 1
-        parts[name] = {"name": "ensemble", "members": len(donors), "of": part} if several else part
-        order = [donors[0].spaces["emotion"].labels.index(label) for label in SPACES[SPACE].labels]
+        parts[name] = Part("ensemble", {"members": len(donors), "of": part.to_dict()}) if several else part
+        order = [donors[0].tasks["emotion"].space.labels.index(label) for label in SPACES[SPACE].labels]
         for k, donor in enumerate(donors):
             prefix = f"encoders.{name}.members.{k}." if several else f"encoders.{name}."
             state |= {prefix + key: value for key, value in donor.encoders[source].state_dict().items()}
@@ -185,14 +209,13 @@ def join(experts: Mapping[str, Sequence[Model]], temperature: Mapping[str, float
         state[f"stream_heads.{name}.emotion.weight"] = torch.cat([h.weight[order] for h in heads], 1) / len(donors)
         state[f"stream_heads.{name}.emotion.bias"] = torch.stack([h.bias[order] for h in heads]).mean(0)
     fusion = {
-        "name": "experts",
         "temperature": {s: temperature[kind] for s, (kind, _, _) in streams.items()},
         "reliability": {s: reliable[kind] for s, (kind, _, _) in streams.items()},
         "halfway": {s: half for s, (_, _, half) in streams.items() if half},
         "groups": {s: kind for s, (kind, _, _) in streams.items()},
         "shared": SHARED,
     }
-    model = Model({"streams": parts, "fusion": fusion, "context": {"name": "none"}}, specs, {"emotion": SPACES[SPACE]})
+    model = Model(Architecture(parts, Part("experts", fusion)), specs, TASKS)
     model.load_state_dict(state)
     return model.eval()
 
@@ -202,11 +225,12 @@ def calibrate(found: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]]) ->
     rows = {}
     for name, (logits, truth, groups) in found.items():
         after = cross_fitted(logits, truth, groups)
+        error = {"before": calibration_error(np.exp(logits), truth), "after": calibration_error(after, truth)}
         scores = {m: vars(estimate(m, truth, np.exp(logits), groups)) for m in ("uar", "accuracy", "weighted_f1")}
         rows[name] = {
             "temperature": fit_temperature(logits, truth),
             "scores": scores,
-            "calibration_error": {"before": calibration_error(np.exp(logits), truth), "after": calibration_error(after, truth)},
+            "calibration_error": error,
             "bins": equal_mass_bins(after, truth),
             "n": len(truth),
         }
@@ -221,13 +245,14 @@ def voices(logits: np.ndarray, truth: np.ndarray, groups: np.ndarray) -> dict[st
 
 
 def composite(out: Path, joined: Mapping[int, Model]) -> dict[str, Any]:
-    """Accuracy on the composite clips, each by the model of the fold whose audio expert never heard its actor."""
-    corpus, heard = Corpus.open(out / "composite-corpus"), Corpus.open(out / "audio-corpus")
-    unheard = [set(heard.table["source"][split_of(folders[0], heard) == "test"]) for folders in open_run(out / "audio-cv")[2]]
+    """Accuracy on the composite clips, each by the fold whose audio expert was trained without its actor."""
+    corpus, trained = Corpus.open(out / "composite-corpus"), Corpus.open(out / "audio-corpus")
+    splits = [split_of(folders[0], trained) for folders in open_run(out / "audio-cv")[2]]
+    unseen = [set(trained.table["source"][split == "test"]) for split in splits]
     found: dict[str, list[np.ndarray]] = {}
     truth, groups = [], []
     for k, model in joined.items():
-        table = corpus.table[corpus.table["source"].isin(unheard[k])].reset_index(drop=True)
+        table = corpus.table[corpus.table["source"].isin(unseen[k])].reset_index(drop=True)
         stores = open_stores(corpus, dict.fromkeys(("waveform", "functionals", "face_crops"), (0.0, "mean")))
         data = Dataset(table, stores, {"emotion": "label"}, {"emotion": SPACES[SPACE]})
         for subset in (("audio", "vision"), ("audio",), ("vision",)):
@@ -246,14 +271,17 @@ def composite(out: Path, joined: Mapping[int, Model]) -> dict[str, Any]:
 
 
 def trained_on(out: Path) -> list[dict[str, Any]]:
-    """What each expert was trained on: its corpora, and whom (else which part of them) by a column of their manifests."""
+    """What each expert was trained on: its corpora, and values of a column of their manifests (speakers, if known)."""
     audio = Corpus.open(out / "audio-corpus").table
     text = Corpus.open(out / "text-corpus").table
     words = text[text["split"] == "train"]
     whose = audio["speaker"].str.partition("_")
     rows = [("audio", name, "speaker", whose[2][whose[0] == name]) for name in ("ravdess", "emodb")]
     faces = Corpus.open(out / "vision-corpus").table
-    rows += [("vision", "fer2013", "split", faces["split"][faces["split"] == "train"]), ("text", "meld", "conversation", words["conversation"])]
+    rows += [
+        ("vision", "fer2013", "split", faces["split"][faces["split"] == "train"]),
+        ("text", "meld", "conversation", words["conversation"]),
+    ]
     return [
         {"modality": m, "corpus": corpus, "column": column, "values": sorted(set(values)), "utterances": len(values)}
         for m, corpus, column, values in rows
@@ -265,13 +293,14 @@ def build(out: Path) -> None:
     found = held_out(out)
     rows = calibrate(found)
     reliable = {name: row["scores"]["uar"]["value"] for name, row in rows.items()}
-    # The temperatures were fitted on whole answers: an expert's usual share of evidence is taken out of them.
+    # The temperatures were fitted on whole predictions: an expert's usual share of evidence is taken out of them.
     usual = {"audio": 25 / (25 + STREAMS["waveform"][2]), "vision": 1 / (1 + STREAMS["face_crops"][2]), "text": 1.0}
     temperature = {name: row["temperature"] * usual[name] for name, row in rows.items()}
     experts = {name: members(out / f"{name}-run") for name in ("audio", "vision", "text")}
     model = join(experts, temperature, reliable)
     folds = {
-        k: join({"audio": members(out / "audio-cv", k), "vision": experts["vision"]}, temperature, reliable) for k in range(5)
+        k: join({"audio": members(out / "audio-cv", k), "vision": experts["vision"]}, temperature, reliable)
+        for k in range(5)
     }
     card = {
         "name": "affuse-base",
@@ -295,9 +324,13 @@ def build(out: Path) -> None:
 def write_page(card: Mapping[str, Any]) -> None:
     """docs/affuse-base.md, every number from the card."""
     head, tail = PAGE.read_text(encoding="utf-8").split(MARK)[::2] if PAGE.is_file() else ("", "")
-    lines = ["", "| expert | scored on | n | UAR | accuracy | weighted F1 | temperature | calibration error before | after |", "|" + "---|" * 9]
+    lines = [
+        "",
+        "| expert | scored on | n | UAR | accuracy | weighted F1 | temperature | calibration error before | after |",
+        "|" + "---|" * 9,
+    ]
     where = {
-        "audio": "RAVDESS and EmoDB, 5 folds by speaker, each scored by a model that never heard the speaker",
+        "audio": "RAVDESS and EmoDB, 5 folds by speaker, each scored by a model trained without the speaker",
         "vision": "FER2013 validation faces, not trained on",
         "text": "MELD dev dialogues, not trained on",
     }
@@ -309,13 +342,22 @@ def write_page(card: Mapping[str, Any]) -> None:
     each = "; ".join(f"{name} {_cell(score)} ({score['n']:,})" for name, score in card["voices"].items())
     lines += ["", f"The audio expert's UAR by corpus: {each}."]
     c = card["composite"]
-    lines += ["", f"Composite clips (a real voice with a real face of the same emotion, {c['n']} clips; the audio expert of the fold that never", "heard the actor, the vision expert never saw the faces):", "", "| scored with | accuracy | mean confidence |", "|---|---|---|"]
+    lines += [
+        "",
+        f"Composite clips (a real voice with a real face of the same emotion, {c['n']} clips; neither the audio",
+        "expert, of the fold without the actor, nor the vision expert was trained on them):",
+        "",
+        "| scored with | accuracy | mean confidence |",
+        "|---|---|---|",
+    ]
     lines += [f"| {name} | {_cell(a)} | {c['confidence'][name]:.2f} |" for name, a in c["accuracy"].items()]
-    lines += ["", *(f"Both less {m} alone: {d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}], paired." for m, d in c["gain"].items()), ""]
+    gains = {m: f"{d['value']:+.3f} [{d['low']:+.3f}, {d['high']:+.3f}]" for m, d in c["gain"].items()}
+    lines += ["", *(f"Both less {m} alone: {gain}, paired." for m, gain in gains.items()), ""]
     for name, row in card["experts"].items():
         drawing = PAGE.with_name(f"affuse-base-{name}.svg")
         svg = reliability([Bin(**b) for b in row["bins"]])
-        io.write_text(drawing, svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f"><style>{STYLE}</style>", 1))
+        named = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+        io.write_text(drawing, named.replace(">", f"><style>{STYLE}</style>", 1))
         lines.append(f"![Reliability of the {name} expert after calibration, 10 bins of equal mass]({drawing.name})")
     io.write_text(PAGE, head + MARK + "\n".join(lines) + "\n" + MARK + tail)
 

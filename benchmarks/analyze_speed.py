@@ -1,7 +1,8 @@
 """`analyze` with affuse-base, end to end, one thread: times real time, where the time goes, and memory of a long clip.
 
-python benchmarks/analyze_speed.py [--minutes 30]    (needs the dev extra and ../shared; a few minutes on an idle machine; one
-JSON line; exit status 1 below 5x real time, or where the long clip needs over 10 % more memory than its first minute)
+python benchmarks/analyze_speed.py [--minutes 30]    (needs the dev extra and ../shared; a few minutes on an idle
+machine; one JSON line; exit status 1 below 5x real time, or where the long clip needs over 10 % more memory than its
+first minute)
 
 The clip: 640 x 360 at 25 fps, one face that moves, real speech. The long clip is the same minute over and over.
 """
@@ -87,7 +88,8 @@ def measure(path: Path) -> dict[str, Any]:
     recognizer(path)  # warm: networks loaded, kernels chosen
     spent: dict[str, float] = {}
     inference.find_speech = timed(spent, "voice activity", inference.find_speech)
-    inference.hear, inference.answer = timed(spent, "model", inference.hear), timed(spent, "model", inference.answer)
+    inference.encode = timed(spent, "model", inference.encode)
+    inference.predict = timed(spent, "model", inference.predict)
     faces = recognizer.extractors["face_crops"]
     faces.follow = timed(spent, "decode, detect, track, align", faces.follow)
     for name in ("waveform", "functionals"):
@@ -136,7 +138,8 @@ def main() -> int:
         result = measure(minute)
         short, long = memory(minute), memory(hours)
     growth = long / short
-    print(json.dumps(result | {"peak_mb": {"1 min": round(short), f"{given.minutes} min": round(long)}, "growth": round(growth, 3)}))
+    peak = {"1 min": round(short), f"{given.minutes} min": round(long)}
+    print(json.dumps(result | {"peak_mb": peak, "growth": round(growth, 3)}))
     return int(result["times_real_time"] < TIMES or growth > GROWTH)
 
 

@@ -1,10 +1,10 @@
-"""Every balancer beside plain and uniform multi-loss training: docs/results/balancers-SETTING.md, by affuse bench.
+"""Every balancer against plain and uniform multi-loss training: docs/results/balancers-SETTING.md, by affuse bench.
 
 python benchmarks/balancers.py [--out runs/balancers] [--workers 1] [--only ravdess-av/ogm ...] [--table]
 
-Makes the corpora of benchmarks/suites/balancers.yaml below OUT, then runs the suite: RAVDESS features of voice and face, IEMOCAP
-features of voice and words, two synthetic corpora of vectors, where the voice dominates by design and where nothing does, and, for
-six methods, the composite clips from raw mp4.
+Makes the corpora of benchmarks/suites/balancers.yaml below OUT, then runs the suite: RAVDESS features of voice and
+face, IEMOCAP features of voice and words, two synthetic corpora of vectors, where the voice dominates by design and
+where nothing does, and, for six methods, the composite clips from raw mp4.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from affuse.evaluation.diagnosis import Probed, probe
 from affuse.evaluation.intervals import paired_difference
 from affuse.evaluation.suite import Suite
 from affuse.reporting.bench_pages import signed
-from affuse.training.run import open_run
+from affuse.training.run_folder import open_run
 
 
 def planted(path: Path, audio: float, vision: float) -> None:
@@ -43,7 +43,7 @@ def planted(path: Path, audio: float, vision: float) -> None:
 
 
 def clips(path: Path) -> None:
-    """The composite clips with their streams, and beside them the run of FER2013 that the face encoder starts from."""
+    """The composite clips with their streams, and the run of FER2013 that the face encoder starts from."""
     corpus_composite_av(path)
     for stream in PLANS["composite-av"]["streams"]:
         affuse("extract", path, *stream.split(), "--quiet")
@@ -60,17 +60,18 @@ CORPORA = {
 
 
 def probes(runs: list[Path], corpus: Corpus) -> dict[str, list[Probed]]:
-    """Modality -> what a linear probe of its encoder answers, per run."""
+    """Modality -> what a linear probe of its encoder predicts, per run."""
     found = [probe(*open_run(run), corpus, "test", torch.device("cpu")) for run in runs]
     return {m: [p[m] for p in found] for m in found[0]}
 
 
 def why(suite: Suite, setting: str, out: Path) -> str:
-    """What there was to gain: what each encoder learned beside the other, and alone; and how far the methods went.
+    """What there was to gain: what each encoder learned in joint training, and alone; and how far the methods went.
 
     Empty where plain training, uniform training or a modality alone is not there yet.
     """
-    runs = {arm: [p.parent for p in sorted((out / setting / arm).glob("seed*/predictions.parquet"))] for arm in suite.arms_of(setting)}
+    scored = {arm: sorted((out / setting / arm).glob("seed*/predictions.parquet")) for arm in suite.arms_of(setting)}
+    runs = {arm: [path.parent for path in paths] for arm, paths in scored.items()}
     alone = {suite.arms[arm].only[0]: arm for arm in runs if suite.arms[arm].only}
     if not all(runs[arm] for arm in ("none", "uniform", *alone.values())):
         return ""
@@ -79,38 +80,52 @@ def why(suite: Suite, setting: str, out: Path) -> str:
     lines = [
         "## Why",
         "",
-        "What the encoders learned: accuracy of a linear probe of each modality's frozen encoder (see docs/balance.md), where it was trained alone and where "
-        "it was trained beside the other; all seeds. What balancing can give back is the difference.",
+        "What the encoders learned: accuracy of a linear probe of each modality's frozen encoder (see "
+        "docs/balance.md), where it was trained alone and where "
+        "it was trained with the other; all seeds. What balancing can give back is the difference.",
         "",
         "| modality | trained alone | in none | alone less none | in uniform | alone less uniform |",
         "|---|---|---|---|---|---|",
     ]
-    starved = []
+    behind = []
     for m, arm in alone.items():
         single = learned[arm][m]
         cells = [f"{np.mean([score(p) for p in single]):.3f}"]
         for joint in ("none", "uniform"):
-            answers, own = learned[joint][m], single[0]
-            gap = paired_difference("accuracy", own.truth, [p.predicted for p in single], [p.predicted for p in answers], own.groups)
-            cells += [f"{np.mean([score(p) for p in answers]):.3f}", signed(gap)]
+            probed, own = learned[joint][m], single[0]
+            a, b = ([p.predicted for p in each] for each in (single, probed))
+            gap = paired_difference("accuracy", own.truth, a, b, own.groups)
+            cells += [f"{np.mean([score(p) for p in probed]):.3f}", signed(gap)]
             if joint == "none" and gap.low > 0:
-                starved.append(m)
+                behind.append(m)
         lines.append(f"| {m} | {' | '.join(cells)} |")
-    said = f"Plain training starves {' and '.join(starved)}" if starved else "Plain training starves neither encoder: both learn beside the other what they learn alone"
-    lines += ["", f"{said}, as far as the intervals can tell.", ""]
-    steps = [(a, b) for a, b in (("uniform_slow", "uniform"), ("none_fast", "none"), ("ogm_ge", "none_steady")) if runs.get(a) and runs.get(b)]
+    found = "In plain training both encoders learn what they learn alone"
+    if behind:
+        found = f"In plain training the encoder of {' and '.join(behind)} learns less than alone"
+    lines += ["", f"{found}, as far as the intervals show.", ""]
+    pairs = (("uniform_slow", "uniform"), ("none_fast", "none"), ("ogm_ge", "none_steady"))
+    steps = [(a, b) for a, b in pairs if runs.get(a) and runs.get(b)]
     if steps:
         main = suite.metrics[0]
         gaps = "; ".join(f"{a} less {b} {signed(Scored(runs[a]).less(Scored(runs[b]), main))}" for a, b in steps)
-        lines += [f"The size of the step: a loss per stream adds to the gradient of every encoder, which at the same rate is a larger step, and a k is a rate. {gaps} ({main}).", ""]
+        lines += [
+            "The size of the step: a loss per stream adds to the gradient of every encoder, which at the same rate "
+            f"is a larger step, and a k is a rate. {gaps} ({main}).",
+            "",
+        ]
     acted = {arm: traces(of) for arm, of in runs.items()}
     if any(acted.values()):
-        lines += ["How far the methods went: mean k of each stream over epochs, folds and seeds (1: plain training), and the lowest and highest of an epoch.", ""]
+        lines += [
+            "How far the methods went: mean k of each stream over epochs, folds and seeds (1: plain training), and "
+            "the lowest and highest of an epoch.",
+            "",
+        ]
         names = sorted({stream for of in acted.values() for stream in of})
         lines += [f"| arm | {' | '.join(names)} |", "|---|" + "---|" * len(names)]
         for arm, of in acted.items():
-            if of:
-                lines.append(f"| {arm} | " + " | ".join(f"{of[s].mean():.2f} ({of[s].min():.2f} to {of[s].max():.2f})" if s in of else "" for s in names) + " |")
+            cells = {s: f"{k.mean():.2f} ({k.min():.2f} to {k.max():.2f})" for s, k in of.items()}
+            if cells:
+                lines.append(f"| {arm} | {' | '.join(cells.get(s, '') for s in names)} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -122,7 +137,8 @@ def score(p: Probed) -> float:
 
 def traces(runs: list[Path]) -> dict[str, np.ndarray]:
     """Stream -> its k in every epoch of every fold of these runs; {} for a method that keeps none."""
-    rows = [row.get("balance", {}) for run in runs for path in sorted(run.rglob("metrics.jsonl")) for row in io.read_jsonl(path)]
+    paths = [path for run in runs for path in sorted(run.rglob("metrics.jsonl"))]
+    rows = [row.get("balance", {}) for path in paths for row in io.read_jsonl(path)]
     names = {name for row in rows for name in row if name.startswith("k.")}
     return {name[2:]: np.array([row[name] for row in rows if name in row]) for name in names}
 

@@ -16,7 +16,10 @@ MARK = "<!-- written by benchmarks/cards.py from the code -->\n"
 TITLES = {"corpora": "Corpora", "extractors": "Extractors"}
 COLUMNS = {
     "corpora": {"corpus": "", "what": "summary", "licence": "licence"},
-    "extractors": {"extractor": "", "what": "summary", "licence": "licence", "needs download": "download", "rate": "rate", "dim": "dim"},
+    "extractors": {
+        "extractor": "", "what": "summary", "licence": "licence", "needs download": "download", "rate": "rate",
+        "dim": "dim",
+    },
 }
 LINES = ("source", "licence", "download", "layout", "splits", "rate", "dim")
 
@@ -42,7 +45,9 @@ def _index(kind: str, cards: dict[str, dict[str, Any]]) -> str:
 
 def _page(kind: str, name: str, card: dict[str, Any]) -> str:
     entry = registry.load(kind, name)
-    verb = card.get("usage") or (f"affuse import {name} SRC DST" if kind == "corpora" else f"affuse extract CORPUS {name}")
+    verb = card.get("usage") or (
+        f"affuse import {name} SRC DST" if kind == "corpora" else f"affuse extract CORPUS {name}"
+    )
     lines = [f"# {name}", "", MARK, card["summary"][0].upper() + card["summary"][1:] + ".", "", "```", verb, "```", ""]
     lines += [f"- **{key}**: {_cell(card[key])}" for key in LINES if card.get(key)]
     if card.get("counts"):

@@ -1,11 +1,12 @@
-"""Context models beside none and bcLSTM on real dialogues: docs/results/conversations-CORPUS.md, by affuse bench.
+"""Context models against none and bcLSTM on real dialogues: docs/results/conversations-CORPUS.md, by affuse bench.
 
-python benchmarks/conversations.py [--only iemocap 'meld/dialogue-*' ...] [--out runs/conversations] [--workers 1] [--table]
+python benchmarks/conversations.py [--only iemocap 'meld/dialogue-*' ...] [--out runs/conversations] [--workers 1]
+    [--table]
 
-IEMOCAP: six classes, sessions 1-3 to train, session 4 to test, 47 audio statistics and MiniLM vectors of the words. MELD: its train
-split to train, its dev split to test, MiniLM vectors alone. A tenth of the training dialogues is held out to select the epoch on.
-Everything is trained on cached features, but for the arms finetuned-*, which train MiniLM with the rest, from the words (about ten
-minutes a run); the arms are those of benchmarks/suites/conversations.yaml.
+IEMOCAP: six classes, sessions 1-3 to train, session 4 to test, 47 audio statistics and MiniLM vectors of the words.
+MELD: its train split to train, its dev split to test, MiniLM vectors alone. A tenth of the training dialogues is held
+out to select the epoch on. Everything is trained on cached features, but for the arms finetuned-*, which train MiniLM
+with the rest, from the words (about ten minutes a run); the arms are those of benchmarks/suites/conversations.yaml.
 """
 
 from __future__ import annotations
@@ -30,14 +31,15 @@ WORDS = ["layers=[2,4,6]"]
 
 
 def rows_iemocap(dialogues: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Manifest rows; a session, its source, is one room and two people who meet in all of its dialogues and in no other."""
+    """Manifest rows; a session, its source, is two speakers who meet in all of its dialogues and in no others."""
     rows = []
     for name, dialogue in dialogues.items():
         session = name[:5]
         parts = zip(dialogue["utt_ids"], dialogue["speakers"], dialogue["label6"], dialogue["text"], strict=True)
         for k, (utterance, speaker, label, text) in enumerate(parts):
-            row = {"id": utterance, "conversation": name, "position": k, "speaker": session + speaker, "source": session}
-            rows.append(row | {"split": "test" if session == "Ses04" else "train", "label": LABELS[label], "text": text})
+            row = {"id": utterance, "conversation": name, "position": k, "speaker": session + speaker}
+            row |= {"source": session, "split": "test" if session == "Ses04" else "train"}
+            rows.append(row | {"label": LABELS[label], "text": text})
     return rows
 
 

@@ -1,12 +1,14 @@
-"""Extraction at scale: processor seconds per hour of video, beside what decoding alone takes, and two workers against one.
+"""Extraction at scale: processor seconds per hour of video, next to decoding alone, and two workers against one.
 
-python benchmarks/extract.py [--clips 400]     (needs the dev extra and ../shared, and two free cores; about ten minutes; one JSON
-line; exit status 1 where all but the face detector takes over twice the limit, or two workers are less than 1.7 times one)
+python benchmarks/extract.py [--clips 400]     (needs the dev extra and ../shared, and two free cores; about ten
+minutes; one JSON line; exit status 1 where all but the face detector takes over twice the limit, or two workers are
+less than 1.7 times one)
 
-The clips: 20 s of 640 x 360 at 25 fps, one face that moves, real speech. The limit decodes each clip once: pictures at 5 fps to RGB,
-sound to 16 kHz. Extraction opens every clip twice, once per extractor (log_mel and face_crops). Two workers are compared by
-what they do while both have work: from the second shard to the last but one; the seconds from start to end, processes
-started, are printed too, and what two separate runs side by side reach, which is what the machine has to give.
+The clips: 20 s of 640 x 360 at 25 fps, one face that moves, real speech. The limit decodes each clip once: pictures at
+5 fps to RGB, sound to 16 kHz. Extraction opens every clip twice, once per extractor (log_mel and face_crops). Two
+workers are compared by what they do while both have work: from the second shard to the last but one; the seconds from
+start to end, processes started, are printed too, and what two separate runs side by side reach, which is what the
+machine has to give.
 """
 
 from __future__ import annotations
@@ -93,7 +95,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def steady(folder: Path, clip: Path, clips: int, workers: int) -> tuple[float, float]:
-    """Wall seconds of the job over many clips from a new corpus `folder`, and clips per second of face_crops while all workers work."""
+    """Wall seconds of the job over many clips, from a new corpus `folder`; clips per second of face_crops meanwhile."""
     rows = [{"id": f"c{i:04d}", "video": str(clip), "label": "happy"} for i in range(clips)]
     write_corpus(folder, rows, "benchmark", "ekman-7")
     began = time.perf_counter()
@@ -128,7 +130,11 @@ def main() -> int:
         apart = side_by_side(Path(folder), clip, given.clips)
     gain = runs[2][1] / runs[1][1]
     hours = given.clips * SECONDS / 3600
-    result |= {"hours": round(hours, 2), "wall_s": {str(k): round(v[0]) for k, v in runs.items()}, "two_workers": round(gain, 2)}
+    result |= {
+        "hours": round(hours, 2),
+        "wall_s": {str(k): round(v[0]) for k, v in runs.items()},
+        "two_workers": round(gain, 2),
+    }
     result["two_runs_side_by_side"] = round(apart / runs[1][1], 2)
     print(json.dumps(result | {"wall_s_per_hour": round(runs[1][0] / hours)}))
     return int(result["times_limit"] > OTHERS or gain < GAIN)

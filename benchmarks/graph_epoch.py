@@ -29,25 +29,25 @@ LIMIT = 5
 
 
 @dataclass
-class Talk:
+class Dialogues:
     """One batch: features [N, d], labels [N], who follows whom, and who speaks [L, B, S] one-hot."""
 
     x: Tensor
     label: Tensor
-    talk: Conversations
+    layout: Conversations
     speaks: Tensor
 
 
-def batch(seed: int) -> Talk:
+def batch(seed: int) -> Dialogues:
     """Dialogues between two who speak at random, the first of them first."""
     g = torch.Generator().manual_seed(seed)
     who = torch.randint(SPEAKERS, (DIALOGUES, LENGTH), generator=g)
     who[:, 0] = 0
     names = [f"d{b}" for b in range(DIALOGUES) for _ in range(LENGTH)]
-    talk = conversations(names, list(range(LENGTH)) * DIALOGUES, [f"s{w}" for w in who.flatten().tolist()])
-    x = torch.randn(len(talk), WIDTH, generator=g)
-    label = torch.randint(CLASSES, (len(talk),), generator=g)
-    return Talk(x, label, talk, F.one_hot(who.T, SPEAKERS).float())
+    layout = conversations(names, list(range(LENGTH)) * DIALOGUES, [f"s{w}" for w in who.flatten().tolist()])
+    x = torch.randn(len(layout), WIDTH, generator=g)
+    label = torch.randint(CLASSES, (len(layout),), generator=g)
+    return Dialogues(x, label, layout, F.one_hot(who.T, SPEAKERS).float())
 
 
 class Recogniser(nn.Module):
@@ -62,22 +62,22 @@ class Recogniser(nn.Module):
         )  # fmt: skip
         self.head = nn.Linear(300, CLASSES)
 
-    def heard(self, given: Talk) -> Tensor:
+    def encoded(self, given: Dialogues) -> Tensor:
         """g [N, 200]."""
-        return given.talk.unpack(self.lstm(given.talk.pack(given.x))[0])
+        return given.layout.unpack(self.lstm(given.layout.pack(given.x))[0])
 
-    def forward(self, given: Talk) -> Tensor:
+    def forward(self, given: Dialogues) -> Tensor:
         """Logits [N, C]."""
         present = torch.ones(len(given.x), 1, dtype=torch.bool)
-        return self.head(self.graph({"fused": self.heard(given)}, present, given.talk)["fused"])
+        return self.head(self.graph({"fused": self.encoded(given)}, present, given.layout)["fused"])
 
 
 class Published(Recogniser):
     """The same, edge by edge."""
 
-    def forward(self, given: Talk) -> Tensor:
+    def forward(self, given: Dialogues) -> Tensor:
         """Logits [N, C]."""
-        g, graph = self.heard(given), self.graph.graphs["fused"]
+        g, graph = self.encoded(given), self.graph.graphs["fused"]
         (target, source), types = published([LENGTH] * DIALOGUES, given.speaks, REACH, REACH)
         norm = self.norms(g, target, source)
         first, second = graph.layers
@@ -99,7 +99,7 @@ class Published(Recogniser):
         return torch.stack([each[i // LENGTH][i % LENGTH, j % LENGTH] for i, j in pairs])
 
 
-def epoch(model: Recogniser, batches: list[Talk]) -> tuple[float, list[float]]:
+def epoch(model: Recogniser, batches: list[Dialogues]) -> tuple[float, list[float]]:
     """Seconds and losses of one epoch of AdamW."""
     optimiser, losses = torch.optim.AdamW(model.parameters(), lr=3e-4), []
     started = time.perf_counter()

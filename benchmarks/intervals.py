@@ -2,10 +2,11 @@
 
 python benchmarks/intervals.py [--replicates 4000] [--print]
 
-Two methods of the same worth are tested on new speakers, again and again. Speakers differ in difficulty (sd .1), half of its variance
-by method; within a speaker the answers of methods and seeds are alike for six items of ten. A seed may shift a method (sd .01) on
-everybody. So the true score and the true difference, 0, are known, and it is counted how often the 95 % interval holds the one and
-`compare` claims the other. Beside it stands the percentile bootstrap over groups, which affuse had before.
+Two methods of the same worth are tested on new speakers, again and again. Speakers differ in difficulty (sd .1), half
+of its variance by method; within a speaker the predictions of methods and seeds are alike for six items of ten. A seed
+may shift a method (sd .01) on everybody. So the true score and the true difference, 0, are known, and it is counted how
+often the 95 % interval holds the one and `compare` claims the other. Next to it is the percentile bootstrap over
+groups, which affuse had before.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def sizes_of(groups: int, unequal: bool) -> np.ndarray:
     return np.round(np.geomspace(6, 60, groups)).astype(int) if unequal else np.full(groups, 20)
 
 
-def draw(rng: np.random.Generator, name: str, sizes: np.ndarray, replicates: int, seeds: int, noise: float) -> np.ndarray:
+def draw(
+    rng: np.random.Generator, name: str, sizes: np.ndarray, replicates: int, seeds: int, noise: float
+) -> np.ndarray:
     """Summed statistics [R, 2, S, G, K] of two methods of the same worth."""
     r, g = replicates, len(sizes)
     level = SPEAKERS * np.sqrt(0.5) * (rng.normal(size=(r, 1, 1, g)) + rng.normal(size=(r, 2, 1, g)))
@@ -59,7 +62,7 @@ def _values(rng: np.random.Generator, sizes: np.ndarray, level: np.ndarray) -> n
     """Moments of truth and prediction; `level` is what is added to the slope of the prediction."""
     r, g, n = len(level), len(sizes), int(sizes.sum())
     of = np.repeat(np.arange(g), sizes)
-    offset = 0.3 * rng.normal(size=(2, r, 1, 1, g))  # of the speaker's truth, and of what is said of that speaker
+    offset = 0.3 * rng.normal(size=(2, r, 1, 1, g))  # of the speaker's truth, and of what is predicted of that speaker
     truth = rng.normal(size=(r, 1, 1, n)) + offset[0][..., of]
     error = 0.5 * rng.normal(size=(r, 1, 1, n)) + 0.3 * rng.normal(size=(*level.shape[:3], n))
     predicted = (0.6 + level)[..., of] * truth + offset[1][..., of] + error
@@ -72,12 +75,13 @@ def _values(rng: np.random.Generator, sizes: np.ndarray, level: np.ndarray) -> n
 def true_score(name: str) -> float:
     """What a method scores on all speakers there are."""
     rng = np.random.default_rng(0)
-    return float(metric(name).compute(np.sum([draw(rng, name, sizes_of(200, False), 60, 1, 0.0).sum((0, 1, 2, 3)) for _ in range(20)], axis=0)))
+    sums = [draw(rng, name, sizes_of(200, False), 60, 1, 0.0).sum((0, 1, 2, 3)) for _ in range(20)]
+    return float(metric(name).compute(np.sum(sums, axis=0)))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Shares of replicates: the interval holds the true score, the null is rejected; and both by the percentile bootstrap."""
+    """Shares of replicates: the interval holds the true score, the null is rejected; the same by the bootstrap."""
 
     covered: float
     rejected: float
@@ -85,7 +89,9 @@ class Measured:
     rejected_before: float
 
 
-def measure(name: str, sizes: np.ndarray, seeds: int = 1, noise: float = 0.0, replicates: int = 4000, before: int = 500) -> Measured:
+def measure(
+    name: str, sizes: np.ndarray, seeds: int = 1, noise: float = 0.0, replicates: int = 4000, before: int = 500
+) -> Measured:
     """Simulate; the percentile bootstrap, which is slow, on the first `before` replicates."""
     rng, now, old = np.random.default_rng([len(sizes), seeds]), [], [np.zeros((0, 2))]
     some = max(1, AT_ONCE // (2 * seeds * int(sizes.sum())))
@@ -101,7 +107,10 @@ def measure(name: str, sizes: np.ndarray, seeds: int = 1, noise: float = 0.0, re
 
 
 def _percentile(rng: np.random.Generator, name: str, sums: np.ndarray) -> np.ndarray:
-    """[R, 2]: whether the percentile interval, the mean over seeds in each resample, holds the true score and excludes a difference of 0."""
+    """[R, 2]: whether the percentile interval holds the true score, and whether it excludes a difference of 0.
+
+    Of the mean over seeds in each resample.
+    """
     groups = sums.shape[3]
     drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=RESAMPLES).astype(float)
     found = []
@@ -113,7 +122,7 @@ def _percentile(rng: np.random.Generator, name: str, sums: np.ndarray) -> np.nda
 
 
 def page(replicates: int) -> str:
-    """The table, and what it says."""
+    """The table, and what it means."""
     rows, holds = [], []
     for unequal in (False, True):
         for name in METRICS:
@@ -132,19 +141,25 @@ def page(replicates: int) -> str:
 
 def _head(replicates: int, holds: list[bool]) -> list[str]:
     columns = [
-        "metric", "groups", "utterances", "covered, 1 seed", "covered, 5 seeds", "rejected, 1 seed", "rejected, 5 seeds", "rejected, 3 seeds",
+        "metric", "groups", "utterances",
+        "covered, 1 seed", "covered, 5 seeds", "rejected, 1 seed", "rejected, 5 seeds", "rejected, 3 seeds",
         "before: covered, 1 seed", "before: rejected, 1 seed", "before: rejected, 5 seeds",
     ]  # fmt: skip
     return [
         "# Do the intervals hold?",
         "",
-        f"`python benchmarks/intervals.py --replicates {replicates}`. Simulated scores of which the truth is known: two methods of the same worth, speakers that differ by sd {SPEAKERS}, "
-        f"half of the variance by method, 4 uneven classes (or values), groups of 20 utterances or of 6 to 60. *covered*: the 95 % interval of one score holds the true score, which should be .950. *rejected*: "
-        f"`compare` finds a difference at 5 % where there is none, which should be .050. *1 seed*: no seed matters. *3 seeds*, *5 seeds*: every seed shifts its method by sd {NOISE}, and "
-        "the claim is about the method. *before*: percentile bootstrap over groups, seeds averaged within each resample, on 500 replicates. "
+        f"`python benchmarks/intervals.py --replicates {replicates}`. Simulated scores of which the truth is known: "
+        f"two methods of the same worth, speakers that differ by sd {SPEAKERS}, "
+        "half of the variance by method, 4 uneven classes (or values), groups of 20 utterances or of 6 to 60. "
+        "*covered*: the 95 % interval of one score holds the true score, which should be .950. *rejected*: "
+        "`compare` finds a difference at 5 % where there is none, which should be .050. *1 seed*: no seed matters. "
+        f"*3 seeds*, *5 seeds*: every seed shifts its method by sd {NOISE}, and "
+        "the claim is about the method. *before*: percentile bootstrap over groups, seeds averaged within each "
+        "resample, on 500 replicates. "
         f"A share of {replicates} replicates is off by .007 at most (two standard errors; before: .020).",
         "",
-        f"Of {len(holds)} numbers (covered, rejected, with 1 and 5 seeds), {sum(holds)} lie within .020 (covered) or .015 (rejected) of what they should be.",
+        f"Of {len(holds)} numbers (covered, rejected, with 1 and 5 seeds), {sum(holds)} lie within .020 (covered) or "
+        ".015 (rejected) of what they should be.",
         "",
         f"| {' | '.join(columns)} |",
         "|" + "---|" * len(columns),

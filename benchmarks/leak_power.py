@@ -38,7 +38,8 @@ class Scene:
     """Rows in groups; `signal`: distance of the class means in noise units; everything else is a nuisance.
 
     shift: spread of a group's own offset; uneven: class shares differ per side (Dirichlet 2) and group sizes vary
-    (geometric); mixed: spread of the log signal between groups; harder: noise of the untouched rows; continuous: targets are values, `wider`: their spread on the touched side.
+    (geometric); mixed: spread of the log signal between groups; harder: noise of the untouched rows; continuous:
+    targets are values, `wider`: their spread on the touched side.
     """
 
     groups: tuple[int, int] = (40, 40)
@@ -132,7 +133,7 @@ def untouched_network(scene: Scene, epochs: int) -> Callable[[np.random.Generato
 
 
 def regroup(x: np.ndarray, y: np.ndarray, group: np.ndarray, share: float) -> Callable[[np.random.Generator], Rows]:
-    """Real rows whose groups are dealt to two sides at random: no leak between them can be."""
+    """Real rows whose groups go to two sides at random: there can be no leak between them."""
     names, index = np.unique(group, return_inverse=True)
 
     def draw(rng: np.random.Generator) -> Rows:
@@ -154,12 +155,12 @@ def mosi() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def real_scenes() -> Iterator[tuple[str, Callable[[np.random.Generator], Rows]]]:
-    """Published features whose groups are dealt at random."""
+    """Published features whose groups go to two sides at random."""
     arrays, video = mosi()
     train = arrays["split"] == "train"
     yield "CMU-MOSI audio, 77 videos", regroup(arrays["audio"], arrays["label2"], video, 0.7)
-    yield "CMU-MOSI text, 62 train videos (all touched)", regroup(arrays["text"][train], arrays["label2"][train], video[train], 0.7)
-    yield "CMU-MOSI text, 62 train videos, valence", regroup(arrays["text"][train], arrays["valence"][train], video[train], 0.7)
+    for name, column in (("62 train videos (all touched)", "label2"), ("62 train videos, valence", "valence")):
+        yield f"CMU-MOSI text, {name}", regroup(arrays["text"][train], arrays[column][train], video[train], 0.7)
     table = pd.read_csv(DATA / "ravdess_av_features" / "combined_actors01-18.csv")
     x = table.drop(columns=["file", "emotion", "intensity", "actor", "gender"]).to_numpy(float)
     yield "RAVDESS face and voice, 18 actors", regroup(x, table["emotion"].to_numpy(), table["actor"].to_numpy(), 0.5)
@@ -176,7 +177,7 @@ def iemocap() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
 
 def published() -> Iterator[tuple[str, Rows]]:
-    """Splits that other people made, of features that saw no label; and CMU-MOSI's, whose text and video did."""
+    """Published splits, of features that were made without labels; and CMU-MOSI's, whose text and video did."""
     arrays, video = mosi()
     for stream in ("text", "video", "audio"):
         for target in ("label2", "valence"):
@@ -205,7 +206,8 @@ def line(name: str, reports: list[LeakReport]) -> str:
     first = reports[0]
     sizes = f"{first.groups_inside} + {first.groups_outside} | {first.n_inside + first.n_outside:,}"
     scores = " | ".join(f"{np.mean([getattr(r, k) for r in reports]):.3f}" for k in ("inside", "outside"))
-    return f"| {name} | {sizes} | {scores} | " + " | ".join(f"{fired(reports, m):.0%}" for m in MARGINS) + f" | {len(reports)} |"
+    rates = " | ".join(f"{fired(reports, m):.0%}" for m in MARGINS)
+    return f"| {name} | {sizes} | {scores} | {rates} | {len(reports)} |"
 
 
 HEAD = [
@@ -226,11 +228,12 @@ def alarm_rates(honest: dict[str, list[LeakReport]]) -> str:
     """How often honest features are flagged at each margin: what the margin was chosen by."""
     pooled = [r for reports in honest.values() for r in reports]
     rates = [f"{fired(pooled, m):.1%} ({max(fired(r, m) for r in honest.values()):.1%}) at {m:g}" for m in MARGINS]
-    return f"share of {len(pooled):,} runs that fire (worst scene): {', '.join(rates)}. The margin in use is {MARGIN:g}."
+    share = f"share of {len(pooled):,} runs that fire (worst scene)"
+    return f"{share}: {', '.join(rates)}. The margin in use is {MARGIN:g}."
 
 
 def gaps(runs: int) -> list[str]:
-    """Untouched rows that are truly harder: what no detector of this kind can tell from a leak."""
+    """Untouched rows that are truly harder: what no detector of this kind can distinguish from a leak."""
     harder = {f"noise of the untouched rows x {h:g}": replace(REAL, harder=h, signal=3) for h in (1.1, 1.25, 1.5)}
     return [*HEAD, *(line(name, repeated(scene.draw, runs)) for name, scene in harder.items())]
 
@@ -257,20 +260,25 @@ def page(runs: int) -> str:
     text = [
         "# Leak detector: power and false alarms",
         "",
-        f"`python benchmarks/leak_power.py --runs {runs}`. A linear probe is cross-validated ({FOLDS} folds by group, {DRAWS} draws) "
-        "inside the touched groups and inside the untouched ones, with as many training groups, rows and rows per class. It fires where "
-        f"the lower bound of the 95 % interval of the difference (Student's t, jackknife over the groups of either side) lies above the margin, {MARGIN:g}. "
+        f"`python benchmarks/leak_power.py --runs {runs}`. A linear probe is cross-validated ({FOLDS} folds by "
+        f"group, {DRAWS} draws) "
+        "inside the touched groups and inside the untouched ones, with as many training groups, rows and rows per "
+        "class. It fires where "
+        "the lower bound of the 95 % interval of the difference (Student's t, jackknife over the groups of either "
+        f"side) lies above the margin, {MARGIN:g}. "
         "Scores are UAR for classes, Pearson's r for values.",
         "",
         "## Published splits",
         "",
-        "CMU-MOSI's text and video features were learned with the labels of the train videos; its audio and all other rows saw none.",
+        "CMU-MOSI's text and video features were learned with the labels of the train videos; its audio and all "
+        "other rows without any.",
         "",
         "| features | groups | rows | inside | outside | difference | leak |",
         "|---|---|---|---|---|---|---|",
     ]
     text += [
-        f"| {name} | {r.groups_inside} + {r.groups_outside} | {r.n_inside + r.n_outside:,} | {r.inside:.3f} | {r.outside:.3f} | "
+        f"| {name} | {r.groups_inside} + {r.groups_outside} | {r.n_inside + r.n_outside:,} | {r.inside:.3f} | "
+        f"{r.outside:.3f} | "
         f"{r.difference:+.3f} [{r.low:+.3f}, {r.high:+.3f}] | {'**yes**' if r.flagged else 'no'} |"
         for name, r in checked
     ]
@@ -280,22 +288,26 @@ def page(runs: int) -> str:
         "",
         "## False alarms",
         "",
-        f"No leak in any scene; {alarm_rates(honest)} Real features: their groups are dealt to the two sides at random. Generated ones: "
-        "means of four classes in 100 dimensions, 15 rows a group, unless the row says otherwise.",
+        f"No leak in any scene; {alarm_rates(honest)} Real features: their groups go to the two sides at "
+        "random. Generated ones: "
+        "means of four classes in 100 dimensions, 15 rows a group, unless the row states otherwise.",
         "",
         *HEAD,
         *(line(name, reports) for name, reports in honest.items()),
         "",
         "## Planted leaks",
         "",
-        "In the scene with every nuisance. Direction: touched rows are moved along a direction of their class by so many standard "
-        "deviations of the noise. Network: the features are the hidden units of a network that was trained on the touched rows for so many epochs.",
+        "In the scene with every nuisance. Direction: touched rows are moved along a direction of their class by so "
+        "many standard "
+        "deviations of the noise. Network: the features are the hidden units of a network that was trained on the "
+        "touched rows for so many epochs.",
         "",
         *power(runs // 2),
         "",
-        "## What it cannot tell",
+        "## What it cannot distinguish",
         "",
-        "An untouched side that is truly harder looks like a leak, once the difference is certainly above the margin; a leak too small "
+        "An untouched side that is truly harder looks like a leak, once the difference is certainly above the "
+        "margin; a leak too small "
         "to raise the score by more than the margin is not reported.",
         "",
         *gaps(runs // 2),

@@ -2,8 +2,8 @@
 
 python benchmarks/results.py ravdess-audio|ravdess-av|composite-av|...-by-speaker [--out runs] [--seeds 3] [--table]
 
-Imports the development data of ../shared/data, trains every run that is not complete yet (two at a time),
-and writes docs/results/NAME.md and NAME.parquet from the run folders. `--table` only writes these; `affuse bench --table
+Imports the development data of ../shared/data, trains every run that is not complete yet (two at a time), and writes
+docs/results/NAME.md and NAME.parquet from the run folders. `--table` only writes these; `affuse bench --table
 docs/results/NAME.parquet` writes the page again from the sums alone.
 """
 
@@ -48,10 +48,18 @@ def corpus_ravdess_av(path: Path) -> None:
     rest = {"file", "emotion", "intensity", "actor", "gender"}
     path.parent.mkdir(parents=True, exist_ok=True)
     csv = path.with_suffix(".csv")
-    rows = {"id": ids, "label": table["emotion"], "speaker": table["actor"].astype(str), "intensity": table["intensity"]}
+    rows = {
+        "id": ids,
+        "label": table["emotion"],
+        "speaker": table["actor"].astype(str),
+        "intensity": table["intensity"],
+    }
     pd.DataFrame(rows).to_csv(csv, index=False)
     affuse("import", "table", csv, path, "--name", "ravdess-av")
-    columns = {"audio_features": list(table.columns[:middle]), "face_features": [c for c in table.columns[middle:] if c not in rest]}
+    columns = {
+        "audio_features": list(table.columns[:middle]),
+        "face_features": [c for c in table.columns[middle:] if c not in rest],
+    }
     for name, chosen in columns.items():
         np.savez(path.parent / f"{name}.npz", ids=ids, values=table[chosen].to_numpy(float))
         affuse("import", "features", path, name, path.parent / f"{name}.npz")
@@ -99,7 +107,7 @@ PLANS = {
         "streams": ["waveform", "functionals"],
         "runs": {"audio": []},
     },
-    # The audio expert of affuse-base, but on RAVDESS alone and in its own eight classes: three seeds are its three members.
+    # The audio expert of affuse-base, but on RAVDESS alone and in its eight classes: three seeds are its three members.
     "ravdess-audio-expert": {
         "recipe": "audio-expert",
         "overrides": ["tasks.emotion.space=ravdess-8", "train.members=1"],
@@ -154,7 +162,9 @@ def train_all(name: str, out: Path, seeds: int) -> None:
             start = [s for s in shared if "audio" not in changes]
             overrides = [f"train.seed={seed}", *plan.get("overrides", []), *start, *changes]
             folder = out / name / variant / f"seed{seed}"
-            jobs.append(("train", plan.get("recipe", name), *overrides, "--corpus", corpus, "--folds", plan["folds"], "--out", folder, "--threads", 1, "--quiet", "--no-score"))
+            options = ("--corpus", corpus, "--folds", plan["folds"], "--out", folder, "--threads", 1)
+            recipe = plan.get("recipe", name)
+            jobs.append(("train", recipe, *overrides, *options, "--quiet", "--no-score"))
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda job: affuse(*job), jobs))
     for variant in plan["runs"]:
@@ -169,27 +179,37 @@ def collect(name: str, out: Path) -> Sums:
     base, plan = out / name, PLANS[name]
     variants = {v: Scored([p.parent for p in sorted((base / v).glob("seed*/evaluation.json"))]) for v in plan["runs"]}
     arms = variants | {f"{v}, seeds averaged": runs.averaged() for v, runs in variants.items() if len(runs.runs) > 1}
-    own = {"head": _head(name, base, next(iter(variants.values()))), "baselines": [], "pairs": _pairs(list(variants)), "tail": [], "more": ""}
+    own = {
+        "head": _head(name, base, next(iter(variants.values()))),
+        "baselines": [],
+        "pairs": _pairs(list(variants)),
+        "tail": [],
+        "more": "",
+    }
     return Sums.of(arms, METRICS, own | facts(variants))
 
 
 def _head(name: str, base: Path, runs: Scored) -> list[str]:
     """Title and protocol."""
-    plan, told = PLANS[name], runs.evaluation["protocol"]
+    plan, protocol = PLANS[name], runs.evaluation["protocol"]
     counts = io.read_json(base / "corpus" / "corpus.json")["counts"]["all"]
-    by = told.get("standardised_by")
+    by = protocol.get("standardised_by")
+    by_group, kept = protocol.get("split_by", protocol["group_by"]), protocol["selection"]
+    needs = f"Values are standardised by speaker ({by}): these scores presuppose several clips of each scored speaker."
     return [
         f"# {name}",
         "",
-        *([f"Values are standardised by speaker ({by}): these scores presuppose several clips of whoever is scored.\n"] if by else []),
-        f"`python benchmarks/results.py {name}`: recipe `{plan.get('recipe', name)}`, {counts['utterances']} utterances, {counts['speakers']} speakers, "
-        f"{len(runs.evaluation['labels'])} classes, {plan['folds']} folds by {told.get('split_by', told['group_by'])}, {len(runs.runs)} seeds. Selection: {told['selection']}.",
+        *([needs, ""] if by else []),
+        f"`python benchmarks/results.py {name}`: recipe `{plan.get('recipe', name)}`, {counts['utterances']} "
+        f"utterances, {counts['speakers']} speakers, "
+        f"{len(runs.evaluation['labels'])} classes, {plan['folds']} folds by "
+        f"{by_group}, {len(runs.runs)} seeds. Selection: {kept}.",
         "",
     ]
 
 
 def _pairs(variants: list[str]) -> list[tuple[str, str, str, str, str]]:
-    """Paired differences: fusion against each modality alone, and with a modality missing against the other's own model."""
+    """Paired differences: fusion less each modality alone, and with a modality missing less the other's own model."""
     fused, *alone = variants
     pairs = [(f"{fused} - {v} trained alone", fused, "", v, "") for v in alone]
     return pairs + [(f"{fused} with {v} only - {v} trained alone", fused, v, v, "") for v in alone]

@@ -46,12 +46,19 @@ def random_reads(items: int = 2000) -> float:
 
 def command_line() -> float:
     """Seconds of `affuse --help` in a new process, best of five."""
-    return best(lambda: subprocess.run([sys.executable, "-m", "affuse", "--help"], stdout=subprocess.DEVNULL, check=True), 5) / 1000
+    return (
+        best(
+            lambda: subprocess.run([sys.executable, "-m", "affuse", "--help"], stdout=subprocess.DEVNULL, check=True), 5
+        )
+        / 1000
+    )
 
 
 def torch_is_imported() -> bool:
     """Whether `import affuse` pulls torch in."""
-    return subprocess.run([sys.executable, "-c", "import affuse, sys; sys.exit('torch' in sys.modules)"]).returncode != 0
+    return (
+        subprocess.run([sys.executable, "-c", "import affuse, sys; sys.exit('torch' in sys.modules)"]).returncode != 0
+    )
 
 
 def script(name: str) -> dict[str, float]:

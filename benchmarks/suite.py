@@ -1,4 +1,4 @@
-"""What the suites of benchmarks/suites have in common: corpora made where they are missing, then `affuse bench`, pages into docs/results."""
+"""Run a suite of benchmarks/suites: make the corpora that are missing, then `affuse bench`, pages into docs/results."""
 
 from __future__ import annotations
 
@@ -28,11 +28,15 @@ def run_suite(
     parser.add_argument("--pages", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--only", nargs="*", default=[], help="SETTING or SETTING/ARM, with * for any")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="write the pages and their .parquet only, from the run folders")
+    parser.add_argument(
+        "--table", action="store_true", help="write the pages and their .parquet only, from the run folders"
+    )
     given = parser.parse_args()
     set_threads(1)
     suite = load_suite(ROOT / "benchmarks" / "suites" / f"{name}.yaml")
-    wanted = [s for s in suite.settings if not given.only or any(fnmatch(s, pattern.split("/")[0]) for pattern in given.only)]
+    wanted = [
+        s for s in suite.settings if not given.only or any(fnmatch(s, pattern.split("/")[0]) for pattern in given.only)
+    ]
     for setting, values in suite.settings.items():
         corpus = given.out / "corpora" / setting
         moved = [o.replace(f"=runs/{name}/", f"={given.out}/") for o in values.overrides]

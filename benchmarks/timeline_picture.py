@@ -18,13 +18,21 @@ from affuse.media.clip import Clip
 from affuse.media.write import write_clip
 
 FPS, PAUSE, SEED = 25.0, 0.6, 4
-CLEAR: dict[str, Any] = {"strength_vision": 1.0, "strength_text": 1.0, "noise_vision": 0.0, "noise_text": 0.0, "inertia": 0.0, "contagion": 0.0}
+CLEAR: dict[str, Any] = {
+    "strength_vision": 1.0,
+    "strength_text": 1.0,
+    "noise_vision": 0.0,
+    "noise_text": 0.0,
+    "inertia": 0.0,
+    "contagion": 0.0,
+}
 PICTURE = Path(__file__).resolve().parents[1] / "docs" / "timeline.png"
 
 
 def conversation(folder: Path) -> Path:
-    """One clip of the utterances of one conversation with short pauses, and its captions beside it."""
-    corpus = make_synthetic(folder / "corpus", conversations=1, utterances=9, speakers=2, labels="ekman-7", seconds=2.6, seed=SEED, **CLEAR)
+    """One clip of the utterances of one conversation with short pauses, and a file with its captions."""
+    size: dict[str, Any] = {"conversations": 1, "utterances": 9, "speakers": 2, "seconds": 2.6}
+    corpus = make_synthetic(folder / "corpus", labels="ekman-7", seed=SEED, **size, **CLEAR)
     clips = [Clip(corpus.path / v) for v in corpus.table["video"]]
     rest = round(PAUSE * FPS)
 
@@ -42,12 +50,13 @@ def conversation(folder: Path) -> Path:
     for clip, row in zip(clips, corpus.table.itertuples(), strict=True):
         seconds = clip.steps(FPS) / FPS
         samples = np.zeros(round((seconds + PAUSE) * 16000), np.float32)
-        heard = clip.read_audio()
-        if heard is not None:
-            samples[: len(heard.samples)] = heard.samples[: len(samples)]
+        audio = clip.read_audio()
+        if audio is not None:
+            samples[: len(audio.samples)] = audio.samples[: len(samples)]
         sound.append(samples)
         if row.text:
-            captions.append(f"{len(captions) + 1}\n{stamp(at)} --> {stamp(at + seconds)}\n<v {row.speaker}>{row.text}\n")
+            times = f"{stamp(at)} --> {stamp(at + seconds)}"
+            captions.append(f"{len(captions) + 1}\n{times}\n<v {row.speaker}>{row.text}\n")
         at += seconds + PAUSE
     path = folder / "conversation.mp4"
     write_clip(path, pictures(), FPS, np.concatenate(sound))

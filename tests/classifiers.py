@@ -19,16 +19,18 @@ WHISPER = {
     "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "vocab_size": 64, "num_mel_bins": 8, "max_source_positions": 500,
     "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1, "classifier_proj_size": 8,
 }  # fmt: skip
+RESNET = {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}
+DISTILBERT = {"dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 2}
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wav2vec2": ("Wav2Vec2Config", "Wav2Vec2ForSequenceClassification", SOUND),
     "layer": ("Wav2Vec2Config", "Wav2Vec2ForSequenceClassification", {**SOUND, "feat_extract_norm": "layer"}),
     "hubert": ("HubertConfig", "HubertForSequenceClassification", {**SOUND, "use_weighted_layer_sum": True}),
     "whisper": ("WhisperConfig", "WhisperForAudioClassification", WHISPER),
     "vit": ("ViTConfig", "ViTForImageClassification", {**SIZES, "image_size": 32, "patch_size": 8}),
-    "resnet": ("ResNetConfig", "ResNetForImageClassification", {"embedding_size": 8, "hidden_sizes": [8, 8], "depths": [1, 1]}),
+    "resnet": ("ResNetConfig", "ResNetForImageClassification", RESNET),
     "bert": ("BertConfig", "BertForSequenceClassification", {**SIZES, "max_position_embeddings": 20}),
     "roberta": ("RobertaConfig", "RobertaForSequenceClassification", {**SIZES, "max_position_embeddings": 22}),
-    "distilbert": ("DistilBertConfig", "DistilBertForSequenceClassification", {"dim": 16, "hidden_dim": 24, "n_layers": 2, "n_heads": 2}),
+    "distilbert": ("DistilBertConfig", "DistilBertForSequenceClassification", DISTILBERT),
 }
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "i", "am", "so", "happy", "sad", "how", "dare", "you", "!"]
 

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("affuse", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("affuse")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,8 +39,8 @@ def vector_corpus(tmp_path: Path):
     return make_vector_corpus(tmp_path / "corpus")
 
 
-def make_vector_corpus(path: Path, n: int = 48, seed: int = 0):
-    """Class-dependent Gaussian vectors; vision is missing in every fifth utterance."""
+def make_vector_corpus(path: Path, n: int = 48, seed: int = 0, rate: float = 0.0):
+    """Class-dependent Gaussian vectors, with a rate each a step in time; every fifth utterance lacks vision."""
     import numpy as np
 
     from affuse.corpora.manifest import write_corpus
@@ -55,7 +59,7 @@ def make_vector_corpus(path: Path, n: int = 48, seed: int = 0):
         centres = rng.normal(size=(4, dim)) * 1.5
         values = centres[labels] + rng.normal(size=(n, dim))
         keep = [i for i in range(n) if not (stream == "vision_vec" and i % 5 == 0)]
-        import_arrays(corpus.store_path(stream), [ids[i] for i in keep], values[keep])
+        import_arrays(corpus.store_path(stream), [ids[i] for i in keep], values[keep], rate=rate)
     return corpus
 
 
@@ -67,6 +71,6 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     base = tmp_path_factory.mktemp("demo")
     make_synthetic(base / "corpus", conversations=6, utterances=3, speakers=12, labels="iemocap-4", seconds=1.5)
-    arguments = ["train", "demo", "--corpus", str(base / "corpus"), "--out", str(base / "run"), "train.epochs=2", "--quiet"]
-    assert main(arguments) == 0
+    where = ["--corpus", str(base / "corpus"), "--out", str(base / "run")]
+    assert main(["train", "demo", "train.epochs=2", "--quiet", *where]) == 0
     return base / "run", base / "corpus"

@@ -10,7 +10,10 @@ import torch
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig
-from affuse.core.types import Batch, StreamSpec
+from affuse.core.parts import Part
+from affuse.core.tasks import Task
+from affuse.core.types import Batch, Encoded, StreamSpec
+from affuse.models.build import Architecture
 from affuse.models.model import Model
 from tests.tiny_bert import WORDS, save_tiny_bert
 
@@ -89,17 +92,18 @@ def random_batch(specs: tuple[StreamSpec, ...], n: int, classes: int, seed: int 
     )
 
 
+def encoded_of(pooled: dict[str, torch.Tensor], present: torch.Tensor) -> Encoded:
+    """Encoded streams of which only the pooled vectors matter."""
+    return Encoded(tuple(pooled), {}, {}, pooled, present)
+
+
 def make_model(specs: tuple[StreamSpec, ...], encoders: dict[str, str], fusion: str, space, unimodal=False) -> Model:
     """A model of default parts."""
     torch.manual_seed(0)
 
     def part(kind, name):
-        return {"name": name, **registry.resolve(kind, name, {}, name)}
+        return Part(name, registry.resolve(kind, name, {}, name))
 
-    parts = {
-        "streams": {s: part("encoders", e) for s, e in encoders.items()},
-        "fusion": part("fusions", fusion),
-        "context": part("contexts", "none"),
-        "unimodal": unimodal,
-    }
-    return Model(parts, specs, {"emotion": space})
+    streams = {s: part("encoders", e) for s, e in encoders.items()}
+    parts = Architecture(streams, part("fusions", fusion), (), unimodal)
+    return Model(parts, specs, {"emotion": Task("emotion", space)})

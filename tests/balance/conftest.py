@@ -44,13 +44,21 @@ def network(streams: int, seed: int = 0) -> tuple[dict[str, nn.Module], LinearHe
     return encoders, LinearHead(streams)
 
 
-def optimizer_of(encoders: dict[str, nn.Module], head: nn.Module, name: str = "sgd", lr: float = 0.1) -> torch.optim.Optimizer:
+def optimizer_of(
+    encoders: dict[str, nn.Module], head: nn.Module, name: str = "sgd", lr: float = 0.1
+) -> torch.optim.Optimizer:
     parameters = [*(p for e in encoders.values() for p in e.parameters()), *head.parameters()]
     return torch.optim.SGD(parameters, lr=lr) if name == "sgd" else torch.optim.Adam(parameters, lr=lr / 10)
 
 
 def train(
-    balancer: Balancer, data: Planted, epochs: int = 3, size: int = 32, optimizer: str = "sgd", apply: str = "auto", seed: int = 0
+    balancer: Balancer,
+    data: Planted,
+    epochs: int = 3,
+    size: int = 32,
+    optimizer: str = "sgd",
+    apply: str = "auto",
+    seed: int = 0,
 ) -> tuple[Attached, dict[str, nn.Module]]:
     """The balancer after some epochs over the data in order."""
     encoders, head = network(len(data.x), seed)

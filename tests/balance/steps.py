@@ -12,7 +12,7 @@ from .conftest import CLASSES
 
 
 def make_step(n: int, streams: int, dim: int = 4, target: Tensor | None = None, blocks: Features | None = None) -> Step:
-    """n items of all streams [n, dim] with gradient, classes (or `target`), equal weights; drawn from a generator of its own."""
+    """n items of all streams [n, dim] with gradient, classes (or `target`), equal weights; its own generator."""
     g = torch.Generator().manual_seed(7)
     features = {f"s{i}": (1 + torch.randn(n, dim, generator=g)).requires_grad_() for i in range(streams)}
     target = torch.randint(CLASSES, (n,), generator=g) if target is None else target
@@ -24,13 +24,14 @@ def make_step(n: int, streams: int, dim: int = 4, target: Tensor | None = None, 
         values = target.is_floating_point()
         return (logits - target).abs().mean(1) if values else F.cross_entropy(logits, target, reduction="none")
 
-    def run(features: Features, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Features]:
-        shown = [h * present[:, i, None] for i, h in enumerate(features.values())]
+    def forward(given: Step, present: Tensor, share: Tensor | float = 1.0) -> tuple[Tensor, Tensor, Features]:
+        shown = [h * present[:, i, None] for i, h in enumerate(given.features.values())]
         logits = torch.cat(shown, 1) @ weight.T
         loss = (item_loss(logits) * items * share).sum()
         return loss, logits, {"task": loss}
 
     return Step(
-        features, torch.ones(n, streams, dtype=torch.bool), target, items, run, lambda f, p: run(f, p)[1], item_loss,
+        features, torch.ones(n, streams, dtype=torch.bool), target, items, forward, lambda f, p: forward(f, p)[1],
+        item_loss,
         blocks=lambda: blocks or {},
     )  # fmt: skip

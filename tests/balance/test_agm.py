@@ -86,7 +86,7 @@ def test_items_without_a_stream_do_not_count_for_it():
     first = balancer.sums.clone()
     balancer.sums.zero_()
     wild = {"s0": features["s0"], "s1": features["s1"] + torch.tensor([[0.0]] * 5 + [[99.0]] * 3)}
-    balancer.add(some.with_features(wild))
+    balancer.add(replace(some, features=wild))
     torch.testing.assert_close(balancer.sums, first)
     assert first[1, 1] == pytest.approx(5 / 8)
 

@@ -41,7 +41,10 @@ class Loop:
                 self.attached.step(self.features(rows), self.data.y[rows], {s: x[rows] for s, x in self.data.x.items()})
                 self.traces.append(self.attached.trace)
             with torch.no_grad():
-                split = {name: (self.features(rows), self.data.y[rows]) for name, rows in (("train", slice(0, 24)), ("valid", slice(24, 48)))}
+                split = {
+                    name: (self.features(rows), self.data.y[rows])
+                    for name, rows in (("train", slice(0, 24)), ("valid", slice(24, 48)))
+                }
             self.attached.epoch_end(split)
 
     @property
@@ -50,7 +53,11 @@ class Loop:
 
     def save(self) -> bytes:
         file = BytesIO()
-        state = {"modules": self.modules.state_dict(), "attached": self.attached.state_dict(), "optimizer": self.optimizer.state_dict()}
+        state = {
+            "modules": self.modules.state_dict(),
+            "attached": self.attached.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
         torch.save(state | {"random": torch.get_rng_state()}, file)
         return file.getvalue()
 
@@ -114,7 +121,7 @@ def test_setting_up_draws_nothing_from_the_loop():
 
 
 @pytest.mark.parametrize("balancer", [Plain(), OGM()])
-def test_the_state_of_another_balancer_is_refused(balancer):
+def test_the_state_of_another_balancer_raises(balancer):
     trained, other = Loop(Uniform()), Loop(balancer)
     trained.run(range(1))
     with pytest.raises(BadConfig, match=f"not of this {type(balancer).__name__}"):
@@ -127,7 +134,7 @@ def attach(balancer: Balancer, names: list[str]) -> tuple[Attached, Planted]:
     return Attached(balancer, encoders, head, optimizer_of(encoders, head)), Planted([3.0, 0.2])
 
 
-def test_the_state_of_streams_in_another_order_is_refused():
+def test_the_state_of_streams_in_another_order_raises():
     one, data = attach(OGM(), ["s0", "s1"])
     one.step({s: one.encoders[s](x) for s, x in data.x.items()}, data.y)
     other, _ = attach(OGM(), ["s1", "s0"])
@@ -158,7 +165,7 @@ def test_the_order_of_what_is_seen_after_an_epoch_decides_nothing():
     assert rates[0][0] != rates[0][1]
 
 
-def test_other_names_than_those_of_the_encoders_are_refused():
+def test_other_names_than_those_of_the_encoders_raise():
     attached, data = attach(Plain(), ["s0", "s1"])
     h = {s: attached.encoders[s](x) for s, x in data.x.items()}
     for wrong in ({"s0": h["s0"]}, h | {"s2": h["s0"]}, {"s0": h["s0"], "video": h["s1"]}, {}):

@@ -12,11 +12,16 @@ from affuse.core import registry
 from .conftest import Planted, network, optimizer_of, train
 
 NAMES = list(registry.cards("balancers"))
-# What draws by chance, or takes the streams in their order, says so in its card.
+# What draws by chance, or takes the streams in their order, has that in its card.
 FAIR = [n for n, card in registry.cards("balancers").items() if not card.get("random") and not card.get("ordered")]
 
 # So that every part of a method has had its turn within three epochs.
-EAGER = {"relearning": {"every": 1}, "g_blending": {"every": 1}, "mses": {"patience": 1}, "reconboost": {"stage": 1, "rectify": 0}}
+EAGER = {
+    "relearning": {"every": 1},
+    "g_blending": {"every": 1},
+    "mses": {"patience": 1},
+    "reconboost": {"stage": 1, "rectify": 0},
+}
 
 
 def make(name: str, **options: object) -> Balancer:
@@ -68,7 +73,7 @@ def test_permuting_the_streams_permutes_what_is_done_to_them(name):
 
 
 def trained_on(balancer: Balancer, data: Planted, encoders, head, epochs: int = 3) -> Attached:
-    """The balancer after some epochs over the data in order; what looks at held-out data sees half of it."""
+    """The balancer after some epochs over the data in order; what needs held-out data gets half of it."""
     attached = Attached(balancer, encoders, head, optimizer_of(encoders, head), epochs=epochs)
     for _ in range(epochs):
         for start in range(0, len(data.y), 32):

@@ -59,7 +59,7 @@ def test_the_stronger_stream_is_dropped_and_both_traces_are_there():
 @pytest.mark.parametrize("kind", [CGGM, BCGM])
 @pytest.mark.parametrize("apply", ["auto", "grad"])
 def test_faithful_multipliers_are_clipped_whatever_the_optimiser(kind, apply):
-    """B has no bound: a factor of Adam's rate, which acts after clipping, took weights to 4e11. As one of gradients Adam bounds it."""
+    """B has no bound: as a factor of Adam's rate, after clipping, it took weights to 4e11; Adam bounds gradients."""
     data = Planted([2.0, 1.0, 0.5])
     torch.manual_seed(0)
     encoders, head = network(3)

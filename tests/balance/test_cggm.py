@@ -51,7 +51,9 @@ def test_cggm_an_exact_copy_of_a_streams_block_is_fully_aligned():
     cggm, step = ready(direction="weights", lam=1.0), make_step(16, 2, blocks=blocks)
     plain = ready(lam=0.0)
     for own in (cggm, plain):
-        own.guides.load_state_dict({f"{s}.{n}": p for s, b in blocks.items() for n, p in (("weight", b), ("bias", b[:, 0]))})
+        own.guides.load_state_dict(
+            {f"{s}.{n}": p for s, b in blocks.items() for n, p in (("weight", b), ("bias", b[:, 0]))}
+        )
     torch.testing.assert_close(cggm.loss(step), plain.loss(step))  # sum |B| - sum B c = 0
     with torch.no_grad():
         cggm.guides["s1"].weight.neg_()

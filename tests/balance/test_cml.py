@@ -12,7 +12,7 @@ ALL, FIRST, SECOND = ([2.0, 0.0], [3.0, 0.0], [0.0, 1.0])  # logits of two items
 def step(target: torch.Tensor, present: torch.Tensor, power: torch.Tensor) -> Step:
     """Answers that depend on who is there alone; `power` multiplies them."""
 
-    def run(features, shown):
+    def run(given, shown, share=1.0):
         rows = torch.tensor([[0.0, 0.0], SECOND, FIRST, ALL])
         logits = power * rows[shown[:, 0] * 2 + shown[:, 1] * 1]
         return (logits * 0).sum(), logits, {"task": (logits * 0).sum()}
@@ -52,7 +52,7 @@ def test_items_without_the_stream_or_without_another_do_not_count():
 
 
 def test_values_are_compared_by_how_near_they_are():
-    target = torch.tensor([[3.0, 0.0]])  # the answer from the first stream alone
+    target = torch.tensor([[3.0, 0.0]])  # the prediction from the first stream alone
     loss = made().loss(step(target, torch.ones(1, 2, dtype=torch.bool), torch.ones(())))
     assert loss.item() == pytest.approx(0.1 * (1 - float(torch.exp(torch.tensor(-0.5)))) / 2, rel=1e-5)
 

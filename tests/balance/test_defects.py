@@ -1,4 +1,4 @@
-"""What published code of this family gets wrong around the methods, and affuse must not; the methods' own stand in their tests."""
+"""Defects of published code around the methods, which affuse must not have; those of a method are in its own tests."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def test_first_batch_selection_the_epoch_is_chosen_on_all_of_validation(vector_c
     """BCGM on CMU-MOSI: selection looks at the first validation batch alone."""
     trainer = make_trainer(vector_corpus, tmp_path, double=False)
     target, _ = trainer.valid.labels("emotion")
-    answers = predict(trainer.model, trainer.valid, trainer.device, size=1000)["emotion"]
-    scores = trainer._validate()
-    assert scores["accuracy"] == value("accuracy", target.numpy(), answers)
-    assert len(answers) == len(trainer.valid) > 0
+    predicted = predict(trainer.model, trainer.valid, trainer.device, size=1000)["emotion"]
+    scores = trainer._validate().scores
+    assert scores["accuracy"] == value("accuracy", target.numpy(), predicted)
+    assert len(predicted) == len(trainer.valid) > 0
 
 
 def test_selection_on_the_test_split_test_items_are_in_neither_part_that_training_sees(vector_corpus, tmp_path):

@@ -13,6 +13,7 @@ from affuse.balance.balancer import Balancer, Epoch
 from affuse.cli.app import main
 from affuse.core import io, registry
 from affuse.core.errors import BadConfig
+from affuse.training.validation import Validation
 from tests.training.test_loop import Interrupt, assert_same_weights, make_trainer
 
 from .conftest import Planted, network, optimizer_of
@@ -43,7 +44,7 @@ def test_a_resumed_run_ends_as_one_without_a_stop(vector_corpus, tmp_path, balan
         broken.run()
     resumed = make_trainer(vector_corpus, tmp_path / "parts", epochs=4, balance=balance)
     resumed.run()
-    assert_same_weights(whole.beside.state_dict(), resumed.beside.state_dict(), 0.0)
+    assert_same_weights(whole.state.auxiliary.state_dict(), resumed.state.auxiliary.state_dict(), 0.0)
     assert_same_weights(whole.model.state_dict(), resumed.model.state_dict(), 0.0)
 
 
@@ -72,7 +73,7 @@ def test_the_kept_weights_are_those_that_were_scored(vector_corpus, tmp_path):
     scored = {}
     validate = trainer._validate
 
-    def remember() -> dict[str, float]:
+    def remember() -> Validation:
         scored.update({k: v.clone() for k, v in trainer.model.state_dict().items()})
         return validate()
 
@@ -89,9 +90,10 @@ def test_a_recipe_without_a_valid_split_is_refused_by_what_compares(vector_corpu
         trainer.run()
 
 
-def test_a_fusion_that_counts_steps_answers_what_looks_after_an_epoch(vector_corpus, tmp_path):
+def test_a_fusion_that_counts_steps_works_with_a_balancer_that_acts_after_an_epoch(vector_corpus, tmp_path):
     """Experts weigh by the number of usable steps, which a whole split must still hold then."""
-    options = ["fusion=experts", "balance=mslr", "train.epochs=2", "--corpus", str(vector_corpus.path), "--out", str(tmp_path / "run"), "--quiet"]
+    options = ["fusion=experts", "balance=mslr", "train.epochs=2"]
+    options += ["--corpus", str(vector_corpus.path), "--out", str(tmp_path / "run"), "--quiet"]
     assert main(["train", "balance-vectors", *options]) == 0
     (metrics,) = (tmp_path / "run").rglob("metrics.jsonl")
     assert {"accuracy_valid.audio_vec", "accuracy_valid.vision_vec"} <= set(io.read_jsonl(metrics)[-1]["balance"])
@@ -105,13 +107,14 @@ def test_masks_of_batches_of_unequal_length_are_joined(vector_corpus, tmp_path, 
         """Encoded with one more unused step from batch to batch."""
         encoded = encode(batch)
         widths.append(len(widths) + 1)
-        return replace(encoded, mask={s: torch.cat([m, m.new_zeros(len(m), len(widths) - 1)], 1) for s, m in encoded.mask.items()})
+        longer = {s: torch.cat([m, m.new_zeros(len(m), len(widths) - 1)], 1) for s, m in encoded.mask.items()}
+        return replace(encoded, mask=longer)
 
     batches = type(trainer.train).batches
     monkeypatch.setattr(type(trainer.train), "batches", lambda data, size: batches(data, 10))
     monkeypatch.setattr(trainer.model, "encode", longer)
     monkeypatch.setattr(trainer.model, "fuse", lambda encoded, batch: seen.append(encoded) or fuse(encoded, batch))
-    trainer._seen("train").fused()
+    trainer._encoded_split("train").fused()
     assert len(widths) > 1
     for i, stream in enumerate(seen[0].streams):
         mask = seen[0].mask[stream]

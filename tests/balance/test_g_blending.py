@@ -66,7 +66,7 @@ def test_g_blending_never_asks_for_the_test_split():
     assert set(asked) == {"train", "valid"}
 
 
-def test_without_held_out_data_it_refuses():
+def test_without_held_out_data_it_raises():
     attached, _, features = started(GBlending(), Planted([2.0, 1.0]))
     with pytest.raises(BadConfig, match="no valid"):
         attached.epoch_end({"train": (features, torch.zeros(96, dtype=torch.long))})

@@ -52,7 +52,7 @@ def test_absent_streams_count_for_nothing(apart):
     assert logits.grad[~present].abs().max() == 0
 
 
-def test_certain_and_opposite_answers_are_log_two_apart_with_a_finite_gradient():
+def test_certain_and_opposite_predictions_are_log_two_apart_with_a_finite_gradient():
     logits = torch.tensor([[[500.0, -500.0]], [[-500.0, 500.0]]], requires_grad=True)
     found = divergence(logits, torch.ones(2, 1, dtype=torch.bool))
     assert found.item() == pytest.approx(math.log(2))

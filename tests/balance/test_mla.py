@@ -16,7 +16,7 @@ from .conftest import CLASSES, Planted, network, optimizer_of
 
 
 class OneHead(nn.Module):
-    """The sum of one head's answers to every stream."""
+    """The sum of one head's logits of every stream."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,8 @@ class OneHead(nn.Module):
 def attached(balancer: MLA, streams: int = 2, shared: bool = True) -> tuple[Attached, dict[str, nn.Module], OneHead]:
     encoders, _ = network(streams)
     head = OneHead()
-    return Attached(balancer, encoders, head, optimizer_of(encoders, head), shared=[head.linear.weight] if shared else ()), encoders, head
+    weights = [head.linear.weight] if shared else ()
+    return Attached(balancer, encoders, head, optimizer_of(encoders, head), shared=weights), encoders, head
 
 
 def test_the_published_recursion_divides_by_a_matrix_and_ours_is_the_regularised_projection():
@@ -49,7 +50,7 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_turn_leaves_the_shared_head_s_mean_answers_to_the_other_streams_under_every_optimiser(name):
+def test_a_turn_leaves_the_shared_head_s_mean_logits_of_the_other_streams_under_every_optimiser(name):
     data = Planted([2.0, 1.0, 1.0])
     encoders, _ = network(3)
     head = OneHead()
@@ -90,7 +91,8 @@ def test_one_turn_moves_one_encoder_even_under_momentum_and_weight_decay():
     def step() -> None:
         old = {s: [p.detach().clone() for p in e.parameters()] for s, e in encoders.items()}
         spy()
-        moved.append([s for s, e in encoders.items() if not all(torch.equal(a, b) for a, b in zip(old[s], e.parameters(), strict=True))])
+        pairs = {s: list(zip(old[s], e.parameters(), strict=True)) for s, e in encoders.items()}
+        moved.append([s for s, each in pairs.items() if not all(torch.equal(a, b) for a, b in each)])
 
     at.optimizer.step = step
     for _ in range(2):

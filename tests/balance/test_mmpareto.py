@@ -12,7 +12,8 @@ from affuse.balance.mmpareto import min_norm
 
 from .conftest import Planted, network, optimizer_of
 
-ALIKE, APART = (torch.tensor([1.0, 0.0]), torch.tensor([0.5, 1.0])), (torch.tensor([1.0, 0.0]), torch.tensor([-0.5, 0.1]))
+ALIKE = torch.tensor([1.0, 0.0]), torch.tensor([0.5, 1.0])
+APART = torch.tensor([1.0, 0.0]), torch.tensor([-0.5, 0.1])
 
 
 def joined(g: torch.Tensor, u: torch.Tensor, gamma: float = 1.0) -> torch.Tensor:
@@ -61,7 +62,10 @@ def test_balancebenchmark_never_reached_the_conflict_branch_and_it_is_not_unifor
     assert found.norm() >= both.norm() - 1e-6
 
 
-@pytest.mark.parametrize(("g", "u"), [([1.0, 0.0], [-1.0, 0.0]), ([0.0, 0.0], [1.0, 0.0]), ([1.0, 0.0], [0.0, 0.0]), ([0.0, 0.0], [0.0, 0.0])])
+@pytest.mark.parametrize(
+    ("g", "u"),
+    [([1.0, 0.0], [-1.0, 0.0]), ([0.0, 0.0], [1.0, 0.0]), ([1.0, 0.0], [0.0, 0.0]), ([0.0, 0.0], [0.0, 0.0])],
+)
 def test_opposite_and_missing_gradients_are_finite(g, u):
     assert joined(torch.tensor(g), torch.tensor(u)).isfinite().all()
 
@@ -88,7 +92,8 @@ def test_each_tensor_is_no_shorter_than_the_sum_of_its_gradients():
     for p in encoder.parameters():
         p.grad = torch.randn(p.shape, generator=generator)
     both = [p.grad.clone() for p in encoder.parameters()]
-    balancer.own = {"a": torch.cat([3 * b.reshape(-1) + torch.randn(b.numel(), generator=generator) for b in both])}  # g = -2 b - noise
+    noisy = [3 * b.reshape(-1) + torch.randn(b.numel(), generator=generator) for b in both]
+    balancer.own = {"a": torch.cat(noisy)}  # g = -2 b - noise
     control = Control({"a": list(encoder.parameters())}, torch.optim.SGD(encoder.parameters(), 0.1))
     balancer.gradients(control)
     assert control.trace["cosine.a"] < 0 and not balancer.own

@@ -23,7 +23,8 @@ def test_one_that_is_there_always_stays(p):
 def test_streams_are_hidden_as_often_as_asked():
     torch.manual_seed(0)
     hidden = 1 - drop_but_one(torch.ones(40000, 2, dtype=torch.bool), 0.4).float().mean(0)
-    torch.testing.assert_close(hidden, torch.full((2,), 0.4 - 0.4**2 / 2), atol=0.01, rtol=0)  # of both lost, one is spared
+    expected = torch.full((2,), 0.4 - 0.4**2 / 2)  # of both lost, one is spared
+    torch.testing.assert_close(hidden, expected, atol=0.01, rtol=0)
 
 
 def test_a_stream_alone_is_never_hidden():

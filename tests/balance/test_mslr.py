@@ -69,7 +69,7 @@ def test_without_a_held_out_split_train_is_looked_at_and_the_trace_says_so():
 
 def test_nothing_to_look_at_is_an_error():
     attached, _, _ = started(MSLR(), Planted([2.0, 1.0]))
-    with pytest.raises(BadConfig, match="looks at data after an epoch"):
+    with pytest.raises(BadConfig, match="needs data after an epoch"):
         attached.epoch_end()
     with pytest.raises(BadConfig):
         Epoch(0, 1, {}, lambda split: None).held_out()

@@ -24,7 +24,9 @@ def ready(rates: list[float], **options: object) -> OPM:
 
 def test_the_closed_form_of_the_rates():
     r = math.tanh(((0.8 / 0.4 + 0.8 / 0.2) / 2) - 1)
-    torch.testing.assert_close(drop_rates(torch.tensor([0.8, 0.4, 0.2]), 0.5, 0.5)[0], torch.tensor(0.5 * (1 + 0.5 * r)))
+    torch.testing.assert_close(
+        drop_rates(torch.tensor([0.8, 0.4, 0.2]), 0.5, 0.5)[0], torch.tensor(0.5 * (1 + 0.5 * r))
+    )
     assert drop_rates(torch.tensor([0.6, 0.3]), 0.5, 0.5)[1] == 0  # only what leads is dropped
 
 
@@ -74,8 +76,8 @@ def test_the_draw_is_that_of_repeating_until_one_stays():
     draws = torch.rand(400000, 3) >= q
     draws = draws[draws.any(1)]
     code = torch.tensor([1, 2, 4])
-    mine, theirs = (torch.bincount((d * code).sum(1), minlength=8) / len(d) for d in (keep, draws))
-    torch.testing.assert_close(mine, theirs, atol=0.004, rtol=0)
+    ours, reference = (torch.bincount((d * code).sum(1), minlength=8) / len(d) for d in (keep, draws))
+    torch.testing.assert_close(ours, reference, atol=0.004, rtol=0)
 
 
 def test_opm_faithful_leaves_out_what_has_nothing_left_without_changing_the_batch():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -33,9 +35,9 @@ def test_prototypes_are_class_means_of_the_items_that_have_the_stream():
     step.present[:13, 1] = False
     epoch(pmr, step)
     for c in range(CLASSES):
-        mine = step.target == c
-        torch.testing.assert_close(pmr.prototypes[c, :4], step.features["s0"][mine].mean(0))
-        torch.testing.assert_close(pmr.prototypes[c, 4:], step.features["s1"][mine & step.present[:, 1]].mean(0))
+        of_class = step.target == c
+        torch.testing.assert_close(pmr.prototypes[c, :4], step.features["s0"][of_class].mean(0))
+        torch.testing.assert_close(pmr.prototypes[c, 4:], step.features["s1"][of_class & step.present[:, 1]].mean(0))
 
 
 def test_pmr_all_items_of_the_epoch_count_not_a_tenth():
@@ -52,7 +54,7 @@ def test_momentum_keeps_a_share_of_the_old_prototypes():
     step, pmr = make_step(40, 2), ready(momentum=0.25)
     epoch(pmr, step)
     first = pmr.prototypes.clone()
-    moved = step.with_features({s: h + 1 for s, h in step.features.items()})
+    moved = replace(step, features={s: h + 1 for s, h in step.features.items()})
     epoch(pmr, moved, number=1)
     torch.testing.assert_close(pmr.prototypes, 0.25 * first + 0.75 * (first + 1))
 
@@ -117,7 +119,7 @@ def test_soft_labels_share_an_item_among_classes():
     torch.testing.assert_close(pmr.prototypes[:, :4], mean)
 
 
-def test_values_are_refused():
+def test_values_raise():
     with pytest.raises(BadConfig, match=r"pmr.*values"):
         ready().loss(make_step(8, 2, target=torch.randn(8, 1)))
 

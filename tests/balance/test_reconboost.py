@@ -16,7 +16,9 @@ from .conftest import Planted, network, optimizer_of
 
 def step(data: Planted, encoders, head, **options) -> Step:
     attached = Attached(ReconBoost(), encoders, head, optimizer_of(encoders, head))
-    return replace(attached._step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x, 0), epochs=12, **options)
+    return replace(
+        attached._step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x, 0), epochs=12, **options
+    )
 
 
 def made(encoders, **options) -> ReconBoost:
@@ -48,11 +50,15 @@ def test_the_published_agreement_with_the_learner_before_has_no_gradient_and_our
     balancer, free = made(encoders, stage=1, rectify=0), made(encoders, stage=1, rectify=0, alpha=0.0)
     now = step(data, encoders, head, epoch=2)  # s2 learns, after s1
     more = balancer.loss(now) - free.loss(now)
-    torch.testing.assert_close(more, 0.5 * (now.only("s2").softmax(1) - now.only("s1").softmax(1)).square().sum(1).mean())
-    grad = torch.autograd.grad(more, [e[0].weight for e in encoders.values()], allow_unused=True, materialize_grads=True)
+    torch.testing.assert_close(
+        more, 0.5 * (now.only("s2").softmax(1) - now.only("s1").softmax(1)).square().sum(1).mean()
+    )
+    grad = torch.autograd.grad(
+        more, [e[0].weight for e in encoders.values()], allow_unused=True, materialize_grads=True
+    )
     assert [bool(g.any()) for g in grad] == [False, False, True]
     first = step(data, encoders, head, epoch=0)
-    torch.testing.assert_close(balancer.loss(first), free.loss(first))  # nobody learned before
+    torch.testing.assert_close(balancer.loss(first), free.loss(first))  # no stream learned before
 
 
 @pytest.mark.parametrize("rectify", [0, 1])
@@ -68,7 +74,8 @@ def test_only_the_learner_moves_even_under_momentum_and_weight_decay(rectify):
         for _ in range(2):
             attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
         attached.epoch_end()
-        moved.append({s for s, e in encoders.items() if not all(torch.equal(a, b) for a, b in zip(old[s], e.parameters(), strict=True))})
+        pairs = {s: list(zip(old[s], e.parameters(), strict=True)) for s, e in encoders.items()}
+        moved.append({s for s, each in pairs.items() if not all(torch.equal(a, b) for a, b in each)})
         assert moved[-1] == {s for s in encoders if attached.trace[f"learns.{s}"] == 1}
     assert moved[:4] == ([{"s0"}, {"s0", "s1"}, {"s1"}, {"s0", "s1"}] if rectify else [{"s0"}, {"s1"}] * 2)
 

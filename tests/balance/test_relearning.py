@@ -32,7 +32,7 @@ def test_purity_is_the_share_of_the_most_frequent_class_per_cluster():
 
 
 def test_scaled_features_count_every_dimension_alike_and_a_constant_one_not_at_all():
-    """The class lies in a dimension a hundred times smaller than one of noise: k-means sees it once both are -1..1."""
+    """The class lies in a dimension a hundred times smaller than one of noise: k-means finds it once both are -1..1."""
     torch.manual_seed(0)
     y = torch.arange(400) % 2
     x = torch.stack([100 * torch.rand(400), y + 0.1 * torch.rand(400), torch.full((400,), 7.0)], 1)
@@ -42,7 +42,8 @@ def test_scaled_features_count_every_dimension_alike_and_a_constant_one_not_at_a
 
 def test_scaling_is_an_option_of_the_balancer(monkeypatch):
     seen = []
-    monkeypatch.setattr("affuse.balance.relearning.purity", lambda x, target, classes, scaled: seen.append(scaled) or torch.tensor(1.0))
+    measured = lambda x, target, classes, scaled: seen.append(scaled) or torch.tensor(1.0)  # noqa: E731
+    monkeypatch.setattr("affuse.balance.relearning.purity", measured)
     for scaled in (False, True):
         balancer = Relearning(every=1, scaled=scaled)
         attached, _, features = started(balancer, Planted([1.0, 1.0]))
@@ -77,7 +78,7 @@ def test_at_most_twice_and_never_after_the_last_epoch(monkeypatch):
         balancer = Relearning(every=3, times=2)
         balancer.setup(encoders, {"s0": 8, "s1": 8}, 4)
         for number in range(epochs):
-            balancer.epoch_end(Epoch(number, epochs, encoders, lambda split: object()))  # type: ignore[arg-type, return-value]
+            balancer.epoch_end(Epoch(number, epochs, encoders, lambda split: object()))  # type: ignore
         return int(balancer.done)
 
     assert [done(n) for n in (3, 4, 6, 7, 20)] == [0, 1, 1, 2, 2]
@@ -96,7 +97,7 @@ def test_the_stream_that_does_not_carry_over_is_pulled_more():
     assert attached.trace["relearned.s0"] > 0.5
 
 
-def test_values_and_a_missing_split_are_refused():
+def test_values_and_a_missing_split_raise():
     data = Planted([2.0, 1.0])
     encoders, head = network(2)
     attached = Attached(Relearning(every=1), encoders, head, optimizer_of(encoders, head), loss=F.mse_loss, epochs=3)

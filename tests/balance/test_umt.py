@@ -12,12 +12,16 @@ from affuse.core.errors import BadConfig
 from .conftest import Planted, network, optimizer_of
 
 
-def run(balancer: UMT, data: Planted, epochs: int, of: int, weight_decay: float = 0.0) -> tuple[Attached, dict[str, nn.Module]]:
+def run(
+    balancer: UMT, data: Planted, epochs: int, of: int, weight_decay: float = 0.0
+) -> tuple[Attached, dict[str, nn.Module]]:
     """`epochs` epochs of one batch each, of a training that is `of` epochs long."""
     encoders, head = network(len(data.x))
     optimizer = optimizer_of(encoders, head)
     if weight_decay:
-        optimizer = torch.optim.AdamW([p for m in [*encoders.values(), head] for p in m.parameters()], 0.01, weight_decay=weight_decay)
+        optimizer = torch.optim.AdamW(
+            [p for m in [*encoders.values(), head] for p in m.parameters()], 0.01, weight_decay=weight_decay
+        )
     attached = Attached(balancer, encoders, head, optimizer, epochs=of)
     for _ in range(epochs):
         attached.step({s: encoders[s](x) for s, x in data.x.items()}, data.y, data.x)
@@ -36,8 +40,8 @@ def test_teachers_learn_what_an_encoder_learns_alone():
             optimizer.zero_grad()
             F.cross_entropy(alone(data.x[s]), data.y).backward()
             optimizer.step()
-        for mine, theirs in zip(balancer.copies[s].parameters(), encoder.parameters(), strict=True):
-            torch.testing.assert_close(mine, theirs)
+        for copied, original in zip(balancer.copies[s].parameters(), encoder.parameters(), strict=True):
+            torch.testing.assert_close(copied, original)
 
 
 def test_the_model_itself_learns_as_without_teachers_until_they_are_frozen():
@@ -63,7 +67,9 @@ def test_frozen_teachers_do_not_move_under_weight_decay_and_momentum():
 
 def test_features_are_drawn_to_the_teachers():
     data = Planted([2.0, 1.0])
-    far, near = (run(UMT(warm=0.2, gamma=gamma), data, epochs=30, of=30)[0].trace["distance.s0"] for gamma in (0.0, 10.0))
+    far, near = (
+        run(UMT(warm=0.2, gamma=gamma), data, epochs=30, of=30)[0].trace["distance.s0"] for gamma in (0.0, 10.0)
+    )
     assert near < 0.5 * far
 
 
@@ -83,4 +89,6 @@ def test_teachers_need_the_inputs():
     encoders, head = network(2)
     data = Planted([1.0, 1.0])
     with pytest.raises(BadConfig, match="inputs"):
-        Attached(UMT(), encoders, head, optimizer_of(encoders, head)).step({s: encoders[s](x) for s, x in data.x.items()}, data.y)
+        Attached(UMT(), encoders, head, optimizer_of(encoders, head)).step(
+            {s: encoders[s](x) for s, x in data.x.items()}, data.y
+        )

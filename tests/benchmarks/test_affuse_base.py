@@ -9,8 +9,12 @@ import pytest
 import torch
 
 from affuse.core.labels import SPACES, LabelSpace
+from affuse.core.parts import Part
+from affuse.core.tasks import Task
 from affuse.core.types import Batch
-from affuse.models.model import Model, describe, load_model
+from affuse.models.build import Architecture
+from affuse.models.model import Model
+from affuse.models.saved import describe, load_model
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -58,22 +62,22 @@ def test_faces_of_the_composite_clips_are_not_trained_on(affuse_base, shared_dat
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_an_expert_of_several_models_answers_with_the_mean_of_their_logits(affuse_base, count):
+def test_an_expert_of_several_models_predicts_the_mean_of_their_logits(affuse_base, count):
     labels = SPACES[affuse_base.SPACE].labels
     space = LabelSpace("other order", labels[::-1])
-    parts = {
-        "streams": {"waveform": {"name": "log_mel_cnn", "dim": 16, "channels": (4, 8)}, "functionals": {"name": "mlp", "hidden": 8}},
-        "fusion": {"name": "late", "how": "sum"},
-        "context": {"name": "none"},
+    streams = {
+        "waveform": Part("log_mel_cnn", {"dim": 16, "channels": (4, 8)}),
+        "functionals": Part("mlp", {"hidden": 8}),
     }
-    specs = tuple(affuse_base.make_extractor(s, affuse_base.EXTRACTORS[s]).spec for s in parts["streams"])
+    parts = Architecture(streams, Part("late", {"how": "sum"}))
+    specs = tuple(affuse_base.make_extractor(s, affuse_base.EXTRACTORS[s]).spec for s in streams)
     torch.manual_seed(0)
-    models = [Model(parts, specs, {"emotion": space}).eval() for _ in range(count)]
+    models = [Model(parts, specs, {"emotion": Task("emotion", space)}).eval() for _ in range(count)]
     x = {"waveform": torch.rand(4, 6000), "functionals": torch.rand(4, 1, 276)}
     mask = {s: torch.ones(v.shape[:2], dtype=torch.bool) for s, v in x.items()}
     batch = Batch(specs, x, mask, torch.ones(4, 2, dtype=torch.bool))
     joined = affuse_base.join({"audio": models}, {"audio": 1.0}, {"audio": 1.0})
-    for stream in parts["streams"]:
+    for stream in streams:
         mean = torch.stack([m(batch).unimodal[stream]["emotion"] for m in models]).mean(0)
         torch.testing.assert_close(joined(batch).unimodal[stream]["emotion"], mean.flip(1))
     again = load_model(describe(joined), joined.state_dict())

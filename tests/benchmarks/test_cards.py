@@ -1,4 +1,4 @@
-"""The pages about corpora and extractors say what the code says."""
+"""The pages about corpora and extractors agree with the code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_the_pages_are_those_of_the_code():
 
 
 @pytest.mark.parametrize("kind", ["corpora", "extractors"])
-def test_every_card_answers_what_its_table_asks(kind):
+def test_every_card_has_what_its_table_asks(kind):
     for name, card in registry.cards(kind).items():
         for key in filter(None, cards.COLUMNS[kind].values()):
             assert key in card, f"{name} has no {key}"

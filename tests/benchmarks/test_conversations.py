@@ -17,7 +17,12 @@ def test_neither_sessions_nor_speakers_of_iemocap_cross_folds(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     conversations = importlib.import_module("conversations")
     dialogues = {
-        f"Ses0{s}{who}_impro0{k}": {"utt_ids": [f"Ses0{s}{who}_impro0{k}_{i}" for i in range(4)], "speakers": list("FMFM"), "label6": [0, 1, 2, 3], "text": ["a"] * 4}
+        f"Ses0{s}{who}_impro0{k}": {
+            "utt_ids": [f"Ses0{s}{who}_impro0{k}_{i}" for i in range(4)],
+            "speakers": list("FMFM"),
+            "label6": [0, 1, 2, 3],
+            "text": ["a"] * 4,
+        }
         for s in range(1, 5)
         for who in "FM"
         for k in range(1, 4)

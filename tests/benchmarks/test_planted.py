@@ -22,7 +22,7 @@ def planted():
 
 
 def _chance(chain, labels, who) -> float:
-    """p(labels | who speaks), told turn by turn."""
+    """p(labels | who speaks), turn by turn."""
     last, p = {}, 1.0
     for label, speaker in zip(labels, who, strict=True):
         own, other = last.get(speaker), last.get(1 - speaker)
@@ -64,7 +64,7 @@ def test_the_observer_is_the_sum_over_all_labels_and_speakers(planted, inertia, 
 
 
 @pytest.mark.parametrize("answer", [0, 1])
-def test_on_a_generated_corpus_the_observer_is_as_often_right_as_it_says(planted, tmp_path, answer):
+def test_on_a_generated_corpus_the_observer_is_as_often_right_as_it_predicts(planted, tmp_path, answer):
     knobs = planted.KNOBS | {"conversations": 150, "speakers": 60}
     best = planted.ideal(planted.make_synthetic(tmp_path, answer=answer, **knobs), split="train")
     right = {name: (p.argmax(1) == best.truth).mean() for name, p in best.answers.items()}

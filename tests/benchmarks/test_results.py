@@ -20,26 +20,31 @@ spec.loader.exec_module(results)
 
 
 def made_up(run: Path, subsets: list[str], seed: int) -> None:
-    """An evaluated run of 120 made-up answers by 12 speakers, as far as a page reads it."""
+    """An evaluated run of 120 made-up predictions by 12 speakers, as far as a page reads it."""
     rng, truth = np.random.default_rng(seed), np.arange(120) % 4
-    protocol = {"split": "test", "split_hash": "s", "folds": 6, "group_by": "source", "groups": 12, "n": 120, "same_corpus": True, "selection": "none", "configurations_tried": 1}
+    protocol = {"split": "test", "split_hash": "s", "folds": 6, "group_by": "source", "groups": 12, "n": 120}
+    protocol |= {"same_corpus": True, "selection": "none", "configurations_tried": 1}
     rows = [{"name": "majority class", "metrics": {m: {"value": 0.25} for m in results.METRICS}}]
-    io.write_json(run / "evaluation.json", {"corpus": {"hash": "c"}, "labels": list("abcd"), "metrics": {}, "rows": rows, "protocol": protocol})
+    io.write_json(
+        run / "evaluation.json",
+        {"corpus": {"hash": "c"}, "labels": list("abcd"), "metrics": {}, "rows": rows, "protocol": protocol},
+    )
     io.write_json(run / "run.json", {"parameters": 1234, "train_seconds": 60.0})
     (run / "metrics.jsonl").write_text('{"seconds": 0.5}\n')
     frames = []
     for subset in subsets:
         p = rng.dirichlet(np.ones(4), 120) + 0.3 * np.eye(4)[truth]
-        answers = {f"p:{label}": p[:, c] for c, label in enumerate("abcd")}
+        columns = {f"p:{label}": p[:, c] for c, label in enumerate("abcd")}
         items = {"id": [f"u{i:03d}" for i in range(120)], "source": [f"s{i // 10}" for i in range(120)], "truth": truth}
-        frames.append(pd.DataFrame({**items, "modalities": subset, "full": subset == subsets[0], **answers}))
+        frames.append(pd.DataFrame({**items, "modalities": subset, "full": subset == subsets[0], **columns}))
     io.write_table(run / "predictions.parquet", pd.concat(frames, ignore_index=True))
 
 
 def test_the_page_of_a_plan_and_its_table(tmp_path, capsys):
     base = tmp_path / "ravdess-av"
     io.write_json(base / "corpus" / "corpus.json", {"counts": {"all": {"utterances": 120, "speakers": 12}}})
-    for variant, subsets in {"fused": ["audio+vision", "audio", "vision"], "audio": ["audio"], "vision": ["vision"]}.items():
+    variants = {"fused": ["audio+vision", "audio", "vision"], "audio": ["audio"], "vision": ["vision"]}
+    for variant, subsets in variants.items():
         for seed in range(3):
             made_up(base / variant / f"seed{seed}", subsets, seed)
     path = results.write(results.collect("ravdess-av", tmp_path), tmp_path / "ravdess-av")

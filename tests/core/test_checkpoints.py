@@ -43,7 +43,9 @@ def test_tensors_come_back_as_arrays(save):
 
 def test_bfloat16_becomes_float32(tmp_path):
     torch.save({"w": torch.tensor([1.0, -0.5, 3.25]).bfloat16()}, tmp_path / "a.pth")
-    np.testing.assert_array_equal(checkpoints.load_state(tmp_path / "a.pth")["w"], np.array([1, -0.5, 3.25], np.float32))
+    np.testing.assert_array_equal(
+        checkpoints.load_state(tmp_path / "a.pth")["w"], np.array([1, -0.5, 3.25], np.float32)
+    )
 
 
 class Harm:
@@ -54,16 +56,20 @@ class Harm:
         return (Path.touch, (self.path,))
 
 
-@pytest.mark.parametrize("place", ["alone", "beside", "deep"])
+@pytest.mark.parametrize("place", ["alone", "next to it", "deep"])
 def test_code_is_refused_and_never_runs(save, tmp_path, place):
     harm = Harm(tmp_path / "harmed")
-    value = {"alone": harm, "beside": {**STATE, "x": harm}, "deep": {"state_dict": STATE, "optimizer": [{"y": (harm,)}]}}[place]
+    value = {
+        "alone": harm,
+        "next to it": {**STATE, "x": harm},
+        "deep": {"state_dict": STATE, "optimizer": [{"y": (harm,)}]},
+    }[place]
     with pytest.raises(BadFeatures, match="could run code"):
         checkpoints.load(save(value))
     assert not (tmp_path / "harmed").exists()
 
 
-def test_whole_models_are_refused(save):
+def test_whole_models_raise(save):
     with pytest.raises(BadFeatures, match="Linear"):
         checkpoints.load(save(torch.nn.Linear(2, 2)))
 
@@ -84,7 +90,7 @@ def test_a_forged_shape_reads_no_stray_memory(tmp_path, monkeypatch):
         checkpoints._tensor(np.zeros(4, np.float32), -1, (2,), (1,))
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_raise(tmp_path):
     with pytest.raises(MissingFile):
         checkpoints.load(tmp_path / "none.pth")
     for content in (b"", b"text", pickle.dumps({"a": 1}), b"PK\x03\x04"):

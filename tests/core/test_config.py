@@ -5,6 +5,7 @@ import pytest
 from affuse.core import config, registry
 from affuse.core.config import load_recipe, make_recipe
 from affuse.core.errors import AffuseError, BadConfig, MissingFile, UnknownName
+from affuse.core.parts import Part
 
 BASE = {"streams": {"text": {"encoder": "mlp"}}}
 
@@ -31,16 +32,22 @@ def test_on_and_off_are_words_where_words_are_asked_for(word):
 
 
 def test_a_recipe_can_extend_another(tmp_path):
-    (tmp_path / "base.yaml").write_text("streams: {a: {encoder: {name: mlp, hidden: 8}}}\nfusion: {name: concat, dim: 9}\noptim: {lr: 0.5}\n")
+    (tmp_path / "base.yaml").write_text(
+        "streams: {a: {encoder: {name: mlp, hidden: 8}}}\nfusion: {name: concat, dim: 9}\noptim: {lr: 0.5}\n"
+    )
     over = tmp_path / "over.yaml"
-    over.write_text(f"extends: {tmp_path / 'base.yaml'}\nstreams: {{a: {{encoder: {{dropout: 0.1}}}}}}\nfusion: {{name: late}}\noptim: {{clip: 0.0}}\n")
+    over.write_text(
+        f"extends: {tmp_path / 'base.yaml'}\nstreams: {{a: {{encoder: {{dropout: 0.1}}}}}}\nfusion: "
+        f"{{name: late}}\noptim: {{clip: 0.0}}\n"
+    )
     recipe = load_recipe(str(over), ["optim.weight_decay=0"])
-    assert (recipe.streams["a"].encoder["hidden"], recipe.streams["a"].encoder["dropout"]) == (8, 0.1)
-    assert recipe.fusion == {"name": "late", "how": "sum", "shared": False}
+    encoder = recipe.streams["a"].encoder.options
+    assert (encoder["hidden"], encoder["dropout"]) == (8, 0.1)
+    assert recipe.fusion == Part("late", {"how": "sum", "shared": False})
     assert (recipe.optim.lr, recipe.optim.clip, recipe.optim.weight_decay) == (0.5, 0.0, 0.0)
     (tmp_path / "base.yaml").write_text("streams: {a: {encoder: mlp}}\nfusion: concat\n")
     over.write_text(f"extends: {tmp_path / 'base.yaml'}\nfusion: {{dim: 9}}\n")
-    assert load_recipe(str(over)).fusion["dim"] == 9
+    assert load_recipe(str(over)).fusion.options["dim"] == 9
     over.write_text(f"extends: {over}\n")
     with pytest.raises(BadConfig, match="extends itself"):
         load_recipe(str(over))
@@ -50,21 +57,23 @@ def test_there_is_a_recipe_on_crema_d_for_every_balancer():
     named = {f"cremad-{name.replace('_', '-')}" for name in registry.cards("balancers")}
     assert named <= set(config.recipe_names())
     for name in registry.cards("balancers"):
-        assert load_recipe(f"cremad-{name.replace('_', '-')}").balance["name"] == name
+        assert load_recipe(f"cremad-{name.replace('_', '-')}").balance.name == name
 
 
 def test_overrides_reach_every_level():
-    recipe = make_recipe(BASE, ["optim.lr=1e-4", "fusion=gated", "fusion.dim=7", "streams.text.encoder.hidden=9", "train.epochs=3"])
+    recipe = make_recipe(
+        BASE, ["optim.lr=1e-4", "fusion=gated", "fusion.dim=7", "streams.text.encoder.hidden=9", "train.epochs=3"]
+    )
     assert recipe.optim.lr == 1e-4
-    assert recipe.fusion == {"name": "gated", "dim": 7}
-    assert recipe.streams["text"].encoder["hidden"] == 9
+    assert recipe.fusion == Part("gated", {"dim": 7})
+    assert recipe.streams["text"].encoder.options["hidden"] == 9
     assert recipe.train.epochs == 3
 
 
 def test_defaults_of_parts_are_written_out():
     recipe = make_recipe(BASE)
-    assert recipe.streams["text"].encoder["dropout"] == 0.3
-    assert recipe.objectives["cross_entropy"]["smoothing"] == 0.0
+    assert recipe.streams["text"].encoder.options["dropout"] == 0.3
+    assert recipe.objectives["cross_entropy"].part.options["smoothing"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -76,6 +85,7 @@ def test_defaults_of_parts_are_written_out():
         ("streams.text.encoder.hiden=3", "streams.text.encoder.hidden"),
         ("streams.text.encoder=mlpp", "mlp"),
         ("objectives.focall.weight=1", "focal"),
+        ("objectives.cross_entropy.task=nobody", "emotion"),
         ("objectives.cross_entropy.class_weights=balance", "balanced"),
     ],
 )
@@ -85,17 +95,26 @@ def test_unknown_names_list_the_closest(override, closest):
     assert closest in caught.value.remedy
 
 
-@pytest.mark.parametrize("override", ["optim.lr=fast", "train.epochs=2.5", "train.epochs=true", "optim", "streams.text.encoder.hidden=[1]"])
-def test_wrong_values_are_refused(override):
+@pytest.mark.parametrize(
+    "override", ["optim.lr=fast", "train.epochs=2.5", "train.epochs=true", "optim", "streams.text.encoder.hidden=[1]"]
+)
+def test_wrong_values_raise(override):
     with pytest.raises(BadConfig):
         make_recipe(BASE, [override])
 
 
 @pytest.mark.parametrize(
     "override",
-    ["fusion.name=5", "fusion={name: [a]}", "streams.text.encoder.name=", "streams.text.extractor.name=5", "context={name: null}", "tasks={}"],
+    [
+        "fusion.name=5",
+        "fusion={name: [a]}",
+        "streams.text.encoder.name=",
+        "streams.text.extractor.name=5",
+        "context={name: null}",
+        "tasks={}",
+    ],
 )
-def test_a_part_without_a_word_for_a_name_is_refused(override):
+def test_a_part_whose_name_is_no_word_raises(override):
     with pytest.raises(BadConfig):
         make_recipe(BASE, [override])
 
@@ -111,7 +130,8 @@ def test_options_of_a_context_that_is_not_there_are_not_passed_over(base, overri
 @pytest.mark.parametrize(
     "override",
     [
-        "optim.lr=-1", "optim.lr=.nan", "optim.lr=1e400", "optim.momentum=-1", "train.seed=-1", "split.seed=-1", "split.valid=-0.1",
+        "optim.lr=-1", "optim.lr=.nan", "optim.lr=1e400", "optim.momentum=-1",
+        "train.seed=-1", "split.seed=-1", "split.valid=-0.1",
         "train.ema=2", "augment.modality_dropout=30", "augment.words=-0.1", "streams.text.lr=-1",
     ],
 )  # fmt: skip

@@ -8,7 +8,14 @@ from affuse.core import hub
 from affuse.core.errors import BadConfig
 
 pytest.importorskip("transformers")
-TINY = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8, "vocab_size": 30}
+TINY = {
+    "model_type": "bert",
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "intermediate_size": 8,
+    "vocab_size": 30,
+}
 
 
 @pytest.mark.parametrize("described", [TINY, {}])

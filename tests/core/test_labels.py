@@ -8,7 +8,14 @@ from affuse.core.labels import SPACES, canonical, infer_space, map_by_name, spac
 
 @pytest.mark.parametrize(
     ("spelling", "name"),
-    [("Joy", "happy"), ("ANG", "angry"), (" Sadness ", "sad"), ("fearful", "fear"), ("surprised", "surprise"), ("exc", "excited")],
+    [
+        ("Joy", "happy"),
+        ("ANG", "angry"),
+        (" Sadness ", "sad"),
+        ("fearful", "fear"),
+        ("surprised", "surprise"),
+        ("exc", "excited"),
+    ],
 )
 def test_spellings(spelling, name):
     assert canonical(spelling) == name

@@ -86,7 +86,9 @@ def test_pickles_of_numpy_1_and_python_2(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(hnp.arrays(st.sampled_from(["<f4", ">f8", "<i2", "|u1", "<c8", "<U3", "|S4", "|b1"]), hnp.array_shapes(min_side=0)))
+@given(
+    hnp.arrays(st.sampled_from(["<f4", ">f8", "<i2", "|u1", "<c8", "<U3", "|S4", "|b1"]), hnp.array_shapes(min_side=0))
+)
 def test_any_array_survives(tmp_path_factory: pytest.TempPathFactory, array: np.ndarray) -> None:
     folder = tmp_path_factory.mktemp("a")
     plain = pickles.load(written(folder / "p", pickle.dumps(array, 4)))
@@ -171,14 +173,20 @@ PLAIN_STATE = b"I3\nS'<'\nNNNI-1\nI-1\nI0\n"
 @pytest.mark.parametrize(
     "forged",
     [
-        assembled(b"O", PLAIN_STATE, b"(I1000\nt", b"(lI1\na"),  # fewer objects than the shape says
+        assembled(b"O", PLAIN_STATE, b"(I1000\nt", b"(lI1\na"),  # fewer objects than the shape has
         assembled(b"O", PLAIN_STATE, b"(I1\nt", b"S'\\x41\\x41\\x41\\x41\\x41\\x41\\x41\\x41'\n"),  # bytes as pointers
         assembled(b"f8", PLAIN_STATE, b"(I1000\nt", b"S'abcdefgh'\n"),
         assembled(b"f8", PLAIN_STATE, b"(I-1\nt", b"S''\n"),
         assembled(b"f8", PLAIN_STATE, b"(L99999999999999999999999L\nt", b"S''\n"),
         assembled(b"O,O", PLAIN_STATE, b"(I1\nt", b"S''\n"),
-        assembled(b"V8", b"I3\nS'|'\nN(S'a'\nt(dS'a'\n(cnumpy\ndtype\n(S'O'\nI0\nI1\ntRI0\ntsI8\nI1\nI0\n", b"(I1\nt", b"S''\n"),
-        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O'\nI0\nI1\ntRS'\\x41\\x41\\x41\\x41\\x41\\x41\\x41\\x41'\ntR.",
+        assembled(
+            b"V8",
+            b"I3\nS'|'\nN(S'a'\nt(dS'a'\n(cnumpy\ndtype\n(S'O'\nI0\nI1\ntRI0\ntsI8\nI1\nI0\n",
+            b"(I1\nt",
+            b"S''\n",
+        ),
+        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O'\nI0\nI1\ntR"
+        b"S'\\x41\\x41\\x41\\x41\\x41\\x41\\x41\\x41'\ntR.",
         b"\x80\x02\x82\x01.",  # a global by extension code
         b"Psomewhere\n.",  # a persistent id
         b"c_codecs\nencode\n(S'x'\nS'rot13'\ntR.",

@@ -42,9 +42,11 @@ def test_who_interrupts_does_not_wait_for_what_is_under_way(how):
     if how == "close":
         found.close()
     else:
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
         with pytest.raises(KeyboardInterrupt):
             next(found)
+        signal.signal(signal.SIGINT, before)
     assert time.perf_counter() - began < 30
     assert active_children() == []
 
@@ -67,7 +69,9 @@ def python(*arguments: str, script: str | None = None) -> subprocess.CompletedPr
     return subprocess.run([sys.executable, *arguments], input=script, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("again", ["", "import os\nos.mkdir(__file__ + '.out')\n", "if __name__ == '__mp_main__':\n    raise SystemExit\n"])
+@pytest.mark.parametrize(
+    "again", ["", "import os\nos.mkdir(__file__ + '.out')\n", "if __name__ == '__mp_main__':\n    raise SystemExit\n"]
+)
 def test_a_script_without_its_guard_is_told_so_once(tmp_path: Path, again: str):
     """Whether it comes to its processes a second time, breaks before, or stops."""
     script = tmp_path / "script.py"
@@ -82,11 +86,11 @@ def test_a_script_without_its_guard_is_told_so_once(tmp_path: Path, again: str):
     assert done.stderr.count("Traceback") == 1 or "mkdir" in again
 
 
-def test_scripts_with_a_guard_and_commands_go_on_and_standard_input_is_refused(tmp_path: Path):
+def test_scripts_with_a_guard_and_commands_go_on_and_standard_input_raises(tmp_path: Path):
     (tmp_path / "script.py").write_text(GUARDED)
-    answer = "[(-3, 3), (-1, 1), (2, 2)]\n"
-    assert python(str(tmp_path / "script.py")).stdout == answer
-    assert python("-c", UNGUARDED).stdout == answer  # it has no file that could be run anew
+    expected = "[(-3, 3), (-1, 1), (2, 2)]\n"
+    assert python(str(tmp_path / "script.py")).stdout == expected
+    assert python("-c", UNGUARDED).stdout == expected  # it has no file that could be run anew
     refused = python(script=GUARDED)
     assert refused.returncode == 1
     assert refused.stderr.count("Traceback") == 1

@@ -1,4 +1,4 @@
-"""Miniature releases of sentiment corpora in their exact layouts: csd files, MMSA, MulT and CARAT pickles, label tables."""
+"""Miniature releases of sentiment corpora in their exact layouts: csd files, pickles of MMSA, MulT, CARAT, tables."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def frames(seconds, rate, width, seed=0):
     """(features, intervals) of even frames."""
     n = int(seconds * rate)
     starts = np.arange(n) / rate
-    return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32) + 5, np.stack([starts, starts + 1 / rate], 1)
+    values = np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32) + 5
+    return values, np.stack([starts, starts + 1 / rate], 1)
 
 
 def words(*said):
@@ -45,10 +46,17 @@ def mosi_csds(folder, labels=((2.4,), (-1.0,), (0.0,))):
     """Labels, words, COVAREP (100 Hz) and FACET (with a hole in the second video) of six videos of three segments."""
     videos = [v for split in MOSI.values() for v in split]
     spans = np.array([[0.0, 3.0], [3.0, 6.0], [6.5, 8.0]])
-    csd(folder / "CMU_MOSI_Opinion_Labels.csd", "Opinion Segment Labels", {v: (np.array(labels, np.float32), spans) for v in videos})
+    csd(
+        folder / "CMU_MOSI_Opinion_Labels.csd",
+        "Opinion Segment Labels",
+        {v: (np.array(labels, np.float32), spans) for v in videos},
+    )
     said = words("it", "sp", "was", "a", "very", "good", "film", "sp")
     csd(folder / "CMU_MOSI_TimestampedWords.csd", "words", dict.fromkeys(videos, said))
-    phones = np.array([[p.encode()] for p in ("ah", "b") * 10], dtype="S4"), np.stack([np.arange(20) * 0.4, np.arange(20) * 0.4 + 0.4], 1)
+    phones = (
+        np.array([[p.encode()] for p in ("ah", "b") * 10], dtype="S4"),
+        np.stack([np.arange(20) * 0.4, np.arange(20) * 0.4 + 0.4], 1),
+    )
     csd(folder / "CMU_MOSI_TimestampedPhones.csd", "phones", dict.fromkeys(videos, phones))
     covarep = {v: frames(8, 100, 4, i) for i, v in enumerate(videos)}
     covarep[videos[0]][0][5, 1] = -np.inf
@@ -60,14 +68,22 @@ def mosi_csds(folder, labels=((2.4,), (-1.0,), (0.0,))):
     return folder
 
 
-def mmsa(sizes=(4, 2, 3), video="{split}vid", lengths=True, unimodal=False, seed=0, low=-3.0, high=3.0, width=(6, 5, 4), steps=(8, 12, 10)):
+def mmsa(
+    sizes=(4, 2, 3), video="{split}vid", lengths=True, unimodal=False, seed=0,
+    low=-3.0, high=3.0, width=(6, 5, 4), steps=(8, 12, 10),
+):  # fmt: skip
     """An MMSA pickle's content: unaligned with lengths (padding after), or aligned (one grid) without."""
     rng = np.random.default_rng(seed)
     content = {}
     for split, n in zip(("train", "valid", "test"), sizes, strict=True):
         t = steps if lengths else (steps[0],) * 3
         real = [rng.integers(2, s, n) for s in t] if lengths else [rng.integers(2, t[0], n)] * 3
-        x = [np.where(np.arange(s)[None, :, None] < r[:, None, None], rng.normal(size=(n, s, d)) + 3, 0).astype(np.float32) for s, r, d in zip(t, real, width, strict=True)]
+        x = [
+            np.where(np.arange(s)[None, :, None] < r[:, None, None], rng.normal(size=(n, s, d)) + 3, 0).astype(
+                np.float32
+            )
+            for s, r, d in zip(t, real, width, strict=True)
+        ]
         mask = np.arange(t[0]) < real[0][:, None]
         part = {
             "raw_text": np.array([f"said  {i}" for i in range(n)]),
@@ -89,13 +105,16 @@ def mmsa(sizes=(4, 2, 3), video="{split}vid", lengths=True, unimodal=False, seed
 
 
 def mult(sizes=(4, 2, 3), ids=True, seed=0):
-    """A MulT pickle's content: word-aligned, padding before the utterance, labels [N, 1, 1], ids (video, start, end)."""
+    """Content of a MulT pickle: by word, padding before the utterance, labels [N, 1, 1], ids (video, start, end)."""
     rng = np.random.default_rng(seed)
     content = {}
     for split, n in zip(("train", "valid", "test"), sizes, strict=True):
         real = rng.integers(2, 10, n)
         keep = np.arange(10) >= 10 - real[:, None]
-        part = {m: (rng.normal(size=(n, 10, d)) + 3) * keep[..., None] for m, d in (("text", 7), ("audio", 5), ("vision", 3))}
+        part = {
+            m: (rng.normal(size=(n, 10, d)) + 3) * keep[..., None]
+            for m, d in (("text", 7), ("audio", 5), ("vision", 3))
+        }
         part["labels"] = np.round(rng.uniform(-3, 3, (n, 1, 1)), 2)
         if ids:
             part["id"] = np.array([[f"{split}{i // 2}", str(9.5 - i), str(12.25 - i)] for i in range(n)], dtype="S12")

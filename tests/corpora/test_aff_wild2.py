@@ -12,7 +12,11 @@ from affuse.media.write import write_clip
 from affuse.stores.store import FeatureStore
 
 VA, EXPR, AU = "VA_Estimation_Challenge", "EXPR_Classification_Challenge", "AU_Detection_Challenge"
-HEADER = {VA: "valence,arousal", EXPR: "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other", AU: ",".join(UNITS)}
+HEADER = {
+    VA: "valence,arousal",
+    EXPR: "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other",
+    AU: ",".join(UNITS),
+}
 ZERO = ",".join("0" * 12)
 FILES = {
     f"{VA}/Train_Set/9-25-64x48": ["-0.5,0.25", "-5,-5", "-5.0,0.5", "1,-1"],
@@ -92,11 +96,16 @@ def test_all_challenges_hold_out_whatever_one_validates_on_with_its_video(tmp_pa
         "video2": "valid",
         "video2_left": "valid",
     }
-    assert table.loc["video2", ["split_valence_arousal", "split_expression", "split_action_units"]].tolist() == ["train", "valid", ""]
+    splits = ["split_valence_arousal", "split_expression", "split_action_units"]
+    assert table.loc["video2", splits].tolist() == ["train", "valid", ""]
     assert corpus.info["overlap"] == {}
     assert any("1 rows are in the training set of one challenge" in line for line in corpus.info["warnings"])
     alone = import_aff_wild2(src, tmp_path / "d", task="expression", rate=25.0, partial=True)
-    assert alone.table.set_index("id")["split"].to_dict() == {"9-25-64x48": "train", "video2": "valid", "video2_left": "train"}
+    assert alone.table.set_index("id")["split"].to_dict() == {
+        "9-25-64x48": "train",
+        "video2": "valid",
+        "video2_left": "train",
+    }
     assert alone.info["overlap"] == {"source": {"train/valid": ["video2"]}}
     assert [p.name for p in alone.annotation_path("expression").parent.iterdir()] == ["expression"]
 
@@ -221,7 +230,11 @@ def test_multi_task_frames_that_are_not_listed_have_no_label(tmp_path):
     multi_task(tmp_path / "r", [f"9-25-64x48/00001.jpg,0,0,0,{ZERO}"], "training_set_annotations.txt")
     corpus = import_aff_wild2(tmp_path / "r", tmp_path / "c", partial=True)
     assert corpus.info["partial"] == ["videos: 0 of 3"]
-    assert corpus.table.set_index("id")["split"].to_dict() == {"46-30-484x360_left": "valid", "9-25-64x48": "train", "video2": "valid"}
+    assert corpus.table.set_index("id")["split"].to_dict() == {
+        "46-30-484x360_left": "valid",
+        "9-25-64x48": "train",
+        "video2": "valid",
+    }
     affect, face, units = (track(corpus, name)["video2"] for name in TRACKS)
     assert affect.valid.tolist() == face.valid.tolist() == [True, False, False, False]
     assert units.valid.tolist() == [True, False, False, True]

@@ -25,7 +25,9 @@ def release(folder, videos=True, folds=True, words=False):
         for i, label in enumerate(labels[n::56]):
             cells = ['"1 "' if c == label else "" for c in CLASSES]  # some official cells have blanks
             lines.append(f"00:00:{i * 5:02d}.250,00:00:{i * 5 + 4:02d}.750,{','.join(cells)}")
-            ids.append((f"{label.replace(' ', '-')}/{video}_{label.replace(' ', '-')}_{seen[label]}", CLASSES.index(label)))
+            ids.append(
+                (f"{label.replace(' ', '-')}/{video}_{label.replace(' ', '-')}_{seen[label]}", CLASSES.index(label))
+            )
             seen[label] += 1
         (folder / "annotation" / f"{video}.csv").write_text("\n".join(lines) + "\n")
         if videos:
@@ -48,7 +50,8 @@ def test_annotated_intervals_of_a_complete_release(tmp_path):
     assert "partial" not in corpus.info
     assert table["expression"].value_counts().to_dict() == {c: COUNTS[c] for c in CLASSES}
     assert (table["label"] == "").sum() == COUNTS["Other"]
-    assert [canonical(e) for e in table["expression"][table["label"] != ""]] == list(table["label"][table["label"] != ""])
+    labelled = table[table["label"] != ""]
+    assert [canonical(e) for e in labelled["expression"]] == list(labelled["label"])
     assert (table["source"] == table["conversation"]).all()
     assert table["source"].nunique() == 56
     second = table[table["source"] == "03"].iloc[1]
@@ -68,7 +71,8 @@ def test_default_folds_keep_videos_together_and_published_folds_are_flagged(tmp_
     table = corpus.table
     assert sorted(table["fold"].unique()) == [0, 1, 2, 3, 4]
     each = [
-        sum(s in set(table.loc[table["fold"] != k, "source"]) for s in table.loc[table["fold"] == k, "source"]) for k in range(5)
+        sum(s in set(table.loc[table["fold"] != k, "source"]) for s in table.loc[table["fold"] == k, "source"])
+        for k in range(5)
     ]
     leak, same = corpus.info["warnings"]
     assert f"{sum(each)} of 125" in leak
@@ -133,7 +137,12 @@ def test_only_other_leaves_no_label_track(tmp_path):
         ("folds/split-1/val.txt", ",0\n", ",1\n", "is Happily Surprised, its annotation says Fearfully Surprised"),
         ("folds/split-1/val.txt", ",0\n", ",9\n", "is not CLASS/INTERVAL"),
         ("folds/split-1/val.txt", "Surprised_0", "Surprised_9", "no annotation has an interval"),
-        ("folds/split-1/train.txt", "Fearfully-Surprised/01_Fearfully-Surprised_0,0", "Fearfully-Surprised/03_Fearfully-Surprised_0,0", "in train.txt and in val"),
+        (
+            "folds/split-1/train.txt",
+            "Fearfully-Surprised/01_Fearfully-Surprised_0,0",
+            "Fearfully-Surprised/03_Fearfully-Surprised_0,0",
+            "in train.txt and in val",
+        ),
         ("folds/split-1/val.txt", "Fearfully-Surprised/03_Fearfully-Surprised_0,0\n", "", "is in 0 of the 5 lists"),
     ],
 )

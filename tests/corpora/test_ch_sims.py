@@ -45,7 +45,8 @@ def test_labels_of_every_modality_and_clips(tmp_path, small):
     table = corpus.table.set_index("id")
     assert tuple(table.index) == IDS
     row = table.loc["video_0001_0001"]
-    assert [row[c] for c in ("sentiment", "sentiment_text", "sentiment_audio", "sentiment_vision")] == [-0.6, -1.0, -0.4, 0.0]
+    columns = ("sentiment", "sentiment_text", "sentiment_audio", "sentiment_vision")
+    assert [row[c] for c in columns] == [-0.6, -1.0, -0.4, 0.0]
     assert np.isnan(table.loc["video_0001_0003", "sentiment_audio"])
     assert (row["text"], row["conversation"], row["position"]) == ("我不想嫁给李茶", "video_0001", 1)
     assert row["video"].endswith("Raw/video_0001/0001.mp4")

@@ -16,7 +16,9 @@ def release(folder, suffix=".avi", clips=True):
     folder.mkdir(parents=True, exist_ok=True)
     for split, n in SPLITS.items():
         names = [f"{split}_{i:04d}" for i in range(n)]
-        (folder / f"{split}.csv").write_text("name,label\n" + "".join(f"{m},{OFFICIAL[i % 8]}\n" for i, m in enumerate(names)))
+        (folder / f"{split}.csv").write_text(
+            "name,label\n" + "".join(f"{m},{OFFICIAL[i % 8]}\n" for i, m in enumerate(names))
+        )
         (folder / split).mkdir(exist_ok=True)
         for name in names if clips else ():
             (folder / split / f"{name}{suffix}").touch()
@@ -26,7 +28,8 @@ def release(folder, suffix=".avi", clips=True):
 def test_one_table_per_split(tmp_path):
     corpus = import_cheavd(release(tmp_path / "r"), tmp_path / "c")
     assert corpus.space is SPACES["cheavd-8"]
-    assert {s: c["utterances"] for s, c in corpus.info["counts"].items() if s != "all"} == {"train": 16, "valid": 8, "test": 8}
+    counts = {s: c["utterances"] for s, c in corpus.info["counts"].items() if s != "all"}
+    assert counts == {"train": 16, "valid": 8, "test": 8}
     assert set(corpus.table["label"]) == set(SPACES["cheavd-8"].labels)  # worried and anxious stay apart
     assert corpus.table["video"].str.endswith(".avi").all()
     assert any("train 16 (not 4917)" in line for line in corpus.info["warnings"])

@@ -13,9 +13,9 @@ from tests.corpora.sentiment_releases import carat, clips, csd, dump, frames, mm
 
 from affuse.core.errors import AffuseError, BadCorpus, BadFeatures
 from affuse.core.labels import SPACES
+from affuse.core.tasks import Task
 from affuse.corpora.cmu_mosei import CARD, import_cmu_mosei
 from affuse.corpora.sentiment.pickles import EMOTIONS, read_pickle
-from affuse.stores.collate import targets
 from affuse.stores.store import FeatureStore
 
 FOLDS = "standard_train_fold=['aaa', '81406']\n\nstandard_valid_fold=['bbb']\nstandard_test_fold=['ccc']\n"
@@ -31,7 +31,11 @@ def sequences(folder, folds=FOLDS):
     spans = [[0.0, 2.0], [2.0, 4.0]]
     videos = ("aaa", "81406", "bbb", "ccc")
     csd(folder / "labels" / "CMU_MOSEI_Labels.csd", "All Labels", dict.fromkeys(videos, (VECTOR, spans)))
-    csd(folder / "language" / "CMU_MOSEI_TimestampedWords.csd", "words", dict.fromkeys(videos, words("so", "glad", "sp", "no")))
+    csd(
+        folder / "language" / "CMU_MOSEI_TimestampedWords.csd",
+        "words",
+        dict.fromkeys(videos, words("so", "glad", "sp", "no")),
+    )
     csd(folder / "acoustic" / "CMU_MOSEI_COVAREP.csd", "COVAREP", {v: frames(4, 100, 74) for v in videos})
     csd(folder / "visual" / "CMU_MOSEI_VisualOpenFace2.csd", "OpenFace_2", {v: frames(4, 30, 7) for v in videos})
     if folds:
@@ -46,10 +50,14 @@ def test_sequences_with_emotions_and_the_official_folds(tmp_path):
     row = table.loc["81406[0]"]
     np.testing.assert_allclose([row[c] for c in ("sentiment", *EMOTIONS)], VECTOR[0], rtol=1e-6)
     assert row["text"] == "so glad"
-    assert corpus.info["partial"] == ["videos of train: 2 of 2249", "videos of valid: 1 of 300", "videos of test: 1 of 678"]
+    assert corpus.info["partial"] == [
+        "videos of train: 2 of 2249",
+        "videos of valid: 1 of 300",
+        "videos of test: 1 of 678",
+    ]
     assert "8 segments, other releases keep 16326/1871/4659" in corpus.info["warnings"][0]
     assert {n: store(corpus, n).spec.modality for n in corpus.stores()} == {"covarep": "audio", "openface_2": "vision"}
-    target, known = targets(corpus.table["emotions"].tolist(), SPACES["mosei-6"])
+    target, known = Task("emotions", SPACES["mosei-6"]).targets(corpus.table["emotions"].tolist())
     assert target.shape == (8, 6)
     assert known.all()
     assert SPACES["mosei-6"].labels == EMOTIONS
@@ -83,7 +91,8 @@ def test_a_label_table_with_the_raw_transcripts(tmp_path):
     lines = [f"aaa,{k},,{k / 3:.3f},,train,,," for k in range(3)]
     header = "video_id,clip_id,text,label,annotation,mode,label_T,label_A,label_V\n"
     (tmp_path / "label.csv").write_text(header + "\n".join(lines) + "\n")
-    said = [f"aaa___{k}___{k * 2.5}___{k * 2.5 + 2}___ well___ yes " for k in range(2)] + ["", "aaa___2___9___8___ odd times"]
+    said = [f"aaa___{k}___{k * 2.5}___{k * 2.5 + 2}___ well___ yes " for k in range(2)]
+    said += ["", "aaa___2___9___8___ odd times"]
     folder = tmp_path / "Raw" / "Transcript" / "Segmented" / "Combined"
     folder.mkdir(parents=True)
     (folder / "aaa.txt").write_text("\n".join(said))
@@ -103,7 +112,9 @@ def test_mmsa_lengths_and_the_bert_mask_tell_the_padding(tmp_path):
     assert list(corpus.table["position"][:3]) == [1, 2, 1]
     assert corpus.table["text"].iloc[1] == "said 1"
     assert corpus.info["partial"] == ["train: 4 of 16326", "valid: 2 of 1871", "test: 3 of 4659"]
-    np.testing.assert_allclose(corpus.table["sentiment"], np.concatenate([p["regression_labels"] for p in content.values()]))
+    np.testing.assert_allclose(
+        corpus.table["sentiment"], np.concatenate([p["regression_labels"] for p in content.values()])
+    )
     for split, part in content.items():
         for i, raw_id in enumerate(part["id"]):
             name = raw_id.replace("$_$", "_")
@@ -112,7 +123,9 @@ def test_mmsa_lengths_and_the_bert_mask_tell_the_padding(tmp_path):
                 assert found.valid is None
                 np.testing.assert_array_equal(found.values, part[modality][i, :n])
             n = int(part["text_bert"][i, 1].sum())
-            np.testing.assert_array_equal(store(corpus, "mmsa_text").get(name).values, part["text"][i, :n].astype(np.float32))
+            np.testing.assert_array_equal(
+                store(corpus, "mmsa_text").get(name).values, part["text"][i, :n].astype(np.float32)
+            )
             assert corpus.table.set_index("id").loc[name, "split"] == split
 
 
@@ -134,7 +147,8 @@ def test_mult_pads_before_the_utterance(tmp_path):
     corpus = import_cmu_mosei(path, tmp_path / "c", partial=True)
     part, table = content["train"], corpus.table
     first = table[table["segment_start"] == 9.5].iloc[0]
-    assert (first["conversation"], first["segment_end"], first["position"]) == ("train0", 12.25, 1)  # 8.5 s comes before
+    # position 1: 8.5 s comes before
+    assert (first["conversation"], first["segment_end"], first["position"]) == ("train0", 12.25, 1)
     for i in range(4):
         name = table["id"].iloc[i]
         keep = part["text"][i].any(1)
@@ -283,7 +297,9 @@ class Settings:
     pass
 
 
-@pytest.mark.parametrize("evil", [lambda m: Gadget(os.system, f"touch {m}"), lambda m: Gadget(open, str(m), "w"), lambda m: Settings()])
+@pytest.mark.parametrize(
+    "evil", [lambda m: Gadget(os.system, f"touch {m}"), lambda m: Gadget(open, str(m), "w"), lambda m: Settings()]
+)
 @pytest.mark.parametrize("place", ["top", "ids", "array"])
 def test_malicious_pickles_are_refused(tmp_path, evil, place):
     content, mark = mmsa(), tmp_path / "mark"
@@ -297,7 +313,9 @@ def test_malicious_pickles_are_refused(tmp_path, evil, place):
     assert not (tmp_path / "c").exists()
 
 
-@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 a torch archive", b"\x80\x04.", pickle.dumps(3), pickle.dumps(mmsa())[:700]])
+@pytest.mark.parametrize(
+    "data", [b"", b"PK\x03\x04 a torch archive", b"\x80\x04.", pickle.dumps(3), pickle.dumps(mmsa())[:700]]
+)
 def test_files_that_are_no_feature_pickles(tmp_path, data):
     (tmp_path / "x.pkl").write_bytes(data)
     with pytest.raises((BadCorpus, BadFeatures), match=r"x\.pkl"):
@@ -351,7 +369,12 @@ def test_malformed_label_json(tmp_path, splits, named):
 
 @pytest.mark.parametrize(
     ("row", "named"),
-    [("aaa,1,,high,train", "'label' of 'aaa_1' is 'high'"), ("aaa,1,,5,train", "outside"), ("aaa,1,,1,holdout", "mode 'holdout'"), (",1,,1,train", "names no video")],
+    [
+        ("aaa,1,,high,train", "'label' of 'aaa_1' is 'high'"),
+        ("aaa,1,,5,train", "outside"),
+        ("aaa,1,,1,holdout", "mode 'holdout'"),
+        (",1,,1,train", "names no video"),
+    ],
 )
 def test_malformed_label_tables(tmp_path, row, named):
     (tmp_path / "label.csv").write_text(f"video_id,clip_id,text,label,mode\n{row}\n")

@@ -99,7 +99,10 @@ def test_sequences_that_the_sdk_has_aligned(tmp_path):
     video = MOSI["test"][0]
     data = {f"{video}[{k}]": (np.array([[float(k)]]), [[k * 2.0, k * 2.0 + 2]]) for k in range(2)}
     csd(tmp_path / "r" / "labels.csd", "Opinion Segment Labels", data)
-    text = {f"{video}[{k}]": (np.full((3, 5), k + 1.0), np.array([[0, 0.3], [0.3, 1.1], [1.1, 2]]) + 2 * k) for k in range(2)}
+    text = {
+        f"{video}[{k}]": (np.full((3, 5), k + 1.0), np.array([[0, 0.3], [0.3, 1.1], [1.1, 2]]) + 2 * k)
+        for k in range(2)
+    }
     csd(tmp_path / "r" / "glove.csd", "glove_vectors", text)
     corpus = import_cmu_mosi(tmp_path / "r", tmp_path / "c", partial=True)
     assert list(corpus.table["id"]) == [f"{video}[0]", f"{video}[1]"]
@@ -112,7 +115,10 @@ def test_sequences_that_the_sdk_has_aligned(tmp_path):
 def test_whole_recordings_are_cut_and_clips_are_not(tmp_path):
     mosi_csds(tmp_path / "r")
     videos = [v for vs in MOSI.values() for v in vs]
-    clips(tmp_path / "r" / "Raw", [f"Video/Full/{v}.mp4" for v in videos] + [f"Audio/WAV_16000/Full/{v}.wav" for v in videos])
+    clips(
+        tmp_path / "r" / "Raw",
+        [f"Video/Full/{v}.mp4" for v in videos] + [f"Audio/WAV_16000/Full/{v}.wav" for v in videos],
+    )
     row = import_cmu_mosi(tmp_path / "r", tmp_path / "c", partial=True).table.set_index("id").loc[f"{FIRST}[1]"]
     assert row["video"].endswith(f"Full/{FIRST}.mp4")
     assert row["audio"].endswith(f"Full/{FIRST}.wav")
@@ -128,7 +134,10 @@ def raw(folder):
                 lines.append(f"{k * 3.5},{k * 3.5 + 2.25},{video},{k},{-1.5 if split == 'test' else 0.6 * k}")
                 said.setdefault(video, []).append(f"{k}_DELIM_SO GOOD {k} ")
     names = [f"{v}_{k}" for v in said for k in (1, 2)]
-    clips(folder / "Raw", [f"Video/Segmented/{n}.mp4" for n in names] + [f"Audio/WAV_16000/Segmented/{n}.wav" for n in names])
+    clips(
+        folder / "Raw",
+        [f"Video/Segmented/{n}.mp4" for n in names] + [f"Audio/WAV_16000/Segmented/{n}.wav" for n in names],
+    )
     clips(folder / "Raw", [f"Video/Full/{v}.mp4" for v in said])
     (folder / "Raw" / "Transcript" / "Segmented").mkdir(parents=True)
     for video, text in said.items():
@@ -141,7 +150,9 @@ def test_the_raw_archive(tmp_path):
     corpus = import_cmu_mosi(raw(tmp_path / "r"), tmp_path / "c", partial=True, labels="sentiment-3")
     table = corpus.table.set_index("id")
     row = table.loc[f"{FIRST}_2"]
-    assert (row["sentiment"], row["text"], row["position"], row["label"], row["split"]) == (1.2, "SO GOOD 2", 2, "positive", "train")
+    assert (row["sentiment"], row["text"], row["position"], row["label"], row["split"]) == (
+        1.2, "SO GOOD 2", 2, "positive", "train",
+    )
     assert row["video"].endswith(f"Video/Segmented/{FIRST}_2.mp4")
     assert (row["start"], row["segment_start"], row["segment_end"]) == (0.0, 7.0, 9.25)
     assert np.isnan(row["end"])
@@ -160,7 +171,9 @@ def test_a_label_table_with_clips_and_two_pickles(tmp_path, monkeypatch):
     dump(src / "Processed" / "unaligned_50.pkl", content)
     dump(src / "Processed" / "aligned_50.pkl", mmsa(lengths=False))
     clips(src / "Raw", [f"{v}/{c}.mp4" for _, v, c in ids])
-    (src / "label.csv").write_text("video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n" + "\n".join(lines))
+    (src / "label.csv").write_text(
+        "video_id,clip_id,text,label,label_T,label_A,label_V,annotation,mode\n" + "\n".join(lines)
+    )
     corpus = import_cmu_mosi(src, tmp_path / "c")
     assert "partial" not in corpus.info
     assert corpus.table["video"].str.endswith("mp4").all()
@@ -266,13 +279,19 @@ def bomb(file, videos):
         (lambda f, v: v[FIRST].pop("features"), "no 'features'"),
         (replace("intervals", np.zeros((2, 3))), "expected .n, 2. seconds"),
         (replace("intervals", np.array([[0.0, 1.0]])), "for 1 intervals"),
-        (replace("intervals", np.array([[0.0, np.nan], [1.0, 2.0]])), "no stretch of time"),
+        (replace("intervals", np.array([[0.0, np.nan], [1.0, 2.0]])), "no interval of time"),
         (replace("intervals", np.array([[3.0, 1.0], [1.0, 2.0]])), r"interval .3.0, 1.0. of"),
         (replace("features", np.array([[1 + 1j], [2]])), "neither numbers nor words"),
         (replace("features", np.array([[b"a", b"b"], [b"c", b"d"]])), "2 words per interval"),
         (replace("features", np.array([[7.0], [1.0]])), "sentiment of .* is 7, outside -3 to 3"),
         (replace("features", np.array([[np.inf], [1.0]])), "sentiment of .* is inf"),
-        (lambda f, v: v.create_group("odd").create_dataset("features", data=np.zeros((1, 4))) and v["odd"].create_dataset("intervals", data=[[0.0, 1.0]]), "features of 'odd' have 4 columns"),
+        (
+            lambda f, v: (
+                v.create_group("odd").create_dataset("features", data=np.zeros((1, 4)))
+                and v["odd"].create_dataset("intervals", data=[[0.0, 1.0]])
+            ),
+            "features of 'odd' have 4 columns",
+        ),
         (external, "link to somewhere else"),
         (outside, "not an array of this file"),
         (virtual, "not an array of this file"),
@@ -341,10 +360,10 @@ def test_odd_times_and_unknown_sequences_are_told(tmp_path):
     assert list(corpus.table["id"]) == [f"{FIRST}[0]", f"{FIRST}[2]"]
     assert corpus.table["start"].tolist() == [0.0, 1.0]
     assert np.isnan(corpus.table["sentiment"].iloc[1])
-    told = " | ".join(corpus.info["warnings"])
-    assert "1 label intervals begin before 0 s" in told
-    assert "1 label intervals have no duration" in told
-    assert "'quux' tells neither audio, vision nor text" in told
+    text = " | ".join(corpus.info["warnings"])
+    assert "1 label intervals begin before 0 s" in text
+    assert "1 label intervals have no duration" in text
+    assert "'quux' tells neither audio, vision nor text" in text
 
 
 def test_segments_that_stand_out_of_order_are_placed_by_time(tmp_path):
@@ -363,10 +382,10 @@ def test_what_a_source_lacks_or_does_not_fit_is_told(tmp_path):
     clips(tmp_path / "r", ["clips/other_1.mp4"])
     corpus = import_cmu_mosi(tmp_path / "r", tmp_path / "c", partial=True)
     assert corpus.stores() == ["covarep"]
-    told = " | ".join(corpus.info["warnings"])
-    assert "covarep.csd lacks the videos of 2 of 4 utterances" in told
-    assert "facet.csd was left out: its keys are not the videos of the labels" in told
-    assert "1 media files were left out" in told
+    text = " | ".join(corpus.info["warnings"])
+    assert "covarep.csd lacks the videos of 2 of 4 utterances" in text
+    assert "facet.csd was left out: its keys are not the videos of the labels" in text
+    assert "1 media files were left out" in text
     content = mmsa()
     ids = [n.replace("$_$", ",") for part in content.values() for n in part["id"]]
     lines = [f"{i},,0.2,train" for i in [*ids, "more,1"]]
@@ -396,7 +415,15 @@ def test_features_of_one_name_are_refused_and_an_extractors_name_is_not_taken(tm
 
 @pytest.mark.parametrize(
     ("line", "named"),
-    [("0,1,v,one,2", "no labels"), ("0,1,v,1,2\n,,v,2,1", "a time is missing"), ("0,1,v,1,2\nx,1,v,2,1", "not lines of start"), ("0,1,v,1,2\n0,1,,2,1", "not lines of start"), ("0,1,v,1,2\n0,1,v,inf,2", "not lines of start"), ("0,1,v,1,9", "outside -3 to 3"), ("5,1,v,1,2", "start 5.0 and end 1.0")],
+    [
+        ("0,1,v,one,2", "no labels"),
+        ("0,1,v,1,2\n,,v,2,1", "a time is missing"),
+        ("0,1,v,1,2\nx,1,v,2,1", "not lines of start"),
+        ("0,1,v,1,2\n0,1,,2,1", "not lines of start"),
+        ("0,1,v,1,2\n0,1,v,inf,2", "not lines of start"),
+        ("0,1,v,1,9", "outside -3 to 3"),
+        ("5,1,v,1,2", "start 5.0 and end 1.0"),
+    ],
 )
 def test_malformed_opinion_segments(tmp_path, line, named):
     (tmp_path / "OpinionLevelSentiment.csv").write_text(line + "\n")
@@ -432,9 +459,11 @@ def test_a_sentiment_task_trains_on_an_imported_corpus(tmp_path):
     (tmp_path / "r.yaml").write_text(
         "summary: sentiment from vectors\nsource: test\ntasks:\n  sentiment: {column: sentiment, space: sentiment}\n"
         'streams:\n  "*": {encoder: {name: mlp, hidden: 8}}\nfusion: {name: late}\ncontext: none\n'
-        "objectives:\n  l1: {weight: 1.0, task: sentiment}\nsplit: {group_by: source}\ntrain: {epochs: 2, batch_size: 8, selection: mae}\n"
+        "objectives:\n  l1: {weight: 1.0, task: sentiment}\nsplit: {group_by: source}\n"
+        "train: {epochs: 2, batch_size: 8, selection: mae}\n"
     )
-    assert main(["train", str(tmp_path / "r.yaml"), "--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    recipe, run = str(tmp_path / "r.yaml"), str(tmp_path / "run")
+    assert main(["train", recipe, "--corpus", str(corpus.path), "--out", run, "--quiet"]) == 0
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
@@ -464,7 +493,10 @@ def test_the_real_words_with_labels_made_for_them(shared_data, tmp_path):
 
 def test_the_real_ids_and_sentiments(shared_data, tmp_path):
     content = np.load(shared_data / "mosi_utterance" / "mosi_utterance_train_cleanvalid.npz")
-    rows = [(i.rpartition("_"), f"{v:.4f}", t) for i, v, t in zip(content["ids"], content["valence"], content["transcript"], strict=True)]
+    rows = [
+        (i.rpartition("_"), f"{v:.4f}", t)
+        for i, v, t in zip(content["ids"], content["valence"], content["transcript"], strict=True)
+    ]
     lines = [f'{i[0]},{i[2]},"{t.replace(chr(34), "")}",{v}' for i, v, t in rows]
     (tmp_path / "label.csv").write_text("video_id,clip_id,text,label\n" + "\n".join(lines) + "\n")
     corpus = import_cmu_mosi(tmp_path, tmp_path / "c", partial=True)

@@ -43,7 +43,9 @@ def release(folder, clips=CLIPS, sound="wav", picture="flv"):
     (folder / "processedResults").mkdir(parents=True)
     names = "".join(f'{i},"{c}"\n' for i, c in enumerate(clips, 1))
     (folder / "SentenceFilenames.csv").write_text('"Stimulus_Number","Filename"\n' + names)
-    people = "".join(f'{a},{20 + a % 50},"{("Female", "Male")[a % 2]}","Asian","Not Hispanic"\n' for a in range(1001, 1092))
+    people = "".join(
+        f'{a},{20 + a % 50},"{("Female", "Male")[a % 2]}","Asian","Not Hispanic"\n' for a in range(1001, 1092)
+    )
     (folder / "VideoDemographics.csv").write_text('"ActorID","Age","Sex","Race","Ethnicity"\n' + people)
     rows = [votes_of(i, c, kind) for kind in (1, 2, 3) for i, c in enumerate(clips, 1)]
     (folder / "processedResults" / "tabulatedVotes.csv").write_text(VOTES + "".join(rows))
@@ -168,19 +170,39 @@ def test_the_split_of_ogm_is_flagged(tmp_path, monkeypatch):
     ("name", "change", "error"),
     [
         ("SentenceFilenames.csv", ("Filename", "File"), "no column 'Filename'"),
-        ("SentenceFilenames.csv", ("1001_IEO_NEU_XX", "1001_IEO_BOR_XX"), "'1001_IEO_BOR_XX' is not ACTOR_SENTENCE_EMOTION_LEVEL"),
+        (
+            "SentenceFilenames.csv",
+            ("1001_IEO_NEU_XX", "1001_IEO_BOR_XX"),
+            "'1001_IEO_BOR_XX' is not ACTOR_SENTENCE_EMOTION_LEVEL",
+        ),
         ("SentenceFilenames.csv", ("1001_IEO_NEU_XX", "1092_IEO_NEU_XX"), "'1092_IEO_NEU_XX' is not ACTOR"),
-        ("SentenceFilenames.csv", ('1,"1001_IEO_NEU_XX"\n', ""), "1 clips are not in .*SentenceFilenames.csv, e.g. '1001_IEO_NEU_XX'"),
+        (
+            "SentenceFilenames.csv",
+            ('1,"1001_IEO_NEU_XX"\n', ""),
+            "1 clips are not in .*SentenceFilenames.csv, e.g. '1001_IEO_NEU_XX'",
+        ),
         ("SentenceFilenames.csv", ("1001_IEO_HAP_LO", "1001_IEO_NEU_XX"), "1 clips are not in .* '1001_IEO_HAP_LO'"),
         ("VideoDemographics.csv", ("Ethnicity", "Ethnic"), "no column 'Ethnicity'"),
         ("VideoDemographics.csv", ("1001,21", "1001,young"), "actor 1001 has age 'young'"),
         ("processedResults/tabulatedVotes.csv", ('"N",', '"X",'), "no column 'N'"),
-        ("processedResults/tabulatedVotes.csv", ('"100001",0', '"100001",2'), "the votes for '1001_IEO_NEU_XX' are not"),
+        (
+            "processedResults/tabulatedVotes.csv",
+            ('"100001",0', '"100001",2'),
+            "the votes for '1001_IEO_NEU_XX' are not",
+        ),
         ("processedResults/tabulatedVotes.csv", ('"100001"', '"500001"'), "the votes for '1001_IEO_NEU_XX' are not"),
         ("processedResults/tabulatedVotes.csv", ('"100001",0', '"100001",none'), "a row number or a vote is no number"),
-        ("processedResults/tabulatedVotes.csv", ('"100001",0', '"100001",nan'), "the votes for '1001_IEO_NEU_XX' are not"),
+        (
+            "processedResults/tabulatedVotes.csv",
+            ('"100001",0', '"100001",nan'),
+            "the votes for '1001_IEO_NEU_XX' are not",
+        ),
         ("processedResults/tabulatedVotes.csv", ('"100001"', f'"{"9" * 25}"'), "a row number or a vote is no number"),
-        ("processedResults/tabulatedVotes.csv", ('"200001"', '"100001"'), "'1001_IEO_NEU_XX' occurs twice for presentation 1"),
+        (
+            "processedResults/tabulatedVotes.csv",
+            ('"200001"', '"100001"'),
+            "'1001_IEO_NEU_XX' occurs twice for presentation 1",
+        ),
     ],
 )
 def test_damaged_tables_are_named(tmp_path, name, change, error):
@@ -245,7 +267,10 @@ def test_the_real_published_splits(shared_data, tmp_path):
     fold = dict(zip(rows["id"], rows["fold"], strict=True))
     listed = 0
     for k in range(len(HICMAE_FIRST)):
-        names = [line.split()[1].split("/")[-1][:-4] for line in (src / f"hicmae_crema-d_split0{k + 1}_test.csv").read_text().splitlines()]
+        names = [
+            line.split()[1].split("/")[-1][:-4]
+            for line in (src / f"hicmae_crema-d_split0{k + 1}_test.csv").read_text().splitlines()
+        ]
         assert {fold[n] for n in names} == {k}
         listed += len(names)
     assert (listed, len(fold)) == (7437, 7442)

@@ -16,7 +16,10 @@ def sessions(n=4, dialogues=6, turns=20):
     """A table as IEMOCAP's: two people meet in every dialogue of their session; the last session is the test split."""
     rng = np.random.default_rng(0)
     rows = [
-        {"id": f"S{s}d{d}u{u}", "conversation": f"S{s}d{d}", "speaker": f"S{s}{'FM'[u % 2]}", "source": f"S{s}", "label": "ab"[rng.integers(2)]}
+        {
+            "id": f"S{s}d{d}u{u}", "conversation": f"S{s}d{d}", "speaker": f"S{s}{'FM'[u % 2]}", "source": f"S{s}",
+            "label": "ab"[rng.integers(2)],
+        }
         for s in range(1, n + 1)
         for d in range(dialogues)
         for u in range(turns)
@@ -58,7 +61,11 @@ def test_empty_cells_link_nothing_and_a_chain_links_all():
 def test_where_every_speaker_has_one_source_the_split_is_that_by_source():
     table = sessions(n=8)
     for folds in (None, 4):
-        for ours, theirs in zip(make_splits(table, GROUPS, 0.2, 0.2, folds, 0), make_splits(table, "source", 0.2, 0.2, folds, 0), strict=True):
+        for ours, theirs in zip(
+            make_splits(table, GROUPS, 0.2, 0.2, folds, 0),
+            make_splits(table, "source", 0.2, 0.2, folds, 0),
+            strict=True,
+        ):
             assert (ours == theirs).all()
 
 
@@ -82,16 +89,22 @@ def test_what_a_user_lets_cross_is_counted_in_every_fold():
 
 
 def test_a_published_split_is_kept_and_said_to_share_speakers():
-    table = sessions().assign(speaker=lambda t: "friend" + t["speaker"].str[-1], split=lambda t: t["split"].where(t["source"] != "S3", "valid"))
+    table = sessions().assign(
+        speaker=lambda t: "friend" + t["speaker"].str[-1],
+        split=lambda t: t["split"].where(t["source"] != "S3", "valid"),
+    )
     (split,) = make_splits(table, GROUPS, 0.1, 0.2, None, 0)  # one component, but nothing is left to part
     assert (split == table["split"]).all()
     words = describe(crossing(table, [split]), table, None, GROUPS)
-    assert "2 speakers, 0 sources and 0 conversations (friendF, friendM) are in train and test by the published split" in words
+    both = "2 speakers, 0 sources and 0 conversations (friendF, friendM) are in train and test by the published split"
+    assert both in words
 
 
 def test_too_few_groups_name_the_columns_that_make_more():
     table = sessions().assign(speaker="everybody")
-    with pytest.raises(BadCorpus, match=r"4 folds need 4 groups, speaker\+source makes 1 of the 480 utterances") as caught:
+    with pytest.raises(
+        BadCorpus, match=r"4 folds need 4 groups, speaker\+source makes 1 of the 480 utterances"
+    ) as caught:
         make_splits(table, GROUPS, 0.1, 0.2, 4, 0)
     assert "split.group_by=source (4 groups) or split.group_by=conversation (24 groups)" in caught.value.remedy
     with pytest.raises(BadCorpus, match="'valid' and what is left of train need 2 groups") as caught:

@@ -30,11 +30,16 @@ def json_release(folder):
     folder.mkdir(parents=True, exist_ok=True)
 
     def utterance(name, speakers, text, emotion):
-        return {"utterance_id": name, "speakers": speakers, "transcript": text, "tokens": [text.split()], "emotion": emotion}
+        return {
+            "utterance_id": name, "speakers": speakers, "transcript": text, "tokens": [text.split()],
+            "emotion": emotion,
+        }
 
     def episodes(*utterances):
         name = utterances[0]["utterance_id"][:7]
-        return {"episodes": [{"episode_id": name, "scenes": [{"scene_id": f"{name}_c01", "utterances": list(utterances)}]}]}
+        return {
+            "episodes": [{"episode_id": name, "scenes": [{"scene_id": f"{name}_c01", "utterances": list(utterances)}]}]
+        }
 
     content = {
         "train": episodes(
@@ -57,7 +62,11 @@ def test_csv_files(tmp_path):
     assert list(table["label"]) == ["neutral", "happy", "fear", "powerful"]
     assert list(table["split"]) == ["train", "train", "valid", "test"]
     assert list(table["position"]) == [2, 3, 1, 1]
-    assert (table["speaker"][1], table["conversation"][1], table["source"][1]) == ("Joey's Co-Star + Phoebe Buffay", "s01_e02_c01", "s01_e02")
+    assert (table["speaker"][1], table["conversation"][1], table["source"][1]) == (
+        "Joey's Co-Star + Phoebe Buffay",
+        "s01_e02_c01",
+        "s01_e02",
+    )
     assert table["episode_start"][0] == pytest.approx(4.504)
     assert table["end"].isna().all()
 

@@ -1,4 +1,4 @@
-"""ERC feature pickles: every published layout by content, splits that do not leak, class orders that are never guessed."""
+"""ERC feature pickles: every published layout by content, splits that do not leak, no guessed class orders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from affuse.corpora.erc_features import PUBLISHED_TEST, import_erc_features
 from affuse.corpora.manifest import make_splits
 from affuse.stores.store import FeatureStore
 
-IEMOCAP = ("Ses01F_impro01", "Ses02M_script01_1", "Ses03F_impro04", "Ses04M_impro02", "Ses05F_impro03", "Ses05M_impro07")
+IEMOCAP = (
+    "Ses01F_impro01", "Ses02M_script01_1", "Ses03F_impro04", "Ses04M_impro02", "Ses05F_impro03", "Ses05M_impro07",
+)
 
 
 class Parts:
@@ -46,7 +48,10 @@ class Parts:
 
 def iemocap9(audio=100, vision=512):
     p = Parts(True, 6)
-    return p, [p.ids, p.letters, p.labels, p.vectors(100, True), p.vectors(audio, True), p.vectors(vision), p.words, p.train, p.test]
+    return p, [
+        p.ids, p.letters, p.labels, p.vectors(100, True), p.vectors(audio, True), p.vectors(vision), p.words,
+        p.train, p.test,
+    ]
 
 
 def meld10():
@@ -75,7 +80,10 @@ def cosmic_meld():
 def sdt(meld=False):
     p = Parts(not meld, 7 if meld else 6)
     speakers, vectors = p.one_hot if meld else p.letters, [p.vectors(d) for d in (1024,) * 4 + (1582, 342)]
-    return p, [p.numbers if meld else p.ids, speakers, p.labels, *vectors, p.words, p.train, p.test, *([None] if meld else [])]
+    return p, [
+        p.numbers if meld else p.ids, speakers, p.labels, *vectors, p.words, p.train, p.test,
+        *([None] if meld else []),
+    ]
 
 
 def words_only(meld=False):
@@ -112,20 +120,29 @@ def test_every_published_layout_by_its_content(tmp_path, layout):
     assert len(corpus) == sum(parts.lengths.values())
     assert corpus.space.name == space
     assert any("class order assumed" in w and space in w for w in corpus.info["warnings"])
-    order = {"iemocap-6": "happy sad neutral angry excited frustrated", "meld-7": "neutral surprise fear sad happy disgust angry"}[space].split()
+    order = {
+        "iemocap-6": "happy sad neutral angry excited frustrated",
+        "meld-7": "neutral surprise fear sad happy disgust angry",
+    }[space].split()
     for key in parts.names:
         rows = corpus.table[corpus.table["conversation"] == (key if isinstance(key, str) else f"dia{key}")]
         assert list(rows["label"]) == [order[v] for v in parts.labels[key]]
         assert list(rows["text"]) == parts.words[key]
         assert list(rows["position"]) == list(range(len(rows)))
-        assert set(rows["split"]) == {"test" if key in parts.test else "valid" if "cosmic" in layout and key in parts.valid else "train"}
+        assert set(rows["split"]) == {
+            "test" if key in parts.test else "valid" if "cosmic" in layout and key in parts.valid else "train"
+        }
         assert rows["speaker"].nunique() == 2
     for stream, width in widths.items():
         store = FeatureStore(corpus.store_path(stream))
         assert store.spec.shape == (width,)
         assert store.spec.modality == stream.rstrip("234")
         assert set(store.ids) == set(corpus.table["id"])
-    vectors = [f for f in fields if isinstance(f, dict) and np.ndim(next(iter(f.values()))) == 2 and len(next(iter(f.values()))[0]) > 9]
+    vectors = [
+        f
+        for f in fields
+        if isinstance(f, dict) and np.ndim(next(iter(f.values()))) == 2 and len(next(iter(f.values()))[0]) > 9
+    ]
     assert len(corpus.stores()) == len(vectors)
     if vectors:
         store = FeatureStore(corpus.store_path("text"))
@@ -311,12 +328,21 @@ MALFORMED = {
     "missing-dialogue": (changed(6, lambda f, p: {k: f[k] for k in p.names[1:]}), "field 7 lacks 1 dialogues"),
     "missing-vectors": (changed(4, lambda f, p: {k: f[k] for k in p.names[1:]}), "field 5 lacks 1 dialogues"),
     "foreign-dialogue": (changed(4, lambda f, p: {**f, "x": f[IEMOCAP[0]]}), "field 5 has 1 dialogues"),
-    "widths": (changed(3, lambda f, p: {**f, IEMOCAP[0]: [v[:50] for v in f[IEMOCAP[0]]]}), "vectors of widths 50, 100"),
+    "widths": (
+        changed(3, lambda f, p: {**f, IEMOCAP[0]: [v[:50] for v in f[IEMOCAP[0]]]}),
+        "vectors of widths 50, 100",
+    ),
     "ragged": (changed(3, lambda f, p: {**f, IEMOCAP[0]: [f[IEMOCAP[0]][0][:9], *f[IEMOCAP[0]][1:]]}), "no known kind"),
     "objects": (changed(3, lambda f, p: {k: [[None]] * m for k, m in p.lengths.items()}), "no known kind"),
-    "classes-as-text": (changed(2, lambda f, p: {k: ["happy"] * m for k, m in p.lengths.items()}), "look like speakers"),
+    "classes-as-text": (
+        changed(2, lambda f, p: {k: ["happy"] * m for k, m in p.lengths.items()}),
+        "look like speakers",
+    ),
     "classes-as-floats": (changed(2, lambda f, p: {k: [0.5] * m for k, m in p.lengths.items()}), "no known kind"),
-    "two-emotions": (changed(0, lambda f, p: {k: [v % 5 for v in part] for k, part in p.labels.items()}), "which is the emotion"),
+    "two-emotions": (
+        changed(0, lambda f, p: {k: [v % 5 for v in part] for k, part in p.labels.items()}),
+        "which is the emotion",
+    ),
     "test-first": (lambda: [*(f := iemocap9()[1])[:7], f[8], f[7]], "not the largest"),
     "foreign-sets": (changed(7, lambda f, p: {f"x{i}" for i in range(6)}), "id sets name"),
     "all-tested": (changed(8, lambda f, p: set(p.train)), "every dialogue of the train set"),
@@ -373,7 +399,10 @@ def test_real_dialogues_of_iemocap(tmp_path, shared_data):
     dense = {d: rng.normal(size=(len(v["utt_ids"]), 12)) for d, v in dialogues.items()}
     picked = [{d: v[key] for d, v in dialogues.items()} for key in ("utt_ids", "speakers", "label6", "text")]
     test = {d for d in dialogues if d.startswith("Ses04")}
-    corpus = imported(tmp_path, [*picked[:3], dense, dense, {d: v[:, :5] for d, v in dense.items()}, picked[3], set(dialogues) - test, test])
+    corpus = imported(
+        tmp_path,
+        [*picked[:3], dense, dense, {d: v[:, :5] for d, v in dense.items()}, picked[3], set(dialogues) - test, test],
+    )
     assert len(corpus) == 5810
     assert corpus.table["speaker"].nunique() == 8
     assert corpus.info["overlap"] == {}

@@ -90,7 +90,12 @@ def test_damaged_csv(tmp_path, content, error):
     ],
 )
 def test_damaged_packs(tmp_path, change, error):
-    sound = {"train_jpeg": np.zeros(9, np.uint8), "train_offsets": np.array([0, 9]), "train_labels": np.array([3]), "train_ids": np.array(["a"])}
+    sound = {
+        "train_jpeg": np.zeros(9, np.uint8),
+        "train_offsets": np.array([0, 9]),
+        "train_labels": np.array([3]),
+        "train_ids": np.array(["a"]),
+    }
     if change is None:
         (tmp_path / "x.npz").write_bytes(b"PK no zip")
     else:
@@ -121,7 +126,11 @@ def test_a_list_that_is_not_there(tmp_path):
 def test_classes_and_sizes_of_packed_pictures_are_checked(shared_data, tmp_path):
     with np.load(shared_data / "fer2013" / "fer2013_dev.npz") as pack:
         end = pack["valid_offsets"][1]
-        sound = {"valid_jpeg": pack["valid_jpeg"][:end], "valid_offsets": np.array([0, end]), "valid_ids": pack["valid_ids"][:1]}
+        sound = {
+            "valid_jpeg": pack["valid_jpeg"][:end],
+            "valid_offsets": np.array([0, end]),
+            "valid_ids": pack["valid_ids"][:1],
+        }
     for label in (-1, 7, 0.5):
         np.savez(tmp_path / "x.npz", **sound, valid_labels=np.array([label]))
         with pytest.raises(BadCorpus, match=f"has the emotion '{label}'"):

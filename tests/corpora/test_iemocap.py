@@ -16,8 +16,14 @@ HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 # (turn, start, end, code, vad, what C-E1.. named, words); deliberately not in the order of time
 TURNS = {
     "Ses01F_impro01": [
-        ("F001", 10.01, 11.3925, "neu", (2.5, 2.5, 2.5), ["Neutral;", "Neutral;", "Excited; Happiness;"], "Yeah: well."),
-        ("F000", 6.2901, 8.2357, "fru", (2.5, 3.5, 3.0), ["Frustration;", "Frustration; Anger;", "Neutral state;"], "Excuse me."),
+        (
+            "F001", 10.01, 11.3925, "neu", (2.5, 2.5, 2.5),
+            ["Neutral;", "Neutral;", "Excited; Happiness;"], "Yeah: well.",
+        ),
+        (
+            "F000", 6.2901, 8.2357, "fru", (2.5, 3.5, 3.0),
+            ["Frustration;", "Frustration; Anger;", "Neutral state;"], "Excuse me.",
+        ),
         ("M000", 8.0, 9.5, "exc", (4.5, 4.0, 3.5), ["Excited;", "Excited;", "Happiness;"], "Do you\x92ve forms?"),
     ],
     "Ses01F_impro03": [("F007", 1.0, 2.0, "xxx", (4.0, 3.33, 2.33), ["Happiness;", "Neutral;", "Other;"], "Hi.")],
@@ -43,7 +49,7 @@ def silence(path):
 
 
 def release(folder, turns=TURNS, sentences=True, dialogues=True, pictures=True):
-    """A miniature IEMOCAP_full_release with what the official folders hold besides: AppleDouble files, sub-folders, XX turns."""
+    """A miniature IEMOCAP_full_release, with the AppleDouble files, sub-folders and XX turns of the official one."""
     root = folder / "IEMOCAP_full_release"
     for dialogue, said in turns.items():
         session = root / f"Session{dialogue[4]}"
@@ -102,7 +108,8 @@ def test_labels_of_four_and_of_six_classes(tmp_path):
 def test_votes_count_evaluators_and_never_self_reports(tmp_path):
     release(tmp_path / "r")
     four, six = table(tmp_path), table(tmp_path, "d", labels="iemocap-6")
-    # neutral, happy, sad, angry, excited, frustrated; one evaluator who says excited and happy is one vote for happy of four
+    # neutral, happy, sad, angry, excited, frustrated; an evaluator who chose excited and happy is one vote for happy of
+    # four
     assert list(six.loc["Ses01F_impro01_F001", "votes"]) == [2, 1, 0, 0, 1, 0]
     assert list(four.loc["Ses01F_impro01_F001", "votes"]) == [2, 1, 0, 0]
     assert list(six.loc["Ses01F_impro01_F000", "votes"]) == [1, 0, 0, 1, 0, 2]
@@ -149,7 +156,11 @@ def test_missing_parts_are_named_in_one_line_each(tmp_path, monkeypatch):
     release(tmp_path / "s", sentences=False, dialogues=False, pictures=False)
     (tmp_path / "s" / "IEMOCAP_full_release" / "Session1" / "dialog" / "transcriptions" / "Ses01F_impro03.txt").unlink()
     corpus = import_iemocap(tmp_path / "s", tmp_path / "b", partial=True)
-    assert corpus.info["partial"] == ["utterances with words: 6 of 7", "utterances with sound: 0 of 7", "dialogues with picture: 0 of 4"]
+    assert corpus.info["partial"] == [
+        "utterances with words: 6 of 7",
+        "utterances with sound: 0 of 7",
+        "dialogues with picture: 0 of 4",
+    ]
     with pytest.raises(BadCorpus, match=r"incomplete .utterances with words: 6 of 7"):
         import_iemocap(tmp_path / "s", tmp_path / "d")
     (root / "Session5" / "dialog" / "avi" / "DivX" / "Ses05M_script01_1b.avi").unlink()
@@ -161,7 +172,9 @@ def test_missing_parts_are_named_in_one_line_each(tmp_path, monkeypatch):
 
 def test_five_folds_leave_one_session_out(tmp_path):
     turns = {
-        f"Ses0{s}F_impro0{d}": [(f"{who}00{i}", i, i + 0.5, code, (3, 3, 3), [], "a") for i, code in enumerate(CODES) for who in "FM"]
+        f"Ses0{s}F_impro0{d}": [
+            (f"{who}00{i}", i, i + 0.5, code, (3, 3, 3), [], "a") for i, code in enumerate(CODES) for who in "FM"
+        ]
         for s in range(1, 6)
         for d in range(3)
     }
@@ -262,12 +275,18 @@ def test_the_real_labels_of_sessions_one_to_four(shared_data, tmp_path):
     turns: dict[str, list] = {}
     for i, name in enumerate(ids):
         dialogue, _, turn = str(name).rpartition("_")
-        turns.setdefault(dialogue, []).append((turn, i, i + 0.5, codes[official[i]], data["vad"][i], [], str(data["text"][i])))
+        turns.setdefault(dialogue, []).append(
+            (turn, i, i + 0.5, codes[official[i]], data["vad"][i], [], str(data["text"][i]))
+        )
     release(tmp_path / "r", turns, sentences=False, dialogues=False, pictures=False)
 
     corpus = import_iemocap(tmp_path / "r", tmp_path / "c", partial=True)
     rows = corpus.table.set_index("id").loc[ids]
-    assert corpus.info["partial"] == ["Ses05: 0 of 2170", "utterances with sound: 0 of 7869", "dialogues with picture: 0 of 120"]
+    assert corpus.info["partial"] == [
+        "Ses05: 0 of 2170",
+        "utterances with sound: 0 of 7869",
+        "dialogues with picture: 0 of 120",
+    ]
     assert list(rows["label"]) == [("happy", "sad", "neutral", "angry", "")[k] for k in four]
     assert np.allclose(rows[["valence", "arousal", "dominance"]], data["vad"], atol=1e-4)
     assert rows["speaker"].nunique() == 8
@@ -279,4 +298,8 @@ def test_the_real_labels_of_sessions_one_to_four(shared_data, tmp_path):
     assert {k for k, v in dialogues.items() if v["split"] == "valid"} == ERC_VALID
     scored = rows[rows["label"] != ""]
     assert (len(scored), (scored["split"] == "valid").sum()) == (5810, 647)
-    assert list(scored["speaker"].str[-1]) == [s for d in sorted(dialogues) for _, s in sorted(zip(dialogues[d]["utt_ids"], dialogues[d]["speakers"], strict=True))]
+    assert list(scored["speaker"].str[-1]) == [
+        s
+        for d in sorted(dialogues)
+        for _, s in sorted(zip(dialogues[d]["utt_ids"], dialogues[d]["speakers"], strict=True))
+    ]

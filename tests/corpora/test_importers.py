@@ -21,7 +21,8 @@ def ravdess_release(folder, actors=range(1, 25), modality="03", suffix=".wav"):
             for intensity in (1, 2) if emotion > 1 else (1,):
                 for statement in (1, 2):
                     for repetition in (1, 2):
-                        name = f"{modality}-01-{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}-{actor:02d}"
+                        take = f"{emotion:02d}-{intensity:02d}-{statement:02d}-{repetition:02d}"
+                        name = f"{modality}-01-{take}-{actor:02d}"
                         (place / f"{name}{suffix}").touch()
     return folder
 
@@ -55,7 +56,8 @@ def test_ravdess_pictures_of_some_actors_need_partial(tmp_path):
     (tmp_path / "r" / "Actor_01" / "01-01-08-02-02-02-01.mp4").unlink()
     with pytest.raises(BadCorpus, match=r"pictures per actor: incomplete .actor01: 59 of 60; actor02: 0 of 60"):
         import_ravdess(tmp_path / "r", tmp_path / "c")
-    assert "pictures of actor01: 59 of 60" in import_ravdess(tmp_path / "r", tmp_path / "c", partial=True).info["partial"]
+    partial = import_ravdess(tmp_path / "r", tmp_path / "c", partial=True).info["partial"]
+    assert "pictures of actor01: 59 of 60" in partial
 
 
 def test_ravdess_incomplete_needs_partial(tmp_path):
@@ -108,7 +110,9 @@ def test_table_with_spans_conversations_and_own_columns(tmp_path):
     (tmp_path / "media").mkdir()
     (tmp_path / "media" / "a.mp4").touch()
     src = table(tmp_path, "file,emo,who,dialogue,von,bis,arousal\na.mp4,Joy,x,d1,0,2.5,0.3\na.mp4,anger,y,d1,2.5,4,\n")
-    columns = {"video": "file", "label": "emo", "speaker": "who", "conversation": "dialogue", "start": "von", "end": "bis"}
+    columns = {
+        "video": "file", "label": "emo", "speaker": "who", "conversation": "dialogue", "start": "von", "end": "bis",
+    }
     corpus = import_table(src, tmp_path / "c", root=tmp_path / "media", columns=columns)
     assert list(corpus.table["label"]) == ["happy", "angry"]
     assert list(corpus.table["position"]) == [0, 1]
@@ -172,7 +176,11 @@ def test_wrong_names_and_missing_media(tmp_path):
 def speakers(n=120, groups=12):
     rng = np.random.default_rng(0)
     return pd.DataFrame(
-        {"source": [f"s{i % groups}" for i in range(n)], "label": rng.choice(["a", "b", "c"], n, p=[0.6, 0.3, 0.1]), "split": ""}
+        {
+            "source": [f"s{i % groups}" for i in range(n)],
+            "label": rng.choice(["a", "b", "c"], n, p=[0.6, 0.3, 0.1]),
+            "split": "",
+        }
     )
 
 
@@ -233,7 +241,9 @@ def test_a_share_of_everything_is_refused(share):
 
 
 def test_the_leak_check_names_shared_speakers(tmp_path):
-    rows = [{"id": str(i), "speaker": "aab"[i], "label": "sad", "split": ["train", "test", "train"][i]} for i in range(3)]
+    rows = [
+        {"id": str(i), "speaker": "aab"[i], "label": "sad", "split": ["train", "test", "train"][i]} for i in range(3)
+    ]
     corpus = write_corpus(tmp_path / "c", rows, "x")
     assert corpus.info["overlap"] == {"speaker": {"train/test": ["a"]}, "source": {"train/test": ["a"]}}
     assert overlap(corpus.table.assign(speaker=["a", "b", "c"]), "speaker") == {}
@@ -248,7 +258,9 @@ def test_published_folds_are_used_as_they_are_and_only_in_their_number():
         make_splits(data, "source", 0.0, 0.2, 5, 0)
 
 
-@pytest.mark.parametrize(("share", "near"), [(0.1, 0.1), (0.15, 1 / 7), (0.3, 1 / 3), (0.4, 0.4), (0.5, 0.5), (0.7, 0.7)])
+@pytest.mark.parametrize(
+    ("share", "near"), [(0.1, 0.1), (0.15, 1 / 7), (0.3, 1 / 3), (0.4, 0.4), (0.5, 0.5), (0.7, 0.7)]
+)
 def test_about_the_share_that_was_asked_for_is_held_out(share, near):
     table = pd.DataFrame({"label": ["a", "b"] * 420, "source": [f"s{i // 10}" for i in range(840)], "split": ""})
     (split,) = make_splits(table, "source", 0.0, share, None, 0)

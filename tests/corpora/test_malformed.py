@@ -207,7 +207,11 @@ ERC: dict[str, bytes] = {
             "nan dialogues": erc(train={float("nan")}),
             "no dialogue": erc(train=set()),
             "a mapping of splits": erc(train={"a": "train"}),
-            "doubled ids": erc(ids=each(["Ses01F_impro01_F000", "Ses01F_impro01_F001", "Ses01F_impro01_F002"]), words=None, extra=object),
+            "doubled ids": erc(
+                ids=each(["Ses01F_impro01_F000", "Ses01F_impro01_F001", "Ses01F_impro01_F002"]),
+                words=None,
+                extra=object,
+            ),
             "mixed speakers": erc(speakers=each(["F", 1, None])),
             "one sentence fewer": erc(words={NAMES[0]: ["a b", "c d"], NAMES[1]: ["e f", "g h", "i j"]}),
             "doubled dialogues": erc(labels={0: [0, 5, 0], "0": [0, 5, 0]}),

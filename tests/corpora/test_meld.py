@@ -11,7 +11,8 @@ from affuse.corpora.reading.release import mend
 
 HEADER = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season,Episode,StartTime,EndTime\n"
 LINES = {
-    "train": '1,"You must\x92ve had\x85 your  hands full.",Chandler ,joy,positive,0,0,8,21,"00:16:16,059","0:16:21,731"\n'
+    "train": '1,"You must\x92ve had\x85 your  hands full.",Chandler ,joy,positive,0,0,8,21,'
+    '"00:16:16,059","0:16:21,731"\n'
     '2,None,The Interviewer,sadness,negative,0,2,8,21,"00:16:21,940","00:16:23,442"\n'
     '3,"Oh, no.",Ross,neutral,neutral,125,3,4,18,"00:02:42,287","00:02:48,021"\n',
     "dev": '1,What?,Monica,surprise,negative,0,0,8,21,"00:21:01,927","00:20:03,261"\n'
@@ -26,7 +27,11 @@ def release(folder, splits=("train", "dev", "test"), encoding="utf-8", clips=Fal
     for split in splits:
         (folder / f"{split}_sent_emo.csv").write_bytes((HEADER + LINES[split]).encode(encoding))
     if clips:
-        for split, names in {"train": ["dia0_utt0", "dia0_utt2", "dia125_utt3"], "valid": ["dia0_utt0", "dia66_utt9"], "test": ["dia3_utt1"]}.items():
+        for split, names in {
+            "train": ["dia0_utt0", "dia0_utt2", "dia125_utt3"],
+            "valid": ["dia0_utt0", "dia66_utt9"],
+            "test": ["dia3_utt1"],
+        }.items():
             place = folder / OFFICIAL[split] / CLIPS[split]
             place.mkdir(parents=True)
             for name in [*names, "._dia0_utt0"]:
@@ -37,11 +42,16 @@ def release(folder, splits=("train", "dev", "test"), encoding="utf-8", clips=Fal
 def test_rows_of_the_official_csv_files(tmp_path):
     corpus = import_meld(release(tmp_path / "r"), tmp_path / "c", partial=True)
     table = corpus.table.set_index("id")
-    assert list(table.index) == ["train_dia0_utt0", "train_dia0_utt2", "train_dia125_utt3", "dev_dia0_utt0", "dev_dia110_utt7", "test_dia3_utt1"]
+    assert list(table.index) == [
+        "train_dia0_utt0", "train_dia0_utt2", "train_dia125_utt3", "dev_dia0_utt0", "dev_dia110_utt7",
+        "test_dia3_utt1",
+    ]
     assert list(table["split"]) == ["train"] * 3 + ["valid"] * 2 + ["test"]
     assert list(table["label"]) == ["happy", "sad", "neutral", "surprise", "neutral", "angry"]
     row = table.loc["train_dia0_utt0"]
-    assert (row["text"], row["speaker"], row["sentiment"]) == ("You must’ve had… your hands full.", "Chandler", "positive")
+    assert row[["text", "speaker", "sentiment"]].tolist() == [
+        "You must’ve had… your hands full.", "Chandler", "positive",
+    ]  # fmt: skip
     assert (row["conversation"], row["source"]) == ("train_dia0", "s08_e21")
     assert list(table["position"]) == [0, 2, 3, 0, 7, 1]
     assert table.loc["train_dia0_utt2", "text"] == "None"
@@ -156,7 +166,7 @@ def test_polished_transcripts_have_the_same_ids(shared_data, tmp_path):
     assert set(names.str.replace("val_", "dev_")) == set(corpus.table["id"])
 
 
-def test_clips_are_found_beside_the_copies_of_macos_and_dead_links_are_none(tmp_path):
+def test_clips_are_found_among_the_copies_of_macos_and_dead_links_are_none(tmp_path):
     src = release(tmp_path / "r", clips=True)
     for place in CLIPS.values():
         (src / "__MACOSX" / place).mkdir(parents=True)

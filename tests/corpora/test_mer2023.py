@@ -81,9 +81,18 @@ def test_one_test_part(tmp_path):
 
 
 def test_clips_words_and_the_pool(tmp_path):
-    rows = {"train": "sample_00000001,sad,-1.5\n", "test1": "sample_00000002,happy,2\n", "test3": "samplenew3_00000003,angry,0.5\n"}
+    rows = {
+        "train": "sample_00000001,sad,-1.5\n",
+        "test1": "sample_00000002,happy,2\n",
+        "test3": "samplenew3_00000003,angry,0.5\n",
+    }
     src = few(tmp_path / "r", **rows)
-    for clip in ("train/sample_00000001.mp4", "test1/sample_00000002.avi", "test3/samplenew3_00000003.mp4", "test3/samplenew3_00000009.mp4"):
+    for clip in (
+        "train/sample_00000001.mp4",
+        "test1/sample_00000002.avi",
+        "test3/samplenew3_00000003.mp4",
+        "test3/samplenew3_00000009.mp4",
+    ):
         touch(src / clip)
     touch(src / "audio" / "sample_00000001.wav")
     (src / "transcription.csv").write_text("name,sentence\nsample_00000002,你好。\n", encoding="utf-8")
@@ -118,8 +127,14 @@ def test_missing_clips_and_parts_need_partial(tmp_path):
         ("name,discrete,valence\na,sad,low\n", "valence 'low' of a is not a number"),
         ("name,discrete,valence\na,sad,inf\n", "valence of a is infinite"),
         ("name,discrete,valence\na,sad,1\na,sad,1\n", "names a twice"),
-        ("name,discrete,valence\n" + "".join(f"s{i},sad,1\n" for i in range(3374)), "3374 of 'train', the release has 3373"),
-        ("name,discrete,valence\n" + "".join(f"s{i},sad,1\n" for i in range(3373)), "train: 0 of 'neutral', the release has 871"),
+        (
+            "name,discrete,valence\n" + "".join(f"s{i},sad,1\n" for i in range(3374)),
+            "3374 of 'train', the release has 3373",
+        ),
+        (
+            "name,discrete,valence\n" + "".join(f"s{i},sad,1\n" for i in range(3373)),
+            "train: 0 of 'neutral', the release has 871",
+        ),
     ],
 )
 def test_damaged_csv_files(tmp_path, content, error):

@@ -5,9 +5,9 @@ import pytest
 
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import SPACES
+from affuse.core.tasks import Task
 from affuse.corpora.manifest import Corpus
 from affuse.corpora.muse_mimic import import_muse_mimic
-from affuse.stores.collate import targets
 from affuse.stores.store import FeatureStore
 
 SPLIT = {"a1": "train", "a2": "train", "b1": "devel", "c1": "test"}
@@ -60,7 +60,7 @@ def test_labels_and_partition(tmp_path):
 def test_the_list_column_is_a_target_of_three(tmp_path):
     import_muse_mimic(release(tmp_path / "r")[0], tmp_path / "c", features=False)
     table = Corpus.open(tmp_path / "c").table
-    values, known = targets(table["mimic"].tolist(), SPACES["muse-mimic-3"])
+    values, known = Task("mimic", SPACES["muse-mimic-3"]).targets(table["mimic"].tolist())
     assert values.shape == (4, 3)
     assert known.tolist() == [True, True, True, False]
     np.testing.assert_allclose(values[:3], table[["approval", "disappointment", "uncertainty"]][:3], rtol=1e-6)

@@ -21,12 +21,25 @@ def release(folder, *names):
 
 def savee(folder, pattern="{s}_{c}{i:02d}.wav"):
     counts = dict.fromkeys(("a", "d", "f", "h", "sa", "su"), 15) | {"n": 30}
-    return release(folder, *[pattern.format(s=s, c=c, i=i + 1) for s in ("DC", "JE", "JK", "KL") for c, n in counts.items() for i in range(n)])
+    return release(
+        folder,
+        *[
+            pattern.format(s=s, c=c, i=i + 1)
+            for s in ("DC", "JE", "JK", "KL")
+            for c, n in counts.items()
+            for i in range(n)
+        ],
+    )
 
 
 def tess(folder):
     emotions = ("angry", "disgust", "fear", "happy", "neutral", "ps", "sad")
-    names = [f"{s}_emotions/{s}_{'w' + chr(97 + i // 26) + chr(97 + i % 26)}_{e}.wav" for s in ("OAF", "YAF") for i in range(200) for e in emotions]
+    names = [
+        f"{s}_emotions/{s}_{'w' + chr(97 + i // 26) + chr(97 + i % 26)}_{e}.wav"
+        for s in ("OAF", "YAF")
+        for i in range(200)
+        for e in emotions
+    ]
     odd = names.index("OAF_emotions/OAF_waa_neutral.wav")
     names[odd] = names[odd].replace("/OAF_", "/OA_")
     return release(folder, *names)
@@ -38,7 +51,10 @@ def test_savee_in_both_of_its_layouts(tmp_path, pattern):
     assert len(corpus) == 480
     assert corpus.space.name == "ekman-7"
     counts = corpus.info["counts"]["all"]
-    assert counts["labels"] == {**dict.fromkeys(("angry", "disgust", "fear", "happy", "sad", "surprise"), 60), "neutral": 120}
+    assert counts["labels"] == {
+        **dict.fromkeys(("angry", "disgust", "fear", "happy", "sad", "surprise"), 60),
+        "neutral": 120,
+    }
     assert counts["speakers"] == counts["sources"] == 4
     assert corpus.info["warnings"] == []
     row = corpus.table[corpus.table["id"].str.endswith("JK_sa07")].iloc[0]
@@ -61,7 +77,8 @@ def test_an_incomplete_release_needs_partial(tmp_path):
     (tmp_path / "r" / "KL_a01.wav").unlink()
     with pytest.raises(BadCorpus, match=r"KL: 119 of 120"):
         import_named(tmp_path / "r", tmp_path / "c", rule="savee")
-    assert import_named(tmp_path / "r", tmp_path / "c", rule="savee", partial=True).info["partial"] == ["KL: 119 of 120"]
+    corpus = import_named(tmp_path / "r", tmp_path / "c", rule="savee", partial=True)
+    assert corpus.info["partial"] == ["KL: 119 of 120"]
 
 
 @pytest.mark.parametrize(
@@ -84,9 +101,16 @@ def test_names_of_other_releases(tmp_path, rule, name, wanted):
 
 
 def test_an_own_pattern_with_own_columns(tmp_path):
-    release(tmp_path / "r", "x/anna_h_2.wav", "x/anna_h_2.mp4", "y/bert_w_1.ogg", "y/notes.wav", "y/.hidden_h_1.wav", "readme.txt")
+    release(
+        tmp_path / "r", "x/anna_h_2.wav", "x/anna_h_2.mp4", "y/bert_w_1.ogg", "y/notes.wav", "y/.hidden_h_1.wav",
+        "readme.txt",
+    )
     corpus = import_named(
-        tmp_path / "r", tmp_path / "c", pattern=r"(?P<speaker>[a-z]+)_(?P<label>[a-z])_(?P<intensity>\d)", labels="h=happy, w=angry", name="mine"
+        tmp_path / "r",
+        tmp_path / "c",
+        pattern=r"(?P<speaker>[a-z]+)_(?P<label>[a-z])_(?P<intensity>\d)",
+        labels="h=happy, w=angry",
+        name="mine",
     )
     table = corpus.table.set_index("id")
     assert list(table["label"]) == ["happy", "angry"]
@@ -112,7 +136,9 @@ def test_recordings_of_one_name_and_size_are_copies_only_if_their_content_is(tmp
 
 
 def test_names_without_speakers_are_said(tmp_path):
-    corpus = import_named(release(tmp_path / "r", "happy1.wav", "sad1.wav"), tmp_path / "c", pattern=r"(?P<label>[a-z]+)\d")
+    corpus = import_named(
+        release(tmp_path / "r", "happy1.wav", "sad1.wav"), tmp_path / "c", pattern=r"(?P<label>[a-z]+)\d"
+    )
     assert any("no speaker" in w for w in corpus.info["warnings"])
 
 

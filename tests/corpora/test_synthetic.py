@@ -102,7 +102,7 @@ def test_inertia_and_contagion_have_their_rates() -> None:
 
 
 def _pairs(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """How far each label is from its speaker's last one and from the partner's (classes, modulo 4), where there is one."""
+    """How far each label is from its speaker's last one and from the partner's (classes, modulo 4), if there is one."""
     found: tuple[list[int], list[int]] = ([], [])
     last: dict[str, dict[str, int]] = {}
     for row in rows:

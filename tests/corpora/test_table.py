@@ -1,4 +1,4 @@
-"""Tables as people bring them: words that look like nothing, other names of columns, other times, quotes, numbers, paths."""
+"""Tables as people bring them: words that look like missing cells, other names, times, quotes, numbers, paths."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from affuse.cli.app import main
 from affuse.core.errors import AffuseError, BadCorpus, MissingFile
+from affuse.core.tasks import Task
 from affuse.corpora.manifest import Corpus
 from affuse.corpora.table import import_table
 from affuse.training.data import Dataset
@@ -42,7 +43,10 @@ WORDS = ["NA", "null", "None", "n/a", "NaN", "nan", "N/A", "NULL", "#N/A", "<NA>
 @pytest.mark.parametrize("column", ["id", "speaker", "source", "conversation", "text"])
 def test_words_for_nothing_are_values_and_only_an_empty_cell_is_absent(tmp_path, column):
     others = [] if column == "id" else ["id"]
-    lines = [",".join([word, *(f"u{i}" for _ in others), "sad"]) for i, word in enumerate([*WORDS, *([] if column == "id" else [""])])]
+    lines = [
+        ",".join([word, *(f"u{i}" for _ in others), "sad"])
+        for i, word in enumerate([*WORDS, *([] if column == "id" else [""])])
+    ]
     corpus = load(tmp_path, "\n".join([",".join([column, *others, "label"]), *lines]))
     assert list(corpus.table[column])[: len(WORDS)] == WORDS
     if others:
@@ -232,7 +236,10 @@ def test_quotes_of_csv_keep_commas_lines_and_quotes(tmp_path):
 def test_separators_encodings_and_line_ends(tmp_path, encoding, separator, end):
     lines = ["id,text,label,", "a,grüß dich,sad,", "b,hi,happy", ",,,", "", ""]
     corpus = load(tmp_path, end.join(lines).replace(",", separator), encoding=encoding)
-    assert corpus.table[["id", "text", "label"]].to_numpy().tolist() == [["a", "grüß dich", "sad"], ["b", "hi", "happy"]]
+    assert corpus.table[["id", "text", "label"]].to_numpy().tolist() == [
+        ["a", "grüß dich", "sad"],
+        ["b", "hi", "happy"],
+    ]
 
 
 def test_a_spreadsheet_says_its_separator_and_writes_decimal_commas(tmp_path):
@@ -250,7 +257,8 @@ def test_what_was_guessed_or_left_out_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "word"), [(b"id,label\na\x00,sad\n", "zero bytes"), (b"PK\x03\x04abc", "spreadsheet"), (b" \n", "no header")]
+    ("data", "word"),
+    [(b"id,label\na\x00,sad\n", "zero bytes"), (b"PK\x03\x04abc", "spreadsheet"), (b" \n", "no header")],
 )
 def test_files_that_are_no_tables_are_named(tmp_path, data, word):
     (tmp_path / "t.csv").write_bytes(data)
@@ -259,17 +267,23 @@ def test_files_that_are_no_tables_are_named(tmp_path, data, word):
 
 
 def numeric(cells, column="label", separator=","):
-    return separator.join(["id", column, "speaker"]) + "\n" + "\n".join(separator.join([f"u{i}", c, f"s{i}"]) for i, c in enumerate(cells))
+    return (
+        separator.join(["id", column, "speaker"])
+        + "\n"
+        + "\n".join(separator.join([f"u{i}", c, f"s{i}"]) for i, c in enumerate(cells))
+    )
 
 
 def test_fractions_are_values(tmp_path):
     cells = [f"{v:.1f}" for v in np.arange(-1, 2, 0.1)] + ["NA", ""]
     corpus = load(tmp_path, numeric(cells))
-    assert (corpus.space.kind, corpus.space.labels, corpus.space.low, corpus.space.high) == ("values", ("value",), -1.0, 1.9)
+    assert (corpus.space.kind, corpus.space.labels) == ("values", ("value",))
+    assert (corpus.space.low, corpus.space.high) == (-1.0, 1.9)
     assert set(corpus.table["label"]) == {""}
     assert corpus.table["value"].notna().sum() == 30
     assert "objectives={l1: {}}" in said(corpus)
-    target, known = Dataset(corpus.table, {"x": Always()}, {"emotion": "label"}, {"emotion": corpus.space}).labels("emotion")
+    data = Dataset(corpus.table, {"x": Always()}, {"emotion": "label"}, {"emotion": Task("emotion", corpus.space)})
+    target, known = data.labels("emotion")
     assert target[:, 0].tolist()[:3] == pytest.approx([-1.0, -0.9, -0.8])
     assert known.tolist() == [True] * 30 + [False] * 2
 
@@ -306,7 +320,7 @@ def test_two_dimensions_are_found_by_name_or_mapped(tmp_path):
     text = "id,Arousal,Valence,x\nu0,0.1,0.5,1\nu1,0.2,-0.5,2\n"
     corpus = load(tmp_path, text)
     assert corpus.space.labels == ("valence", "arousal")
-    data = Dataset(corpus.table, {"x": Always()}, {"emotion": "label"}, {"emotion": corpus.space})
+    data = Dataset(corpus.table, {"x": Always()}, {"emotion": "label"}, {"emotion": Task("emotion", corpus.space)})
     np.testing.assert_allclose(data.labels("emotion")[0], [[0.5, 0.1], [-0.5, 0.2]], rtol=1e-6)
     assert load(tmp_path, text, columns={"value": "x,Arousal"}).space.labels == ("x", "arousal")
     assert Corpus.open(tmp_path / "c").space.labels == ("x", "arousal")
@@ -334,7 +348,10 @@ def test_labels_that_are_neither_names_nor_numbers_are_refused(tmp_path, cells, 
 def test_values_are_trained_by_regression_from_table_to_scores(tmp_path, dimensions, capsys):
     rng = np.random.default_rng(0)
     values = rng.normal(size=(40, 4))
-    rows = [",".join([f"u{i}", f"s{i % 10}", *(f"{v[k]:.4f}" for k in range(len(dimensions)))]) for i, v in enumerate(values)]
+    rows = [
+        ",".join([f"u{i}", f"s{i % 10}", *(f"{v[k]:.4f}" for k in range(len(dimensions)))])
+        for i, v in enumerate(values)
+    ]
     src = write(tmp_path, "\n".join([",".join(["id", "speaker", *dimensions]), *rows]))
     np.savez(tmp_path / "audio.npz", ids=np.array([f"u{i}" for i in range(40)]), values=values)
     corpus, run = str(tmp_path / "corpus"), str(tmp_path / "run")
@@ -382,7 +399,10 @@ def test_media_that_are_not_there_are_named_with_what_is(tmp_path, name, words):
 
 @pytest.mark.parametrize(
     ("name", "right"),
-    [("F04_na_speaker.csv", ("speaker", 4)), ("F05_header_case.csv", ("label", 2)), ("F13_quotes.tsv", ("id", 4)), ("F14_numeric_labels.csv", ("value", 30)), ("F18_paths/win.csv", ("audio", 1))],
+    [
+        ("F04_na_speaker.csv", ("speaker", 4)), ("F05_header_case.csv", ("label", 2)), ("F13_quotes.tsv", ("id", 4)),
+        ("F14_numeric_labels.csv", ("value", 30)), ("F18_paths/win.csv", ("audio", 1)),
+    ],
 )
 def test_odd_tables(shared_data, tmp_path, name, right):
     corpus = import_table(shared_data / "odd_inputs" / name, tmp_path / "c")

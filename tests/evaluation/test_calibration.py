@@ -23,7 +23,7 @@ def test_the_planted_temperature_is_found(sharper: float) -> None:
     assert fit_temperature(log_softmax(logits), truth) == pytest.approx(sharper, rel=0.05)
 
 
-def test_cross_fitting_calibrates_without_touching_the_answer() -> None:
+def test_cross_fitting_calibrates_without_changing_the_decision() -> None:
     logits, truth = drawn(4000, 3.0)
     before = np.exp(log_softmax(logits))
     after = cross_fitted(logits, truth, np.arange(4000) % 40)

@@ -1,4 +1,4 @@
-"""The groups of an interval, and the words that say what it can mean."""
+"""The groups of an interval, and the words for what it can mean."""
 
 from __future__ import annotations
 

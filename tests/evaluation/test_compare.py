@@ -14,14 +14,33 @@ from affuse.evaluation.intervals import estimate
 
 def write_scored(run, truth):
     """An evaluated run of three items by two speakers, as far as `compare` reads it."""
-    protocol = {"split": "test", "split_hash": "s", "folds": None, "group_by": "speaker", "groups": 2, "n": 3, "same_corpus": True}
-    io.write_json(run / "evaluation.json", {"corpus": {"hash": "c"}, "labels": ["sentiment"], "metrics": {"mae": {}}, "protocol": protocol})
-    rows = pd.DataFrame({"id": ["u1", "u2", "u3"], "speaker": ["a", "b", "b"], "modalities": "audio", "full": True, "truth": [[t] for t in truth]})
+    protocol = {
+        "split": "test",
+        "split_hash": "s",
+        "folds": None,
+        "group_by": "speaker",
+        "groups": 2,
+        "n": 3,
+        "same_corpus": True,
+    }
+    io.write_json(
+        run / "evaluation.json",
+        {"corpus": {"hash": "c"}, "labels": ["sentiment"], "metrics": {"mae": {}}, "protocol": protocol},
+    )
+    rows = pd.DataFrame(
+        {
+            "id": ["u1", "u2", "u3"],
+            "speaker": ["a", "b", "b"],
+            "modalities": "audio",
+            "full": True,
+            "truth": [[t] for t in truth],
+        }
+    )
     io.write_table(run / "predictions.parquet", rows.assign(**{"p:sentiment": [0.0, 0.5, 1.0]}))
     return run
 
 
-def test_runs_of_different_label_columns_are_refused(tmp_path):
+def test_runs_of_different_label_columns_raise(tmp_path):
     """Both were scored against the labels of the first, so that the difference was not that of the means."""
     one, other = write_scored(tmp_path / "one", [0.0, 0.5, 1.0]), write_scored(tmp_path / "other", [1.0, 1.0, 1.0])
     alike = compare(one, one)
@@ -55,7 +74,14 @@ def scored_on_values(run, predicted):
     write_scored(run, [0.0, 0.5, 1.0])
     evaluation = io.read_json(run / "evaluation.json")
     io.write_json(run / "evaluation.json", evaluation | {"protocol": evaluation["protocol"] | {"groups": 4, "n": 24}})
-    rows = pd.DataFrame({"id": [f"u{i:02d}" for i in range(24)], "speaker": [f"s{i % 4}" for i in range(24)], "modalities": "audio", "full": True})
+    rows = pd.DataFrame(
+        {
+            "id": [f"u{i:02d}" for i in range(24)],
+            "speaker": [f"s{i % 4}" for i in range(24)],
+            "modalities": "audio",
+            "full": True,
+        }
+    )
     truth = np.random.default_rng(0).normal(size=24)
     io.write_table(run / "predictions.parquet", rows.assign(truth=[[t] for t in truth], **{"p:sentiment": predicted}))
     return run
@@ -71,8 +97,10 @@ def test_the_sums_give_the_numbers_of_the_runs_and_survive_a_file(tmp_path):
         for arm, runs in arms.items():
             assert sums.each(name, arm) == pytest.approx(runs.each(name), abs=1e-9)
             assert sums.estimate(name, arm).to_dict() == pytest.approx(runs.estimate(name).to_dict(), abs=1e-9)
-        assert sums.less(name, "one", "other").to_dict() == pytest.approx(arms["one"].less(arms["other"], name).to_dict(), abs=1e-9)
-    assert arms["mean"].answers()[0] == pytest.approx(np.mean(arms["one"].answers(), axis=0))
+        assert sums.less(name, "one", "other").to_dict() == pytest.approx(
+            arms["one"].less(arms["other"], name).to_dict(), abs=1e-9
+        )
+    assert arms["mean"].predictions()[0] == pytest.approx(np.mean(arms["one"].predictions(), axis=0))
     assert not {"id", "speaker", "truth"} & set(sums.table.columns)
 
 
@@ -80,8 +108,8 @@ def test_a_metric_of_ranks_is_kept_as_its_values_without_each_group(tmp_path):
     rng, truth = np.random.default_rng(2), np.arange(30) % 3
     runs = Scored([scored_on_values(tmp_path / "run", rng.normal(size=24))])
     runs.truth, runs.groups, runs.ids = truth, np.repeat(list("abcde"), 6), [str(i) for i in range(30)]
-    answers = rng.dirichlet(np.ones(3), 30)
-    runs.answers = lambda subset="": [answers]
+    predicted = rng.dirichlet(np.ones(3), 30)
+    runs.predictions = lambda subset="": [predicted]
     sums = Sums.of({"run": runs}, ["mean_average_precision", "uar"], {})
     for name in sums.info["metrics"]:
-        assert sums.estimate(name, "run") == estimate(name, truth, answers, runs.groups)
+        assert sums.estimate(name, "run") == estimate(name, truth, predicted, runs.groups)

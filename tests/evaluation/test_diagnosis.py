@@ -18,6 +18,7 @@ from affuse.core import io
 from affuse.core.config import make_recipe
 from affuse.core.errors import BadRun, ProtocolError, UnknownName
 from affuse.core.labels import SPACES
+from affuse.core.tasks import Task
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.evaluation import diagnosis
 from affuse.evaluation.diagnosis import fit_linear, shapley_of
@@ -26,7 +27,8 @@ from affuse.evaluation.predictions import Predictions, subsets_of
 from affuse.evaluation.protocol import evaluate
 from affuse.metrics import value
 from affuse.stores.store import import_arrays
-from affuse.training import run as runs
+from affuse.training import binding, run_folder
+from affuse.training import train as training
 
 FULL = ("audio", "vision", "text")
 RECIPE = {
@@ -39,11 +41,12 @@ RECIPE = {
 
 
 def planted(path: Path, n: int = 96, values: bool = False) -> Corpus:
-    """Audio that says the answer, vision that is noise."""
+    """Audio that shows the label, vision that is noise."""
     rng = np.random.default_rng(0)
     labels, names = rng.permutation(np.arange(n) % 4), ("neutral", "happy", "sad", "angry")
-    told = [{"sentiment": c - 1.5} for c in labels] if values else [{"label": names[c]} for c in labels]
-    rows = [{"id": f"u{i:03d}", "speaker": f"s{i % 8}", "source": f"s{i % 8}", "text": "", **told[i]} for i in range(n)]
+    labelled = [{"sentiment": c - 1.5} for c in labels] if values else [{"label": names[c]} for c in labels]
+    who = [{"speaker": f"s{i % 8}", "source": f"s{i % 8}"} for i in range(n)]
+    rows = [{"id": f"u{i:03d}", **who[i], "text": "", **labelled[i]} for i in range(n)]
     corpus = write_corpus(path, rows, "planted", "sentiment" if values else "iemocap-4")
     for stream, strength in (("audio_vec", 3.0), ("vision_vec", 0.0)):
         centres = rng.normal(size=(4, 6)) * strength
@@ -54,7 +57,7 @@ def planted(path: Path, n: int = 96, values: bool = False) -> Corpus:
 def trained(corpus: Corpus, out: Path, only: tuple[str, ...] = (), folds: int | None = 2, **train) -> Path:
     balance = {"balance": "none"} if only else {}
     values = {**RECIPE, **balance, "train": {**RECIPE["train"], **train}}
-    return runs.train(runs.bind(make_recipe(values), corpus, only), "planted", corpus, out, folds)
+    return training.train(binding.bind(make_recipe(values), corpus, only), "planted", corpus, out, folds)
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +71,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Path]:
 
 
 def drawn(seed: int = 0, n: int = 60) -> tuple[Predictions, np.ndarray]:
-    """Random answers of every subset, and groups."""
+    """Random predictions of every subset, and groups."""
     rng = np.random.default_rng(seed)
     by_subset = {s: rng.dirichlet(np.ones(4), n) for s in subsets_of(FULL, "each")}
     groups = rng.integers(0, 9, n)
     baseline = np.tile(np.eye(4)[1], (n, 1))
-    return Predictions(pd.DataFrame(), rng.integers(0, 4, n), by_subset, baseline, SPACES["iemocap-4"], FULL), groups
+    return Predictions(
+        pd.DataFrame(), rng.integers(0, 4, n), by_subset, baseline, Task("emotion", SPACES["iemocap-4"]), FULL
+    ), groups
 
 
 def test_shapley_values_are_the_mean_over_all_orders_and_add_up():
@@ -109,7 +114,7 @@ def test_no_shapley_values_without_every_subset_or_of_one_modality():
     assert shapley_of(found, groups) == {}
 
 
-def test_the_modality_that_knows_the_answer_gets_nearly_all(made):
+def test_the_modality_that_shows_the_label_gets_nearly_all(made):
     corpus, base = made
     result = evaluate(base / "joint", corpus)
     audio, vision = (result["shapley"][m] for m in ("audio", "vision"))
@@ -126,13 +131,13 @@ def test_probes_are_fitted_on_each_folds_training_rows(made):
     corpus, base = made
     result = evaluate(base / "joint", corpus, probes={})
     assert set(result["probes"]) == {"audio", "vision"}
-    _, recipe, folders = runs.open_run(base / "joint")
+    _, recipe, folders = run_folder.open_run(base / "joint")
     right = 0
     for (folder,) in folders:
-        model, split = runs.run_model(folder), runs.split_of(folder, corpus)
+        model, split = run_folder.run_model(folder), run_folder.split_of(folder, corpus)
         sides = []
         for part in ("train", "test"):
-            data = runs.dataset(corpus, recipe, model.spaces, split == part)
+            data = binding.dataset(corpus, recipe, model.tasks, split == part)
             with torch.no_grad():
                 encoded = model.encode(data.batch(np.arange(len(data))))
             sides.append((encoded.pooled["audio_vec"].double().numpy(), data.labels("emotion")[0].numpy()))
@@ -158,7 +163,8 @@ def test_an_encoder_that_learned_nothing_beside_the_others_has_a_positive_gap(ma
         target = tmp_path / "idle" / source.relative_to(base / "joint")
         if source.name == "model.safetensors":
             weights = io.read_tensors(source)
-            io.write_tensors(target, {k: v * 0 if k.startswith("encoders.audio_vec") else v for k, v in weights.items()})
+            silenced = {k: v * 0 if k.startswith("encoders.audio_vec") else v for k, v in weights.items()}
+            io.write_tensors(target, silenced)
         elif source.is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(source.read_bytes())
@@ -170,7 +176,7 @@ def test_values_are_scored_by_ccc(tmp_path):
     corpus = planted(tmp_path / "corpus", values=True)
     task = {"tasks": {"sentiment": {"column": "sentiment"}}, "objectives": {"l1": {"task": "sentiment"}}}
     recipe = {**RECIPE, **task, "train": {**RECIPE["train"], "selection": "ccc"}}
-    runs.train(runs.bind(make_recipe(recipe), corpus), "planted", corpus, tmp_path / "run")
+    training.train(binding.bind(make_recipe(recipe), corpus), "planted", corpus, tmp_path / "run")
     result = evaluate(tmp_path / "run", corpus, probes={})
     assert result["imbalance"]["metric"] == "ccc"
     gained = result["metrics"]["ccc"]["value"]
@@ -215,7 +221,13 @@ def test_the_command_line_shows_gaps_and_the_report_the_traces(made, capsys, mon
     assert "Shapley value (accuracy)" in shown
     assert "probe: gap" in shown
     page = (base / "joint" / "report.html").read_text()
-    for words in ("<h2>Balance</h2>", "Shapley values of the accuracy", "Probe gap", "Probes of the encoders", "Traces of the balancer"):
+    for words in (
+        "<h2>Balance</h2>",
+        "Shapley values of the accuracy",
+        "Probe gap",
+        "Probes of the encoders",
+        "Traces of the balancer",
+    ):
         assert words in page
     assert page.count('class="trace ') == 2 + 2 * 2  # two streams: in the legend, in the panels of k and score
     assert main([*common, "--alone", "audio"]) == 2

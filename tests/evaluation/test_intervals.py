@@ -36,13 +36,14 @@ def simulated() -> ModuleType:
     spec = importlib.util.spec_from_file_location("simulated_intervals", SCRIPT)
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules["simulated_intervals"] = importlib.util.module_from_spec(spec)  # a dataclass looks its module up
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["simulated_intervals"] = module  # a dataclass looks its module up
     spec.loader.exec_module(module)
     return module
 
 
-def answers(rng: np.random.Generator, rates: np.ndarray, n: int = 20) -> np.ndarray:
-    """Two-class answers [G n, 2] to a truth of zeros, right at these rates of the groups."""
+def two_classes(rng: np.random.Generator, rates: np.ndarray, n: int = 20) -> np.ndarray:
+    """Two-class predictions [G n, 2] to a truth of zeros, right at these rates of the groups."""
     right = rng.random((len(rates), n)) < rates[:, None]
     return np.where(right.reshape(-1, 1), [1.0, 0.0], [0.0, 1.0])
 
@@ -54,8 +55,10 @@ def drawn(seed: int = 0, n: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarr
 
 @pytest.mark.parametrize(("name", "groups", "unequal"), [("uar", 6, False), ("ccc", 12, True)])
 def test_intervals_cover_and_reject_as_often_as_they_say(simulated, name, groups, unequal):
-    """Within 3 points of 95 %, 2.5 of 5 % (600 replicates, seeds that differ by sd .01); the percentile bootstrap is not."""
-    found = simulated.measure(name, simulated.sizes_of(groups, unequal), seeds=3, noise=0.01, replicates=600, before=600)
+    """Within 3 points of 95 %, 2.5 of 5 % (600 replicates, seeds that differ by sd .01), unlike the bootstrap."""
+    found = simulated.measure(
+        name, simulated.sizes_of(groups, unequal), seeds=3, noise=0.01, replicates=600, before=600
+    )
     assert abs(found.covered - 0.95) <= 0.03
     assert abs(found.rejected - 0.05) <= 0.025
     assert found.covered_before < 0.92
@@ -63,7 +66,7 @@ def test_intervals_cover_and_reject_as_often_as_they_say(simulated, name, groups
 
 
 def test_accuracy_of_equal_groups_is_students_t_on_their_means():
-    predicted, groups = answers(np.random.default_rng(0), np.linspace(0.3, 0.9, 7)), np.repeat(np.arange(7), 20)
+    predicted, groups = two_classes(np.random.default_rng(0), np.linspace(0.3, 0.9, 7)), np.repeat(np.arange(7), 20)
     found = estimate("accuracy", np.zeros(140, int), predicted, groups)
     means = predicted[:, 0].reshape(7, 20).mean(1)
     low, high = stats.t.interval(0.95, 6, means.mean(), stats.sem(means))
@@ -72,7 +75,7 @@ def test_accuracy_of_equal_groups_is_students_t_on_their_means():
 
 def test_a_paired_difference_of_equal_groups_is_the_paired_t_test():
     rng, groups = np.random.default_rng(1), np.repeat(np.arange(9), 20)
-    a, b = answers(rng, np.full(9, 0.7)), answers(rng, np.full(9, 0.6))
+    a, b = two_classes(rng, np.full(9, 0.7)), two_classes(rng, np.full(9, 0.6))
     found = paired_difference("accuracy", np.zeros(180, int), [a], [b], groups)
     means = (p[:, 0].reshape(9, 20).mean(1) for p in (a, b))
     assert found.p == pytest.approx(stats.ttest_rel(*means).pvalue, abs=1e-12)
@@ -107,8 +110,8 @@ def test_a_claim_that_hangs_on_the_seeds_is_not_made():
     """Every group agrees that A is better, by as much as the seeds of A differ."""
     truth, groups = np.zeros(400, int), np.repeat(np.arange(20), 20)
     rng = np.random.default_rng(3)
-    a = [answers(rng, np.full(20, rate)) for rate in (0.55, 0.65, 0.75)]
-    b = [answers(rng, np.full(20, rate)) for rate in (0.55, 0.55, 0.55)]
+    a = [two_classes(rng, np.full(20, rate)) for rate in (0.55, 0.65, 0.75)]
+    b = [two_classes(rng, np.full(20, rate)) for rate in (0.55, 0.55, 0.55)]
     assert paired_difference("accuracy", truth, [a[2]], [b[0]], groups).p < 0.05
     assert paired_difference("accuracy", truth, a, b, groups).p > 0.05
 
@@ -130,7 +133,8 @@ def test_independent_spreads_add_by_satterthwaite():
 def test_one_group_gives_neither_interval_nor_p():
     truth, predicted, _ = drawn()
     groups = ["s"] * len(truth)
-    found, gap = estimate("uar", truth, predicted, groups), paired_difference("uar", truth, [predicted], [1 - predicted], groups)
+    found = estimate("uar", truth, predicted, groups)
+    gap = paired_difference("uar", truth, [predicted], [1 - predicted], groups)
     assert found.to_dict() == {"value": found.value, "low": None, "high": None, "n": 120}
     assert gap.to_dict() == {"value": gap.value, "low": None, "high": None, "p": None, "n": 120}
     alike = paired_difference("uar", truth, [predicted], [predicted], groups)
@@ -147,7 +151,7 @@ def test_a_difference_of_rounding_is_none():
 
 def test_the_metric_bounds_the_interval():
     truth, groups = np.zeros(40, int), np.repeat(np.arange(4), 10)
-    predicted = answers(np.random.default_rng(0), np.array([1.0, 1.0, 1.0, 0.5]), 10)
+    predicted = two_classes(np.random.default_rng(0), np.array([1.0, 1.0, 1.0, 0.5]), 10)
     assert estimate("accuracy", truth, predicted, groups).high == 1
     assert as_estimate(left_out("accuracy", truth, predicted, groups), sizes_of(groups)).high > 1
 
@@ -157,8 +161,9 @@ def test_of_very_many_groups_some_are_left_out_together():
     groups = np.arange(3000)
     assert len(left_out("uar", truth, predicted, groups)) == 1 + MOST
     assert sizes_of(groups).tolist() == [3] * MOST
-    whole, dealt = estimate("uar", truth, predicted, np.arange(3000) % 900), estimate("uar", truth, predicted, groups)
-    assert dealt.high - dealt.low == pytest.approx(whole.high - whole.low, rel=0.15)
+    whole = estimate("uar", truth, predicted, np.arange(3000) % 900)
+    joined_groups = estimate("uar", truth, predicted, groups)
+    assert joined_groups.high - joined_groups.low == pytest.approx(whole.high - whole.low, rel=0.15)
 
 
 def test_many_seeds_of_one_run_are_that_run():
@@ -169,6 +174,7 @@ def test_many_seeds_of_one_run_are_that_run():
 
 
 def test_the_protocol_line_says_what_is_counted():
-    assert clustered("speaker", 24) == "Student's t, jackknife over 24 groups by speaker, for this seed only, as another may score otherwise"
+    words = "Student's t, jackknife over 24 groups by speaker, for this seed only, as another may score otherwise"
+    assert clustered("speaker", 24) == words
     assert clustered("speaker", 24, 5).endswith("24 groups by speaker, and 5 seeds")
     assert "takes the 3 for typical ones" in clustered("source", 3)

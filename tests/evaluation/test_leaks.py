@@ -1,4 +1,4 @@
-"""The leak detector: fires on planted and on real leaks, stays silent on honest features, says what it cannot check."""
+"""The leak detector: fires on planted and real leaks, is silent on honest features, names what it cannot check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import pytest
 from affuse.cli.app import main
 from affuse.core.errors import BadFeatures, ProtocolError, UnknownName
 from affuse.corpora.manifest import write_corpus
-from affuse.evaluation.leaks import check_corpus, find_leak
+from affuse.evaluation.leaks import find_leak
+from affuse.evaluation.store_check import check_corpus
 from affuse.stores.store import import_arrays
 
 NAMES = np.array(["neutral", "happy", "sad", "angry"])
@@ -32,9 +33,9 @@ def test_a_planted_leak_fires_and_the_same_features_without_it_do_not():
     assert planted.flagged
     assert planted.low > planted.margin
     assert planted.inside - planted.outside > 0.2
-    assert "leak:" in planted.verdict
+    assert "leak:" in planted.decision
     assert not honest.flagged
-    assert "no sign" in honest.verdict
+    assert "no sign" in honest.decision
     assert (honest.n_inside, honest.groups_inside, honest.dropped) == (240, 20, 0)
 
 
@@ -118,14 +119,14 @@ def test_a_class_that_one_side_lacks_is_left_out():
 
 
 @pytest.mark.parametrize("side", [True, False])
-def test_one_side_only_is_refused(side):
+def test_one_side_only_raises(side):
     x, y, group, touched = rows()
     with pytest.raises(ProtocolError, match="every row counts as") as error:
         find_leak(x, y, group, np.full_like(touched, side))
     assert error.value.remedy
 
 
-def test_too_few_groups_classes_and_shapes_that_do_not_fit_are_refused():
+def test_too_few_groups_classes_and_shapes_that_do_not_fit_raise():
     x, y, group, touched = rows()
     few = touched | (group < 8)
     with pytest.raises(ProtocolError, match="4 untouched groups"):
@@ -145,9 +146,11 @@ def test_too_few_groups_classes_and_shapes_that_do_not_fit_are_refused():
 def corpus_of(path, x, labels, groups, touched, space="iemocap-4", **columns):
     """A corpus with splits train and test and a store `vectors`."""
     ids = [f"u{i:04d}" for i in range(len(x))]
-    table = {"id": ids, "source": groups.astype(str), "split": np.where(touched, "train", "test"), "label": labels, **columns}
+    split = np.where(touched, "train", "test")
+    table = {"id": ids, "source": groups.astype(str), "split": split, "label": labels, **columns}
     keys = list(table)
-    corpus = write_corpus(path, [dict(zip(keys, v, strict=True)) for v in zip(*table.values(), strict=True)], "leaky", space)
+    rows = [dict(zip(keys, v, strict=True)) for v in zip(*table.values(), strict=True)]
+    corpus = write_corpus(path, rows, "leaky", space)
     import_arrays(corpus.store_path("vectors"), ids, x, modality="audio")
     return corpus, ids
 
@@ -179,7 +182,9 @@ def test_values_are_taken_from_the_corpus_or_a_named_column(tmp_path):
     x, y, group, touched = rows()
     target = np.random.default_rng(2).normal(size=len(x)).clip(-3, 3)
     x[:, 0] += np.where(touched, 2 * target, 0)
-    corpus, _ = corpus_of(tmp_path / "c", x, [""] * len(x), group, touched, "sentiment", sentiment=target, sex=np.where(y > 1, "f", "m"))
+    corpus, _ = corpus_of(
+        tmp_path / "c", x, [""] * len(x), group, touched, "sentiment", sentiment=target, sex=np.where(y > 1, "f", "m")
+    )
     assert [s.leak.flagged for s in check_corpus(corpus)] == [True]
     assert [s.leak.metric for s in check_corpus(corpus, column="sex")] == ["uar"]
     with pytest.raises(UnknownName, match="column"):
@@ -204,7 +209,9 @@ def test_mosi_text_and_video_know_the_train_labels_audio_does_not(shared_data, t
     video = np.array([i.rsplit("_", 1)[0] for i in arrays["ids"]])
     touched = arrays["split"] == "train"
     labels = np.where(arrays["label2"] == 1, "positive", "negative")
-    corpus, ids = corpus_of(tmp_path / "c", arrays["text"], labels, video, touched, "sentiment-3", sentiment=arrays["valence"].astype(float))
+    corpus, ids = corpus_of(
+        tmp_path / "c", arrays["text"], labels, video, touched, "sentiment-3", sentiment=arrays["valence"].astype(float)
+    )
     for stream in ("audio", "video"):
         import_arrays(corpus.store_path(stream), ids, arrays[stream])
     for column in (None, "sentiment"):

@@ -1,4 +1,4 @@
-"""Another corpus is scored without whom the run was trained on; it is said who that is, in a report of its own."""
+"""Another corpus is scored without the speakers that the run was trained on; the protocol names them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from affuse.core.config import load_recipe
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.evaluation.protocol import evaluate
 from affuse.evaluation.seen import seen, trained_by_run
-from affuse.training.run import bind, open_run, train
+from affuse.training.binding import bind
+from affuse.training.run_folder import open_run
+from affuse.training.train import train
 
 
 @pytest.fixture
@@ -43,14 +45,14 @@ def test_whom_the_run_knows_is_named_and_left_out(trained, tmp_path, capsys):
     run, known = trained
     corpus = other(tmp_path / "other")
     assert main(["evaluate", str(run), "--corpus", str(corpus.path), "--json", "--quiet"]) == 0
-    said = capsys.readouterr()
-    result = json.loads(said.out)
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
     strangers = ~corpus.table["speaker"].isin(known)
     assert 0 < result["n"] == strangers.sum() < 48
     parts = {part["column"]: part for part in result["protocol"]["seen_in_training"]}
     assert set(parts["speaker"]["values"]) == set(parts["source"]["values"]) == known
     assert parts["id"]["utterances"] == parts["speaker"]["utterances"] == 48 - result["n"]
-    assert "was trained on" in said.err and "--include-seen" in said.err
+    assert "was trained on" in shown.err and "--include-seen" in shown.err
     page = (run / "on-elsewhere" / "report.html").read_text()
     assert "vectors on elsewhere" in page and "left out that were trained on" in page
     assert not (run / "report.html").exists()  # nor is the run's own report touched
@@ -63,7 +65,9 @@ def test_include_seen_keeps_and_marks_them(trained, tmp_path):
     assert (result["n"], result["protocol"]["left_out"]) == (48, 0)
     table = io.read_table(run / "on-elsewhere" / "predictions.parquet")
     assert set(table.loc[table["seen"], "speaker"]) == known
-    assert f"{result['protocol']['seen_scored']} of 48 scored utterances are of what run was trained on" in result["protocol"]["overlap"][-1]
+    protocol = result["protocol"]
+    words = f"{protocol['seen_scored']} of 48 scored utterances are of what run was trained on"
+    assert words in protocol["overlap"][-1]
     assert "does not generalise over speakers" in result["protocol"]["interval_means"]
 
 
@@ -74,7 +78,8 @@ def test_strangers_are_scored_whole_and_empty_names_match_nothing(trained, tmp_p
     info, _, folders = open_run(run)
     found = seen("run", trained_by_run(info, folders), corpus)
     assert not found.rows.any()
-    assert found.protocol(~found.rows, ~found.rows)["overlap"] == ["run was trained on nothing of elsewhere that it names"]
+    overlap = found.protocol(~found.rows, ~found.rows)["overlap"]
+    assert overlap == ["run was trained on nothing of elsewhere that it names"]
 
 
 def test_where_nobody_else_is_there_all_are_scored_and_marked(trained, tmp_path):

@@ -1,4 +1,4 @@
-"""A shipped model on a corpus of one's own: what it was trained on is said, and left out where there are others."""
+"""A shipped model on a corpus of one's own: what it was trained on is named, and left out where there are others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ BASE = PRETRAINED / "affuse-base"
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Corpus:
     """Twelve synthetic clips by twelve speakers, with affuse-base's features; one speaker's words are German."""
-    made = make_synthetic(tmp_path_factory.mktemp("shipped") / "corpus", conversations=6, utterances=2, speakers=12, labels="iemocap-4", seconds=1.0)
+    made = make_synthetic(
+        tmp_path_factory.mktemp("shipped") / "corpus",
+        conversations=6, utterances=2, speakers=12, labels="iemocap-4", seconds=1.0,
+    )  # fmt: skip
     table = made.table.assign(split="")
     table.loc[0, "text"] = "Das kann doch nicht wahr sein, ich glaube dir kein Wort"
     corpus = write_corpus(made.path, table, made.name, "iemocap-4")
@@ -54,7 +57,8 @@ def test_a_corpus_of_strangers_is_scored_whole(corpus, tmp_path, monkeypatch, ca
     score = result["metrics"]["uar"]
     assert score["low"] <= score["value"] <= score["high"]
     assert (tmp_path / "runs" / f"affuse-base-on-{corpus.name}" / "report.html").is_file()
-    assert [row["name"] for row in result["rows"]] == ["majority class", "all modalities", "audio only", "vision only", "text only"]
+    names = ["majority class", "all modalities", "audio only", "vision only", "text only"]
+    assert [row["name"] for row in result["rows"]] == names
 
 
 def test_speakers_it_was_trained_on_are_named_and_left_out(corpus, tmp_path):
@@ -74,16 +78,18 @@ def test_where_everybody_was_trained_on_all_are_scored_and_marked(corpus, tmp_pa
 
 
 def test_the_same_name_in_another_corpus_is_another_person(corpus):
-    found = seen("affuse-base", io.read_json(BASE / "card.json")["trained_on"], renamed(corpus, "mine", ["actor01"] * 12))
+    found = seen(
+        "affuse-base", io.read_json(BASE / "card.json")["trained_on"], renamed(corpus, "mine", ["actor01"] * 12)
+    )
     assert not found.rows.any()
     assert found.shared == []
 
 
-def test_a_split_that_is_not_there_is_told(corpus, tmp_path):
-    parted = renamed(corpus, "mine", corpus.table["speaker"].tolist())
-    parted.table["split"] = "train"
+def test_a_split_that_is_missing_is_named(corpus, tmp_path):
+    unsplit = renamed(corpus, "mine", corpus.table["speaker"].tolist())
+    unsplit.table["split"] = "train"
     with pytest.raises(ProtocolError, match="has no split 'test'"):
-        evaluate_shipped(BASE, parted, tmp_path)
+        evaluate_shipped(BASE, unsplit, tmp_path)
 
 
 def test_words_of_another_language_are_absent(corpus):
@@ -97,7 +103,8 @@ def test_words_of_another_language_are_absent(corpus):
 
 
 def test_a_store_made_otherwise_is_left_alone(corpus):
-    assert {s: name for s, (name, _) in stores_of(BASE, corpus).items()} == {s: s for s in ("waveform", "functionals", "face_crops", "text")}
+    own = {s: s for s in ("waveform", "functionals", "face_crops", "text")}
+    assert {s: name for s, (name, _) in stores_of(BASE, corpus).items()} == own
     card = corpus.store_path("functionals") / "card.json"
     before = io.read_json(card)
     io.write_json(card, before | {"parameters": {**before["parameters"], "relative": False}})
@@ -107,6 +114,6 @@ def test_a_store_made_otherwise_is_left_alone(corpus):
         io.write_json(card, before)
 
 
-def test_a_model_that_is_none_is_told(corpus: Corpus, capsys) -> None:
+def test_a_name_that_is_no_model_raises(corpus: Corpus, capsys) -> None:
     assert main(["evaluate", "affuse-bse", "--corpus", str(Path(corpus.path))]) == 2
     assert "affuse-base" in capsys.readouterr().err

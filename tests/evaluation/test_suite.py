@@ -1,4 +1,4 @@
-"""A suite of two arms and two seeds: queue, ledger, resumption, failures, and pages whose numbers are `affuse compare`'s."""
+"""A suite of two arms and two seeds: queue, ledger, resumption, failures, and the numbers of its pages."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from affuse.evaluation.intervals import Difference, Estimate, holm
 from affuse.evaluation.protocol import evaluate
 from affuse.evaluation.suite import load_suite, plan
 from affuse.reporting.bench_pages import _row, interval, page, signed
-from affuse.training import run as runs
+from affuse.training import binding
+from affuse.training import train as training
 
 SMALL = ["streams.*.encoder.hidden=8", "split.test=0.4", "train.epochs=2", "train.keep=last", "train.ema=0"]
 
 
-def write_suite(folder: Path, corpus: Path, arms: dict[str, object], changes: dict[str, object] | None = None, seeds: int = 2) -> Path:
+def write_suite(
+    folder: Path, corpus: Path, arms: dict[str, object], changes: dict[str, object] | None = None, seeds: int = 2
+) -> Path:
     values = {
         "name": "tiny",
         "seeds": seeds,
@@ -46,7 +49,7 @@ ARMS = {"none": [], "uniform": {"overrides": ["balance=uniform"], "note": "a los
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """(suite file, folder of its runs, page) of a suite that was run; nobody writes there."""
+    """(suite file, folder of its runs, page) of a suite that was run; no test writes there."""
     base = tmp_path_factory.mktemp("bench")
     corpus = make_vector_corpus(base / "corpus")
     suite = write_suite(base, corpus.path, ARMS)
@@ -67,14 +70,19 @@ def ledger(out: Path) -> list[tuple[str, int, str]]:
 
 
 def test_seeds_are_outermost_and_every_run_is_a_line_of_the_ledger(finished):
-    assert ledger(finished[1]) == [("none", 0, "done"), ("uniform", 0, "done"), ("none", 1, "done"), ("uniform", 1, "done")]
+    assert ledger(finished[1]) == [
+        ("none", 0, "done"),
+        ("uniform", 0, "done"),
+        ("none", 1, "done"),
+        ("uniform", 1, "done"),
+    ]
 
 
 def test_a_run_of_the_queue_is_what_affuse_train_makes(finished, tmp_path):
     suite = load_suite(finished[0])
     corpus = Corpus.open(suite.settings["vectors"].corpus)
-    recipe = runs.bind(load_recipe("vectors", [*SMALL, "balance=uniform", "train.seed=1"]), corpus)
-    runs.train(recipe, "vectors", corpus, tmp_path / "alone")
+    recipe = binding.bind(load_recipe("vectors", [*SMALL, "balance=uniform", "train.seed=1"]), corpus)
+    training.train(recipe, "vectors", corpus, tmp_path / "alone")
     evaluate(tmp_path / "alone", corpus, missing="each")
     queued = finished[1] / "vectors" / "uniform" / "seed1"
     assert (queued / "config.yaml").read_text() == (tmp_path / "alone" / "config.yaml").read_text()
@@ -132,9 +140,10 @@ def test_after_an_interruption_the_queue_goes_on_without_training_again(again, m
     (out / "ledger.jsonl").unlink()
     cut = out / "vectors" / "none" / "seed1"
     (cut / "predictions.parquet").unlink()  # interrupted while scoring
-    monkeypatch.setattr(runs, "_train_model", lambda *given: pytest.fail("trained again"))
+    monkeypatch.setattr("affuse.training.train._OneModel.train", lambda *given: pytest.fail("trained again"))
     with monkeypatch.context() as patch:
-        patch.setattr("affuse.evaluation.suite.evaluate", lambda *given, **options: (_ for _ in ()).throw(KeyboardInterrupt))
+        interrupt = lambda *given, **options: (_ for _ in ()).throw(KeyboardInterrupt)  # noqa: E731
+        patch.setattr("affuse.evaluation.suite.evaluate", interrupt)
         assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 130
     assert ledger(out) == [("none", 0, "done"), ("uniform", 0, "done")]
     assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
@@ -162,7 +171,7 @@ def test_changed_overrides_do_not_take_an_old_run_for_their_own(again, tmp_path,
     assert "| uniform |" not in text and "holds another run" in text
 
 
-def test_a_run_that_misses_an_item_is_refused(again):
+def test_a_run_that_misses_an_item_raises(again):
     suite, out = again
     path = out / "vectors" / "none" / "seed1" / "predictions.parquet"
     table = io.read_table(path)
@@ -174,7 +183,10 @@ def test_a_run_that_misses_an_item_is_refused(again):
 def test_only_chooses_and_the_rest_stays_open(tmp_path):
     corpus = make_vector_corpus(tmp_path / "corpus")
     suite = load_suite(write_suite(tmp_path, corpus.path, ARMS))
-    assert [job.key for job in plan(suite, tmp_path, ["*/uniform"])] == [("vectors", "uniform", 0), ("vectors", "uniform", 1)]
+    assert [job.key for job in plan(suite, tmp_path, ["*/uniform"])] == [
+        ("vectors", "uniform", 0),
+        ("vectors", "uniform", 1),
+    ]
     assert len(plan(suite, tmp_path, ["vectors"])) == 4
     with pytest.raises(UnknownName, match="unifrom"):
         plan(suite, tmp_path, ["vectors/unifrom"])
@@ -205,8 +217,8 @@ def test_an_arm_that_no_recipe_can_have_is_named_before_anything_runs(tmp_path, 
     corpus = make_vector_corpus(tmp_path / "corpus")
     suite = write_suite(tmp_path, corpus.path, {"none": [], "typo": ["balance=unifrom"]})
     assert main(["bench", str(suite), "--out", str(tmp_path / "out"), "--quiet"]) == 2
-    said = capsys.readouterr().err
-    assert "vectors/typo" in said and "uniform" in said and not (tmp_path / "out").exists()
+    shown = capsys.readouterr().err
+    assert "vectors/typo" in shown and "uniform" in shown and not (tmp_path / "out").exists()
 
 
 def test_cells_stay_cells_and_nothing_is_less_than_nothing():
@@ -222,7 +234,8 @@ def test_holm_by_hand():
 
 def test_the_shipped_suite_names_every_balancer():
     suite = load_suite(Path(__file__).resolve().parents[2] / "benchmarks" / "suites" / "balancers.yaml")
-    named = {o.removeprefix("balance=") for arm in suite.arms.values() for o in arm.overrides if o.startswith("balance=")}
+    overrides = [o for arm in suite.arms.values() for o in arm.overrides]
+    named = {o.removeprefix("balance=") for o in overrides if o.startswith("balance=")}
     assert named | {"none"} == set(registry.cards("balancers"))
 
 

@@ -20,7 +20,10 @@ def state(units: tuple[int, ...] = (1, 1, 1, 1), dim: int = 512) -> dict[str, to
     """Random weights under face.evoLVe's names, for pictures of 32 pixels."""
     torch.manual_seed(0)
     ours = IResNet(units, insight=False, grid=2, dim=dim).state_dict()
-    rules = (("stem.", "input_layer."), ("head.", "output_layer."), (".body.", ".res_layer."), (".shortcut.", ".shortcut_layer."), ("units.", "body."))
+    rules = (
+        ("stem.", "input_layer."), ("head.", "output_layer."), (".body.", ".res_layer."),
+        (".shortcut.", ".shortcut_layer."), ("units.", "body."),
+    )
     names = {}
     for key in ours:
         name = key

@@ -113,7 +113,8 @@ def test_models_of_several_labels_at_once_are_shares_of_their_sigmoids(tmp_path:
     folder = save_classifier(tmp_path, "roberta", labels, problem_type="multi_label_classification")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     with torch.inference_mode():
-        logits = pretrained.load(folder, "AutoModelForSequenceClassification")(**tokenizer(["so sad"], return_tensors="pt")).logits
+        network = pretrained.load(folder, "AutoModelForSequenceClassification")
+        logits = network(**tokenizer(["so sad"], return_tensors="pt")).logits
     own = logits.sigmoid()[0, 1:].numpy()
     p = dict(zip(classes_of(SEVEN), own / own.sum(), strict=True))
     found = Classifier(modality="text", model=str(folder))(Clip(text="so sad")).values[0]
@@ -161,7 +162,9 @@ def test_other_labels_are_refused_by_name(labels: list[str], tmp_path: Path) -> 
         Classifier(modality="text", model=str(folder))(Clip(text="you"))
 
 
-@pytest.mark.parametrize(("modality", "family"), [("audio", "bert"), ("vision", "bert"), ("text", "wav2vec2"), ("text", "vit")])
+@pytest.mark.parametrize(
+    ("modality", "family"), [("audio", "bert"), ("vision", "bert"), ("text", "wav2vec2"), ("text", "vit")]
+)
 def test_models_of_another_modality_are_refused(modality: str, family: str, tmp_path: Path) -> None:
     folder = save_classifier(tmp_path, family, SEVEN)
     with pytest.raises(BadConfig, match=f"which is no {modality} classifier"):
@@ -169,11 +172,13 @@ def test_models_of_another_modality_are_refused(modality: str, family: str, tmp_
 
 
 def test_a_head_that_was_not_saved_is_refused(tmp_path: Path) -> None:
-    """Hub files such as ehcalabres' hold classifier.dense and classifier.output: transformers would answer at random."""
+    """Hub files such as ehcalabres' hold classifier.dense and classifier.output: transformers would answer randomly."""
     from safetensors.torch import load_file, save_file
 
     folder = save_classifier(tmp_path / "model", "wav2vec2", SEVEN)
-    tensors = {k.replace("classifier.", "classifier.output."): v for k, v in load_file(folder / "model.safetensors").items()}
+    tensors = {
+        k.replace("classifier.", "classifier.output."): v for k, v in load_file(folder / "model.safetensors").items()
+    }
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(BadConfig, match=r"no weights for classifier\.bias"):
         Classifier(modality="audio", model=str(folder))(wave(tmp_path / "a.wav", NOISE[:16000]))

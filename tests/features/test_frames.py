@@ -28,7 +28,9 @@ def seconds(values: np.ndarray) -> list[int]:
     return [round(float(v) / 50) for v in left]
 
 
-@pytest.mark.parametrize(("preset", "shown"), [("ogm", [2]), ("bcgm", [2]), ("mmpareto", [1, 3]), ("pmr", [0, 2, 4]), ("mlb", [0, 2, 4])])
+@pytest.mark.parametrize(
+    ("preset", "shown"), [("ogm", [2]), ("bcgm", [2]), ("mmpareto", [1, 3]), ("pmr", [0, 2, 4]), ("mlb", [0, 2, 4])]
+)
 def test_published_choices(clip: Clip, preset: str, shown: list[int]) -> None:
     made = Frames(preset=preset, size=32)
     feature = made(clip)

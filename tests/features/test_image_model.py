@@ -24,7 +24,12 @@ FAMILIES = {
     "ViT": ("ViTConfig", "ViTModel", {**SIZES, **PICTURE}, 1),
     "ViT classifier": ("ViTConfig", "ViTForImageClassification", {**SIZES, **PICTURE}, 1),
     "DINOv2": ("Dinov2Config", "Dinov2Model", {**SIZES, **PICTURE}, 1),
-    "registers": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel", {**SIZES, **PICTURE, "num_register_tokens": 3}, 4),
+    "registers": (
+        "Dinov2WithRegistersConfig",
+        "Dinov2WithRegistersModel",
+        {**SIZES, **PICTURE, "num_register_tokens": 3},
+        4,
+    ),
     "BEiT": ("BeitConfig", "BeitModel", {**SIZES, **PICTURE}, 1),
     "CLIP tower": ("CLIPVisionConfig", "CLIPVisionModel", {**SIZES, **PICTURE}, 1),
 }
@@ -78,14 +83,17 @@ def test_vectors_are_the_models_own(family: str, tmp_path: Path) -> None:
 
 
 def test_the_picture_half_of_clip(tmp_path: Path) -> None:
-    words = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9}
+    words = {
+        "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8, "vocab_size": 9,
+    }
     config = transformers.CLIPConfig(text_config=words, vision_config={**SIZES, **PICTURE}, projection_dim=4)
     torch.manual_seed(0)
     whole = transformers.CLIPModel(config).eval()
     whole.save_pretrained(tmp_path)
     extractor = ImageModel(model=str(tmp_path))
     with torch.inference_mode():
-        expected = whole.vision_model(pixel_values=extractor._source.preparation.fed(pictures())).last_hidden_state[:, 0]
+        fed = extractor._source.preparation.to_tensor(pictures())
+        expected = whole.vision_model(pixel_values=fed).last_hidden_state[:, 0]
     assert extractor.spec.shape == (16,)
     np.testing.assert_allclose(extractor.embed(pictures()), expected, atol=1e-5)
 
@@ -112,7 +120,7 @@ def test_batches_change_nothing_and_other_sizes_are_interpolated(tmp_path: Path)
 def test_sizes_as_the_processors_mean_them(tmp_path: Path, said: dict[str, Any], size: int, resize: Any) -> None:
     ready = Preparation.of(save(tmp_path, **said))
     assert (ready.size, ready.resize) == (size, resize)
-    assert ready.fitted(pictures(1, 50)[0]).shape == (size, size, 3)
+    assert ready.to_square(pictures(1, 50)[0]).shape == (size, size, 3)
 
 
 @pytest.mark.parametrize("resample", [2, 3])
@@ -124,7 +132,7 @@ def test_frames_are_resized_as_pil_does(tmp_path: Path, resample: int, shape: tu
     height, width = (40 if n == min(shape) else int(40 * n / min(shape)) for n in shape)
     resized = np.asarray(image.fromarray(frame).resize((width, height), resample))
     top, left = (height - 32) // 2, (width - 32) // 2
-    mine = Preparation.of(save(tmp_path, **said)).fitted(frame)
+    mine = Preparation.of(save(tmp_path, **said)).to_square(frame)
     assert np.abs(mine.astype(int) - resized[top : top + 32, left : left + 32]).max() <= 1
 
 
@@ -138,7 +146,9 @@ def test_frames_of_a_clip(vit: str, film: Path) -> None:
     later = extractor(Clip(film, start=1.0, end=2.0))
     np.testing.assert_allclose(later.values, feature.values[5:10], atol=1e-5)
     frame = next(iter(Clip(film).frames(5.0, 640))).image
-    np.testing.assert_allclose(extractor.embed(extractor._source.preparation.fitted(frame)[None]), feature.values[:1], atol=1e-5)
+    np.testing.assert_allclose(
+        extractor.embed(extractor._source.preparation.to_square(frame)[None]), feature.values[:1], atol=1e-5
+    )
 
 
 def test_one_mean_vector_and_absence(vit: str, film: Path) -> None:
@@ -146,7 +156,9 @@ def test_one_mean_vector_and_absence(vit: str, film: Path) -> None:
     feature = pooled(Clip(film))
     assert feature.values.shape == (1, 16)
     assert pooled.spec.rate == 0.0
-    np.testing.assert_allclose(feature.values[0], ImageModel(model=vit, view="frame")(Clip(film)).values.mean(0), atol=1e-6)
+    np.testing.assert_allclose(
+        feature.values[0], ImageModel(model=vit, view="frame")(Clip(film)).values.mean(0), atol=1e-6
+    )
     assert pooled(Clip(text="words")).values.shape == (0, 16)
     nobody = ImageModel(model=vit)(Clip(film))
     assert nobody.values.shape == (20, 16)

@@ -1,4 +1,4 @@
-"""ONNX networks on faces: inputs as the options say, outputs by name, and the accuracies that were measured elsewhere."""
+"""ONNX networks on faces: inputs as the options ask, outputs by name, and accuracies that were measured elsewhere."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def echo(path: Path, shape: list[int | str], flat: bool = True) -> Path:
     nodes = [helper.make_node("Flatten", ["x"], ["same"]), helper.make_node("Add", ["same", "same"], ["double"])]
     picture = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     outputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [shape[0], size]) for n in ("same", "double")]
-    model = helper.make_model(helper.make_graph(nodes, "echo", [picture], outputs), ir_version=8, opset_imports=[helper.make_opsetid("", 13)])
+    model = helper.make_model(
+        helper.make_graph(nodes, "echo", [picture], outputs), ir_version=8, opset_imports=[helper.make_opsetid("", 13)]
+    )
     onnx.save(model, path)
     return path
 
@@ -44,7 +46,9 @@ def test_layouts_colours_and_ranges(tmp_path: Path, faces: np.ndarray) -> None:
     turned = OnnxFace(weights=nhwc, layout="nhwc", colour="bgr", scale=2 / 255, shift=-1.0)
     np.testing.assert_allclose(turned.embed(faces), (x[..., ::-1] / 127.5 - 1).reshape(5, -1), atol=1e-6)
     usual = OnnxFace(weights=nhwc, layout="nhwc", scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.1, 0.2, 0.3))
-    np.testing.assert_allclose(usual.embed(faces), ((x / 255 - [0.4, 0.5, 0.6]) / [0.1, 0.2, 0.3]).reshape(5, -1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        usual.embed(faces), ((x / 255 - [0.4, 0.5, 0.6]) / [0.1, 0.2, 0.3]).reshape(5, -1), rtol=1e-4, atol=1e-5
+    )
     grey = OnnxFace(weights=echo(tmp_path / "g.onnx", ["N", 1, 4, 4]), colour="gray")
     np.testing.assert_allclose(grey.embed(faces), (x @ LUMA).reshape(5, -1), rtol=1e-5)
 

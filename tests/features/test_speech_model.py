@@ -11,7 +11,8 @@ import torch
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig, MissingDependency
-from affuse.features.networks import pretrained, speech_model
+from affuse.features import speech_model
+from affuse.features.networks import pretrained
 from affuse.features.speech_model import KNOWN, SpeechModel, whisper_mel, windows
 from affuse.media.clip import Clip
 
@@ -181,7 +182,7 @@ def test_chunks_change_little(kind: str, folder, wave: Wave) -> None:
     clip = wave(SOUND)
     whole, parts = (SpeechModel(model=str(folder(kind)), layers=(0,), chunk=c)(clip).values for c in (30, 9))
     assert whole.shape == parts.shape == (1299, 16)
-    # the context covers what the convolutions hear, so only a group norm (over all that is heard at once) can tell
+    # the context covers the receptive field, so only a group norm (over all samples of a window) can differ
     if kind in ("layer", "data2vec"):
         np.testing.assert_allclose(parts, whole, atol=2e-5)
     assert np.abs(parts - whole).mean() < 0.02 * whole.std()
@@ -193,7 +194,7 @@ def test_whisper_hears_whole_windows(folder, wave: Wave) -> None:
     extractor = SpeechModel(model=str(folder("whisper")))
     feature = extractor(wave(SOUND))
     assert feature.values.shape == (1300, 16)
-    # five parts of 5.2 s, each heard in a window of 10 s that begins 2 s earlier
+    # five parts of 5.2 s, each encoded in a window of 10 s that begins 2 s earlier
     for part in range(5):
         begin = max(0, part * 260 - 100)
         window = extractor(wave(SOUND[begin * 320 : (begin + 500) * 320], "b"))
@@ -205,9 +206,9 @@ def test_layers_are_mixed(folder, wave: Wave) -> None:
     path, clip = str(folder("group")), wave(SOUND[:16000])
     each = [SpeechModel(model=path, layers=(n,))(clip).values for n in (0, 1, 2)]
     mixed = SpeechModel(model=path, layers=(0, 2), weights=(3.0, 1.0))(clip).values
-    beside = SpeechModel(model=path, layers=(0, 2))
-    np.testing.assert_array_equal(beside(clip).values, np.concatenate([each[0], each[2]], 1))
-    assert beside.spec.shape == beside(clip).values.shape[1:]
+    together = SpeechModel(model=path, layers=(0, 2))
+    np.testing.assert_array_equal(together(clip).values, np.concatenate([each[0], each[2]], 1))
+    assert together.spec.shape == together(clip).values.shape[1:]
     np.testing.assert_allclose(mixed, 0.75 * each[0] + 0.25 * each[2], atol=1e-6)
     np.testing.assert_allclose(SpeechModel(model=path)(clip).values, each[2], atol=0)
     with pytest.raises(BadConfig, match="no layer 3"):

@@ -32,7 +32,12 @@ def test_ids_are_those_of_the_words_between_the_markers(tiny):
     tokens = Tokens(model=tiny)
     assert (tokens.spec.shape, tokens.spec.modality, tokens.spec.rate) == ((), "text", 0.0)
     found = tokens.many([Clip(text="Good day!"), Clip(), Clip(text="  "), Clip(text="sad night")])
-    assert [read(f) for f in found] == [["[CLS]", "good", "day", "!", "[SEP]"], [], [], ["[CLS]", "[UNK]", "night", "[SEP]"]]
+    assert [read(f) for f in found] == [
+        ["[CLS]", "good", "day", "!", "[SEP]"],
+        [],
+        [],
+        ["[CLS]", "[UNK]", "night", "[SEP]"],
+    ]
     assert {f.values.dtype for f in found} == {np.dtype(np.int32)}
     assert [f.coverage for f in found] == [1.0, 0.0, 0.0, 1.0]
     np.testing.assert_array_equal(tokens(Clip(text="Good day!")).values, found[0].values)
@@ -48,7 +53,9 @@ def test_long_speech_is_cut_at_the_length_and_at_the_models_limit(tiny, length, 
 def test_ids_come_back_from_a_store_and_into_a_batch_unchanged(tiny, tmp_path):
     tokens = Tokens(model=tiny)
     made = tokens.many([Clip(text="good"), Clip(), Clip(text="bad night")])
-    with StoreWriter(tmp_path / "store", store_card(tokens.spec, "tokens", 1, {}, weights_hash=tokens.weights_hash)) as writer:
+    with StoreWriter(
+        tmp_path / "store", store_card(tokens.spec, "tokens", 1, {}, weights_hash=tokens.weights_hash)
+    ) as writer:
         for i, feature in enumerate(made):
             writer.add(str(i), feature)
     store = FeatureStore(tmp_path / "store")

@@ -263,7 +263,9 @@ def test_damaged_files_are_refused(name: str, tmp_path: Path) -> None:
 
 def test_a_compressed_file_with_damage_inside_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
-    np.savez_compressed(path, pca_eigen_vectors=np.random.default_rng(0).normal(size=(128, 128)), pca_means=np.zeros(128))
+    np.savez_compressed(
+        path, pca_eigen_vectors=np.random.default_rng(0).normal(size=(128, 128)), pca_means=np.zeros(128)
+    )
     data = bytearray(path.read_bytes())
     data[90:400] = b"\xff" * 310
     path.write_bytes(data)

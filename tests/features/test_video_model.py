@@ -25,7 +25,9 @@ def mae(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("mae")
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-    config = transformers.VideoMAEConfig(**sizes, num_frames=LENGTH, image_size=16, patch_size=8, use_mean_pooling=False)
+    config = transformers.VideoMAEConfig(
+        **sizes, num_frames=LENGTH, image_size=16, patch_size=8, use_mean_pooling=False
+    )
     transformers.VideoMAEModel(config).save_pretrained(folder)
     return str(folder)
 
@@ -46,7 +48,9 @@ def blocks(steps: list[int], size: int = 3) -> Iterator[tuple[np.ndarray, np.nda
 
 
 def shown(steps: list[int], total: int, stride: int) -> dict[int, tuple[float, list[int]]]:
-    return {k: (share, images[:, 0, 0, 0].tolist()) for k, share, images in windows(blocks(steps), total, LENGTH, stride)}
+    return {
+        k: (share, images[:, 0, 0, 0].tolist()) for k, share, images in windows(blocks(steps), total, LENGTH, stride)
+    }
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 7])
@@ -79,7 +83,7 @@ def test_vectors_are_the_models_own(mae: str, film: Path) -> None:
     assert feature.coverage == 1.0
     assert feature.t0 == pytest.approx(1.5 / 8)
     assert extractor.spec.rate == pytest.approx(4.0)
-    frames = [extractor._source.preparation.fitted(f.image) for f in Clip(film).frames(8.0, 640)]
+    frames = [extractor._source.preparation.to_square(f.image) for f in Clip(film).frames(8.0, 640)]
     x = (torch.from_numpy(np.stack(frames[4:8])).float() / 255 - 0.5) / 0.5
     with torch.inference_mode():
         out = pretrained.load(extractor.folder)(pixel_values=x.permute(0, 3, 1, 2)[None])

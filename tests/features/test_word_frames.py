@@ -20,7 +20,8 @@ def tiny(tmp_path: Path) -> str:
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     transformers.BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    transformers.BertModel(transformers.BertConfig(vocab_size=8, max_position_embeddings=8, **sizes)).save_pretrained(tmp_path)
+    config = transformers.BertConfig(vocab_size=8, max_position_embeddings=8, **sizes)
+    transformers.BertModel(config).save_pretrained(tmp_path)
     return str(tmp_path)
 
 

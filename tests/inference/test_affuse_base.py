@@ -16,7 +16,7 @@ from affuse.core.errors import MissingDependency, UnknownName
 from affuse.inference.recognizer import Recognizer
 from affuse.layers.repvgg import RepVGGBlock
 from affuse.media.write import write_clip
-from affuse.models.model import load_model
+from affuse.models.saved import load_model
 
 BASE = PRETRAINED / "affuse-base"
 RATE = 16000
@@ -45,7 +45,8 @@ def test_faces_are_looked_at_by_the_fused_network(base: Recognizer) -> None:
     trained = load_model(io.read_json(BASE / "model.json"), BASE / "model.safetensors").encoders["face_crops"]
     x, mask = torch.rand(2, 3, 48, 48, 3), torch.ones(2, 3, dtype=torch.bool)
     with torch.inference_mode():
-        torch.testing.assert_close(base.models[0].encoders["face_crops"](x, mask).pooled, trained(x, mask).pooled, atol=1e-4, rtol=0)
+        shipped = base.models[0].encoders["face_crops"](x, mask)
+        torch.testing.assert_close(shipped.pooled, trained(x, mask).pooled, atol=1e-4, rtol=0)
 
 
 def sound(path: Path, samples: np.ndarray) -> Path:
@@ -81,7 +82,8 @@ def test_a_picture_without_a_face_is_not_enough_to_tell(base: Recognizer, tmp_pa
 
 def test_words_of_another_language_do_not_count(base: Recognizer, tmp_path: Path) -> None:
     clip = sound(tmp_path / "a.wav", np.zeros(3 * RATE))
-    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:03,000\nDas kann doch nicht wahr sein, ich glaube dir kein Wort\n")
+    german = "Das kann doch nicht wahr sein, ich glaube dir kein Wort"
+    (tmp_path / "a.srt").write_text(f"1\n00:00:00,000 --> 00:00:03,000\n{german}\n")
     (segment,) = base(clip).segments
     assert segment.label is None
     assert "words are not English" in segment.reason
@@ -117,7 +119,8 @@ def test_a_name_that_is_no_model_is_told(tmp_path: Path) -> None:
 
 def test_every_real_clip_gets_an_answer(base: Recognizer, shared_data: Path) -> None:
     """Coverage as the folder's README says; several people get several tracks."""
-    clips = sorted(p for p in (shared_data / "av_clips").rglob("*") if p.suffix in (".mp4", ".mov", ".avi", ".mpg", ".mkv", ".webm"))
+    suffixes = (".mp4", ".mov", ".avi", ".mpg", ".mkv", ".webm")
+    clips = sorted(p for p in (shared_data / "av_clips").rglob("*") if p.suffix in suffixes)
     found = {c.stem: base(c) for c in clips}
     assert len(found) == 22
     for name, timeline in found.items():

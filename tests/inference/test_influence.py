@@ -20,8 +20,8 @@ class Before(nn.Module):
 
     mode, stands = "causal", "after"
 
-    def forward(self, x, present, talk):
-        first = (talk.position == 0)[:, None]
+    def forward(self, x, present, conversations):
+        first = (conversations.position == 0)[:, None]
         return {name: value + torch.where(first, 0.0, value.roll(1, 0)) for name, value in x.items()}
 
 
@@ -62,9 +62,9 @@ def test_it_equals_one_utterance_at_a_time(name, size, monkeypatch):
 def test_it_stays_in_a_conversation_and_one_utterance_rests_on_nothing():
     given = batch()
     found = influence(make("recurrent", "before", "offline"), given, CPU)
-    talk = np.array(given.conversation)
-    assert found[talk[:, None] != talk].max() < 1e-6
-    alone = int(np.flatnonzero(talk == f"c{LENGTHS.index(1)}")[0])
+    conversations = np.array(given.conversation)
+    assert found[conversations[:, None] != conversations].max() < 1e-6
+    alone = int(np.flatnonzero(conversations == f"c{LENGTHS.index(1)}")[0])
     assert found[alone].max() < 1e-6
     assert not influence(make("recurrent", "before", "offline"), rows(given, [alone]), CPU).any()
 
@@ -82,8 +82,8 @@ def test_what_is_planted_is_found():
     model, given = planted(), batch()
     given.present[:] = True
     found = influence(model, given, CPU)
-    position, talk = np.array(given.position), np.array(given.conversation)
-    before = (position[:, None] - 1 == position) & (talk[:, None] == talk)
+    position, conversations = np.array(given.position), np.array(given.conversation)
+    before = (position[:, None] - 1 == position) & (conversations[:, None] == conversations)
     assert found[~before].max() < 1e-6
     assert found[before].min() > 1e-5
 
@@ -96,4 +96,5 @@ def test_without_context_nothing_rests_on_anything():
 
 def test_the_strongest_are_named_first_and_the_slight_ones_not():
     row = np.array([0.02, 0.0, 0.3, 0.009, 0.02, 0.05, 0.011, 0.04])
-    assert module._strongest(row) == [Context(2, 0.3), Context(5, 0.05), Context(7, 0.04), Context(0, 0.02), Context(4, 0.02)]
+    strongest = [(2, 0.3), (5, 0.05), (7, 0.04), (0, 0.02), (4, 0.02)]
+    assert module._strongest(row) == [Context(*pair) for pair in strongest]

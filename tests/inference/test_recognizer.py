@@ -15,7 +15,7 @@ from affuse.cli.app import main
 from affuse.core.errors import BadConfig, BadMedia, BadRun, MissingFile
 from affuse.core.timeline import UNKNOWN
 from affuse.inference.recognizer import Rules
-from affuse.inference.windows import blocks, shared, windows
+from affuse.inference.windows import blocks, overlaps, windows
 from affuse.media.clip import Clip
 from affuse.media.subtitles import Caption
 from affuse.media.write import write_clip
@@ -44,7 +44,11 @@ def test_a_timeline_iterates_and_tabulates(recognizer, demo_run):
     assert len(frame) == len(timeline) == 1
     assert {"start", "end", "label", "coverage:audio", f"p:{label}"} <= set(frame.columns)
     row = json.loads(timeline.to_json())
-    assert set(row) == {"clip", "duration", "model", "labels", "segments", "faces", "speech", "notes", "error"}
+    names = {"clip", "duration", "model", "labels", "segments", "faces", "speech", "notes", "error", "tasks"}
+    assert set(row) == names
+    task = {"kind": "classes", "labels": list(recognizer.labels), "low": 0.0, "high": 1.0}
+    assert row["tasks"] == {"emotion": task}
+    assert timeline.segments[0].answers == {}
     assert {"start", "end", "speaker", "label", "probabilities", "modalities", "text"} <= set(row["segments"][0])
 
 
@@ -68,7 +72,8 @@ def test_subtitles_become_segments(recognizer, demo_run, tmp_path):
     clip = tmp_path / "talk.mp4"
     shutil.copy(a_clip(demo_run[1]), clip)
     (tmp_path / "talk.srt").write_text(
-        "1\n00:00:00,000 --> 00:00:00,700\nANNA: so good to see you\n\n2\n00:00:00,700 --> 00:00:09,000\nBEN: oh well\n\n"
+        "1\n00:00:00,000 --> 00:00:00,700\nANNA: so good to see you\n\n"
+        "2\n00:00:00,700 --> 00:00:09,000\nBEN: oh well\n\n"
         "3\n00:00:30,000 --> 00:00:31,000\nafter the end\n"
     )
     timeline = recognizer(clip)
@@ -154,7 +159,8 @@ def test_table_and_csv(demo_run, capsys):
 
 def test_runs_that_cannot_analyse_say_why(tmp_path, demo_run):
     corpus = make_vector_corpus(tmp_path / "corpus")
-    assert main(["train", "vectors", "train.epochs=1", "--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet"]) == 0
+    command = ["train", "vectors", "train.epochs=1", "--corpus", str(corpus.path)]
+    assert main([*command, "--out", str(tmp_path / "run"), "--quiet"]) == 0
     with pytest.raises(BadRun, match="cannot analyse"):
         affuse.load(tmp_path / "run")
     with pytest.raises(MissingFile):
@@ -165,7 +171,10 @@ def test_runs_that_cannot_analyse_say_why(tmp_path, demo_run):
         affuse.load(demo_run[0])(tmp_path / "corpus")
 
 
-@pytest.mark.parametrize(("duration", "seconds", "step"), [(0.3, 4.0, 2.0), (4.0, 4.0, 2.0), (9.9, 4.0, 2.0), (10.1, 4.0, 1.0), (60.2, 2.0, 2.0)])
+@pytest.mark.parametrize(
+    ("duration", "seconds", "step"),
+    [(0.3, 4.0, 2.0), (4.0, 4.0, 2.0), (9.9, 4.0, 2.0), (10.1, 4.0, 1.0), (60.2, 2.0, 2.0)],
+)
 def test_windows_cover_the_clip(duration, seconds, step):
     found = windows(duration, seconds, step)
     assert found[0][0] == 0
@@ -181,14 +190,14 @@ def test_blocks_keep_order_and_bound_what_is_decoded():
 
 
 def test_words_stand_in_the_row_in_which_they_are_said(recognizer):
-    _, rows = recognizer._pieces(6.0, [Caption(1.0, 2.0, "first"), Caption(5.2, 9.0, "last")], [], 1.0, False)
+    _, rows = recognizer._intervals(6.0, [Caption(1.0, 2.0, "first"), Caption(5.2, 9.0, "last")], [], 1.0, False)
     assert [row.text for row in rows] == ["", "first", "", "", "", "last"]
 
 
 def test_a_window_counts_by_what_it_shares_with_the_row(recognizer):
-    pieces, rows = recognizer._pieces(11.0, [], [], 10.0, False)
+    pieces, rows = recognizer._intervals(11.0, [], [], 10.0, False)
     assert [(row.start, row.end) for row in rows] == [(0, 11)]
-    assert shared(pieces, rows) == [(0, 0, 10.0), (1, 0, 1.0)]
+    assert overlaps(pieces, rows) == [(0, 0, 10.0), (1, 0, 1.0)]
 
 
 @pytest.fixture(scope="module")

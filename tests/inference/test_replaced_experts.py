@@ -16,9 +16,9 @@ from affuse.core.config import PRETRAINED
 from affuse.core.errors import BadConfig, MissingDependency, UnknownName
 from affuse.features.classifier import Classifier
 from affuse.features.face_crops import FaceCrops
-from affuse.inference.clips import Job, analyze_many
+from affuse.inference.clips import Job, analyze_clips
 from affuse.inference.recognizer import Recognizer, Rules
-from affuse.inference.replaced_experts import Expert, read
+from affuse.inference.replaced_experts import Expert, parse_expert
 from affuse.media.clip import Clip
 
 pytest.importorskip("transformers")
@@ -61,8 +61,9 @@ def test_voice_and_words_are_answered_by_the_classifiers(models: dict[str, str],
     timeline = recognizer(clip)
     assert [s.speaker for s in timeline.segments] == ["ANNA", None]
     for segment in timeline.segments:
+        sound = Clip(clip, start=segment.start, end=segment.end)
         own = [
-            Classifier(modality="audio", model=models["audio"])(Clip(clip, start=segment.start, end=segment.end)).values[0],
+            Classifier(modality="audio", model=models["audio"])(sound).values[0],
             Classifier(modality="text", model=models["text"])(Clip(text=segment.text)).values[0],
         ]
         for modality, log in zip(("audio", "text"), own, strict=True):
@@ -89,7 +90,7 @@ def test_what_is_not_replaced_stays(models: dict[str, str], clip: Path) -> None:
 
 def test_the_fusion_keeps_its_numbers(models: dict[str, str]) -> None:
     (model,) = affuse.load(experts=models | {"vision": f"{models['vision']}@0.8"}).models
-    fusion = model.parts["fusion"]
+    fusion = model.parts.fusion.options
     assert fusion["groups"] == {f"{m}_classifier": m for m in ("audio", "vision", "text")}
     assert fusion["temperature"] == dict.fromkeys(fusion["groups"], 1.0)
     assert fusion["halfway"] == {"audio_classifier": 0.0, "vision_classifier": 0.5, "text_classifier": 0.0}
@@ -125,8 +126,8 @@ def test_processes_answer_the_same(models: dict[str, str], clip: Path, tmp_path:
     experts = {"text": models["text"]}
     clips = [str(clip), str(tmp_path / "b.wav")]
     recognizer, job = affuse.load(experts=experts), Job("affuse-base", experts=experts)
-    alone = {t.clip: t for t in analyze_many(recognizer, job, clips)}
-    assert {t.clip: t for t in analyze_many(recognizer, job, clips, workers=2)} == alone
+    alone = {t.clip: t for t in analyze_clips(recognizer, job, clips)}
+    assert {t.clip: t for t in analyze_clips(recognizer, job, clips, workers=2)} == alone
     assert all(t.error is None and t.notes for t in alone.values())
 
 
@@ -185,4 +186,4 @@ def test_misfits_are_refused(models: dict[str, str], tmp_path: Path) -> None:
     ],
 )
 def test_a_reliability_stands_behind_the_name(given: str | Path, expert: Expert) -> None:
-    assert read(given) == expert
+    assert parse_expert(given) == expert

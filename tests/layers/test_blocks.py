@@ -23,18 +23,18 @@ def test_blocks_hear_what_edges_hear(past, future, cells):
     heard = [part.within(present).float() for part in whole.parts]
     edges = within_modal(window(c, past, future), present)
     expected = aggregate(x.transpose(0, 1).flatten(0, 1), edges).view(2, len(c), 4).transpose(0, 1)
-    torch.testing.assert_close(whole.hear(heard, x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(whole.weighted_sum(heard, x), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(whole.received(heard), edges.degree(2 * len(c)).view(2, -1).T.float())
 
 
 def test_bounded_windows_cost_no_square():
     c = dialogues([5000])
-    assert sum(part.hears.numel() for part in blocks(c, 10, 0).parts) < 5000 * 100
+    assert sum(part.attended.numel() for part in blocks(c, 10, 0).parts) < 5000 * 100
 
 
 def test_one_long_conversation_does_not_pad_the_others():
     c = dialogues([500] + [4] * 100)
-    assert sum(part.hears.numel() for part in blocks(c, None, None).parts) < 1.3 * (500**2 + 100 * 16)
+    assert sum(part.attended.numel() for part in blocks(c, None, None).parts) < 1.3 * (500**2 + 100 * 16)
 
 
 def test_each_utterance_has_one_place():

@@ -20,7 +20,9 @@ def librosa_log_mel(y: np.ndarray, **parameters: float | int | None) -> np.ndarr
     return librosa.power_to_db(mel, top_db=None).T
 
 
-@pytest.mark.parametrize(("n_fft", "n_mels", "f_min", "f_max"), [(400, 64, 0.0, None), (512, 40, 50.0, 7600.0), (1024, 128, 0.0, None)])
+@pytest.mark.parametrize(
+    ("n_fft", "n_mels", "f_min", "f_max"), [(400, 64, 0.0, None), (512, 40, 50.0, 7600.0), (1024, 128, 0.0, None)]
+)
 def test_filters_equal_librosa(n_fft: int, n_mels: int, f_min: float, f_max: float | None) -> None:
     want = librosa.filters.mel(sr=16000, n_fft=n_fft, n_mels=n_mels, fmin=f_min, fmax=f_max).T
     np.testing.assert_allclose(mel_filters(16000, n_fft, n_mels, f_min, f_max), want, atol=1e-7)
@@ -119,7 +121,10 @@ def test_stretching_by_nothing_is_nothing_and_keeps_to_its_bounds() -> None:
     assert y.max() <= 1
 
 
-@pytest.mark.parametrize("options", [{"hop": 0}, {"window": 0}, {"n_mels": -1}, {"f_min": -1.0}, {"f_min": 5000.0, "f_max": 400.0}, {"f_max": -1.0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"hop": 0}, {"window": 0}, {"n_mels": -1}, {"f_min": -1.0}, {"f_min": 5000.0, "f_max": 400.0}, {"f_max": -1.0}],
+)
 def test_impossible_spectrograms_are_refused(options: dict[str, float]) -> None:
     with pytest.raises(BadConfig, match="no spectrogram"):
         LogMel(**options)

@@ -72,7 +72,9 @@ def test_root_standardise_evens_out_and_keeps_the_sign():
     layer.fit(batches(x))
     z = layer(x)
     root = x.sign() * x.abs().sqrt()
-    torch.testing.assert_close(z, ((root - root.mean(0)) / root.std(0, correction=0)).clamp(-5, 5), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        z, ((root - root.mean(0)) / root.std(0, correction=0)).clamp(-5, 5), rtol=1e-4, atol=1e-5
+    )
     assert layer(torch.tensor([[float("nan"), 0.0]])).isfinite().all()
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from affuse.core.errors import BadConfig
 from affuse.media import audio as audio_module
-from affuse.media.audio import heard, iter_audio, read_audio
+from affuse.media.audio import choose_track, iter_audio, read_audio
 from affuse.media.channels import weigh
 from affuse.media.probe import probe
 from affuse.media.video import iter_frames
@@ -45,7 +45,7 @@ def test_thirty_seconds_round_trip(tmp_path, make):
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(start=st.integers(0, 70000), n=st.integers(1, 40000), block=st.floats(0.05, 3))
-def test_any_stretch_equals_the_same_stretch_of_the_whole(talk, start, n, block):
+def test_any_part_equals_the_same_part_of_the_whole(talk, start, n, block):
     whole = read_audio(talk, end=8.0)
     part = read_audio(talk, start=start / RATE, end=(start + n) / RATE)
     blocks = list(iter_audio(talk, RATE, start / RATE, (start + n) / RATE, seconds=block))
@@ -131,7 +131,7 @@ def test_a_clip_without_sound_gives_masked_silence(tmp_path, make):
     assert audio.coverage == 0.0
 
 
-def test_stretches_outside_the_clip(talk):
+def test_parts_outside_the_clip(talk):
     assert read_audio(talk, start=100.0, end=101.0).coverage == 0.0
     assert len(read_audio(talk, start=2.0, end=2.0).samples) == 0
     assert read_audio(talk, start=3.5, end=4.5).valid.sum() == pytest.approx(RATE / 2, abs=1024)
@@ -168,7 +168,8 @@ def test_channels_of_opposite_polarity_do_not_cancel(tmp_path):
     x = noise(3.0)
     path = stereo(tmp_path / "a.wav", x, -x)
     np.testing.assert_allclose(read_audio(path).samples, x, atol=1e-4)
-    assert probe(path).findings() == ["the channels of the sound cancel each other in 100% of it: the polarity of channel 2 was turned back"]
+    cancel = "the channels of the sound cancel each other in 100% of it"
+    assert probe(path).findings() == [f"{cancel}: the polarity of channel 2 was turned back"]
 
 
 @pytest.mark.parametrize("way", ["weaker", "noisy", "half", "a tenth", "a few seconds"])
@@ -199,7 +200,7 @@ def test_ordinary_channels_are_averaged(tmp_path):
         path = stereo(tmp_path / f"{k}.wav", x, right)
         np.testing.assert_allclose(read_audio(path).samples, (x + right) / 2, atol=1e-4)
         assert probe(path).findings() == []
-        assert heard(probe(path)).mix == ()
+        assert choose_track(probe(path)).mix == ()
 
 
 @pytest.mark.parametrize(("channels", "used"), [(2, 1), (6, 2)])
@@ -216,7 +217,7 @@ def test_a_channel_that_holds_nothing_does_not_count(tmp_path, channels, used):
 def test_silence_and_too_many_channels_are_averaged(tmp_path):
     for k, x in enumerate((np.zeros((RATE, 2)), 0.1 * np.ones((RATE, 20)), np.zeros((0, 2)))):
         write_wav(tmp_path / f"{k}.wav", np.concatenate([x, np.zeros((1, x.shape[1]))]), RATE)
-        assert heard(probe(tmp_path / f"{k}.wav")).mix == ()
+        assert choose_track(probe(tmp_path / f"{k}.wav")).mix == ()
 
 
 def test_the_loudest_channel_stands_for_several_that_cancel():
@@ -249,10 +250,12 @@ def test_long_sound_is_judged_by_parts_of_it(tmp_path, monkeypatch):
     parts = audio_module._parts(probe(path))
     assert sum(b - a for a, b in parts) == pytest.approx(9.0)
     assert parts[-1][1] == pytest.approx(40.0)
-    assert heard(probe(path)).mix == (1.0, 0.0)
+    assert choose_track(probe(path)).mix == (1.0, 0.0)
 
 
-def several(path: Path, sounds: Sequence[np.ndarray], default: int | None = None, flags: Sequence[int] = (), **names: str) -> Path:
+def several(
+    path: Path, sounds: Sequence[np.ndarray], default: int | None = None, flags: Sequence[int] = (), **names: str
+) -> Path:
     """A file with a sound track for each of `sounds` [n] or [n, 2]; `names`: languages by track, t0="deu"."""
     with av.open(str(path), "w") as container:
         tracks = []
@@ -275,15 +278,16 @@ MUSIC = 0.1 * np.sin(2 * np.pi * 220 * np.arange(7 * RATE) / RATE)
 def test_the_track_that_holds_a_voice_is_heard(tmp_path, spoken):
     assert len(spoken) > 7 * RATE
     silence = 0 * spoken
+    other = np.roll(spoken, 999)
     word = np.where(abs(np.arange(len(spoken)) / RATE - 3.0) < 0.3, spoken, 0)
     comment = int(av.stream.Disposition.comment)
     cases = {
         "silent first": ([silence, spoken], {}, 1, "sound track 2 of 2 is heard: it holds a voice"),
         "silent default": ([spoken, silence], {"default": 1}, 0, "sound track 1 of 2 is heard: it holds a voice"),
-        "music": ([MUSIC, spoken], {"default": 0, "t1": "eng"}, 1, "sound track 2 of 2 (eng) is heard: it holds a voice"),
+        "music": ([MUSIC, spoken], {"default": 0, "t1": "eng"}, 1, "track 2 of 2 (eng) is heard: it holds a voice"),
         "a word": ([word, np.tile(spoken, 3)], {"default": 0}, 1, "sound track 2 of 2 is heard: it holds a voice"),
-        "languages": ([spoken, np.roll(spoken, 999)], {"default": 1, "t1": "deu"}, 1, "(deu) is heard: 2 of them hold a voice"),
-        "commentary": ([spoken, np.roll(spoken, 999)], {"flags": (comment, 0)}, 1, "sound track 2 of 2 is heard: 2 of them"),
+        "languages": ([spoken, other], {"default": 1, "t1": "deu"}, 1, "(deu) is heard: 2 of them hold a voice"),
+        "commentary": ([spoken, other], {"flags": (comment, 0)}, 1, "sound track 2 of 2 is heard: 2 of them"),
         "no voice": ([silence, MUSIC], {}, 1, "sound track 2 of 2 is heard: none holds a voice"),
         "three": ([MUSIC, silence, spoken], {}, 2, "sound track 3 of 3 is heard: it holds a voice"),
     }

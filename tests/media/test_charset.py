@@ -4,10 +4,20 @@ import pytest
 
 from affuse.media.charset import find_encoding
 
-SAID = {
-    "cp1252": ["“Don’t you see?” she said – it’s late…", "Où est passé l’été ? Ça va déjà très bien.", "Schöne Grüße, ich freue mich für dich!",
-               "¿Dónde está el niño? Mañana será otro día.", "Não, é só uma questão de opinião.", "Det är så roligt att se dig, på ön."],
-    "cp1250": ["Dobrý večer, přišel jsem příliš pozdě.", "Jestem dziś bardzo szczęśliwy, że cię widzę.", "Köszönöm, jól vagyok, őszintén szólva."],
+SENTENCES = {
+    "cp1252": [
+        "“Don’t you see?” she said – it’s late…",
+        "Où est passé l’été ? Ça va déjà très bien.",
+        "Schöne Grüße, ich freue mich für dich!",
+        "¿Dónde está el niño? Mañana será otro día.",
+        "Não, é só uma questão de opinião.",
+        "Det är så roligt att se dig, på ön.",
+    ],
+    "cp1250": [
+        "Dobrý večer, přišel jsem příliš pozdě.",
+        "Jestem dziś bardzo szczęśliwy, że cię widzę.",
+        "Köszönöm, jól vagyok, őszintén szólva.",
+    ],
     "cp1251": ["Привет, как дела?", "Я очень рад тебя видеть сегодня."],
     "koi8_r": ["Я очень рад тебя видеть сегодня. Спасибо!"],
     "cp1253": ["Γεια σου, τι κάνεις σήμερα; Είμαι πολύ χαρούμενος."],
@@ -21,15 +31,15 @@ SAID = {
     "cp949": ["안녕하세요. 오늘은 정말 행복합니다."],
     "gb18030": ["你好，我今天非常高兴。", "我们去看电影吧"],
     "big5": ["你好，我今天非常高興。我們去看電影吧"],
-}  # fmt: skip
+}
 
 
 def file_of(words: str) -> str:
     return f"1\r\n00:00:01,000 --> 00:00:02,000\r\n{words}\r\n\r\n2\r\n00:00:03,000 --> 00:00:04,000\r\nOK.\r\n"
 
 
-@pytest.mark.parametrize(("encoding", "words"), [(encoding, words) for encoding, said in SAID.items() for words in said])
-def test_legacy_encodings_are_guessed_and_said(encoding: str, words: str):
+@pytest.mark.parametrize(("encoding", "words"), [(name, words) for name, some in SENTENCES.items() for words in some])
+def test_legacy_encodings_are_guessed_and_noted(encoding: str, words: str):
     data = file_of(words).encode(encoding)
     found, note = find_encoding(data)
     assert words in data.decode(found)

@@ -45,7 +45,8 @@ def test_a_timing_line_however_it_is_written(timing: str, start: float, end: flo
 
 
 def test_words_on_the_timing_line_are_words():
-    assert words("[00:01.000 --> 00:02.000]  Hello there.\n[00:03.000 --> 00:04.000]  I am happy.") == ["Hello there.", "I am happy."]
+    found = words("[00:01.000 --> 00:02.000]  Hello there.\n[00:03.000 --> 00:04.000]  I am happy.")
+    assert found == ["Hello there.", "I am happy."]
 
 
 def test_times_in_frames_are_read_and_said():
@@ -56,7 +57,8 @@ def test_times_in_frames_are_read_and_said():
 
 
 def test_times_of_day_among_the_words_are_words():
-    assert words(f"1\n{ONE}\nopen 10:30 - 11:45\n\n2\n{TWO}\n10:30 -> 11:45 is fine\n") == ["open 10:30 - 11:45", "10:30 -> 11:45 is fine"]
+    found = words(f"1\n{ONE}\nopen 10:30 - 11:45\n\n2\n{TWO}\n10:30 -> 11:45 is fine\n")
+    assert found == ["open 10:30 - 11:45", "10:30 -> 11:45 is fine"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n", "\u2028"])
@@ -91,8 +93,9 @@ def test_the_number_of_a_cue_is_no_words_but_words_may_be_a_number(text: str, ri
 
 def test_blocks_and_names_of_webvtt_are_no_words():
     text = (
-        "WEBVTT - title\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:900000\nKind: captions\n\nSTYLE\n::cue { color: red }\n\n"
-        f"REGION\nid:fred\n\nNOTE\na comment\nof two lines\n\nintro\n{ONE} region:fred\nHello\n\nNOTE later\n\nsecond\n{TWO}\nHi\n\n"
+        "WEBVTT - title\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:900000\nKind: captions\n\n"
+        "STYLE\n::cue { color: red }\n\nREGION\nid:fred\n\nNOTE\na comment\nof two lines\n\n"
+        f"intro\n{ONE} region:fred\nHello\n\nNOTE later\n\nsecond\n{TWO}\nHi\n\n"
         f"WEBVTT\nX-TIMESTAMP-MAP=LOCAL:00:00:00.000,MPEGTS:900000\n\n{THREE}\nyou\n\nNOTE the end\n"
     )
     assert words(text) == ["Hello", "Hi", "you"]
@@ -103,7 +106,10 @@ def test_blocks_and_names_of_webvtt_are_no_words():
 def test_what_cannot_be_read_is_counted(bad: str):
     cues, notes = read_cues(f"Subtitles by Ann\n\n1\n{bad}\nlost\n\n2\n{TWO}\nHi\n\n3\n{bad}\nlost\n")
     assert [cue.lines for cue in cues] == [("Hi",)]
-    assert notes == [f"2 cues could not be read, e.g. line 4: {bad}", "1 line of text outside any cue, e.g. line 1: Subtitles by Ann"]
+    assert notes == [
+        f"2 cues could not be read, e.g. line 4: {bad}",
+        "1 line of text outside any cue, e.g. line 1: Subtitles by Ann",
+    ]
 
 
 def cues(*rows: tuple[float, float, str]) -> list[Cue]:
@@ -138,7 +144,10 @@ def cues(*rows: tuple[float, float, str]) -> list[Cue]:
             cues((0, 1, "a"), (1, 2, "b"), (2, 2.05, "b"), (3, 4, "c"), (5, 6, "d"), (7, 8, "e"), (8, 9, "f")),
             cues((0, 1, "a"), (1, 2, "b"), (3, 4, "c"), (5, 6, "d"), (7, 8, "e"), (8, 9, "f")),
         ),
-        (cues((0, 1, "I really do love you"), (1, 2, "I really do love you/so much")), cues((0, 1, "I really do love you"), (1, 2, "so much"))),
+        (
+            cues((0, 1, "I really do love you"), (1, 2, "I really do love you/so much")),
+            cues((0, 1, "I really do love you"), (1, 2, "so much")),
+        ),
     ],
 )
 def test_rolling_captions_give_each_line_once(rolling: list[Cue], right: list[Cue]):

@@ -5,7 +5,9 @@ import pytest
 from affuse.media.english import is_english
 
 
-@pytest.mark.parametrize("text", ["", "Yeah.", "Bonjour!", "I don’t know what to say to you", "ich", "OH MY GOD, look at that!"])
+@pytest.mark.parametrize(
+    "text", ["", "Yeah.", "Bonjour!", "I don’t know what to say to you", "ich", "OH MY GOD, look at that!"]
+)
 def test_english_or_too_short_to_tell(text: str) -> None:
     assert is_english(text)
 
@@ -20,7 +22,7 @@ def test_english_or_too_short_to_tell(text: str) -> None:
         "No sé qué decirte, estoy muy contento de verte",
     ],
 )
-def test_other_languages_are_told_apart(text: str) -> None:
+def test_other_languages_are_recognised(text: str) -> None:
     assert not is_english(text)
 
 

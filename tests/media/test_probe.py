@@ -148,7 +148,8 @@ def test_a_file_that_was_cut_off_says_where_it_ends(tmp_path, noisy, make, name)
     whole = make("remux", noisy, tmp_path / name, options=options)
     assert probe(whole).notes == ()
     (note,) = probe(cut(whole, tmp_path / f"cut_{name}", 0.6)).notes
-    ends = re.match(r"the picture ends at (\S+) of (\S+) s and the sound ends at (\S+) of (\S+) s: the file was cut off", note)
+    both = r"the picture ends at (\S+) of (\S+) s and the sound ends at (\S+) of (\S+) s"
+    ends = re.match(f"{both}: the file was cut off", note)
     assert ends, note
     picture, of_picture, sound, of_sound = map(float, ends.groups())
     assert picture == pytest.approx(2.4, abs=0.5)
@@ -158,7 +159,8 @@ def test_a_file_that_was_cut_off_says_where_it_ends(tmp_path, noisy, make, name)
 
 @pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.mp3", "a.aiff", "a.mka"])
 def test_sound_that_was_cut_off_says_where_it_ends(tmp_path, name):
-    codec = {"a.wav": "pcm_s16le", "a.flac": "flac", "a.mp3": "libmp3lame", "a.aiff": "pcm_s16be", "a.mka": "pcm_s16le"}[name]
+    codecs = {".wav": "pcm_s16le", ".flac": "flac", ".mp3": "libmp3lame", ".aiff": "pcm_s16be", ".mka": "pcm_s16le"}
+    codec = codecs[Path(name).suffix]
     x = np.random.default_rng(0).normal(scale=3000, size=(1, 64000)).astype(np.int16)
     with av.open(str(tmp_path / name), "w") as container:
         stream = container.add_stream(codec, rate=16000, layout="mono")
@@ -173,7 +175,7 @@ def test_sound_that_was_cut_off_says_where_it_ends(tmp_path, name):
     assert re.match(r"the sound ends at (1\.9|2\.[01]) of (4\.[01]|3\.9) s: the file was cut off", note), note
 
 
-def test_equal_tracks_of_a_file_that_was_cut_off_are_told_of_once(tmp_path, noisy):
+def test_equal_tracks_of_a_file_that_was_cut_off_are_noted_once(tmp_path, noisy):
     path = tmp_path / "two.mkv"
     with av.open(str(noisy)) as old, av.open(str(path), "w") as new:
         twice = [new.add_stream_from_template(old.streams.audio[0]) for _ in range(2)]
@@ -181,8 +183,8 @@ def test_equal_tracks_of_a_file_that_was_cut_off_are_told_of_once(tmp_path, nois
             if packet.dts is not None:
                 for stream in twice:
                     copy = av.Packet(bytes(packet))
-                    copy.pts, copy.dts, copy.duration, copy.time_base = packet.pts, packet.dts, packet.duration, packet.time_base
-                    copy.stream = stream
+                    copy.pts, copy.dts, copy.duration = packet.pts, packet.dts, packet.duration
+                    copy.time_base, copy.stream = packet.time_base, stream
                     new.mux(copy)
     (note,) = probe(cut(path, tmp_path / "cut.mkv", 0.5)).notes
     assert note.count("the sound ends at") == 1
@@ -191,7 +193,8 @@ def test_equal_tracks_of_a_file_that_was_cut_off_are_told_of_once(tmp_path, nois
 def test_a_track_of_which_nothing_is_left_is_missed(tmp_path, noisy):
     """Of an MP4 that stores all of its sound before the picture."""
     path = tmp_path / "apart.mp4"
-    with av.open(str(noisy)) as old, av.open(str(path), "w", options={"movflags": "faststart", "max_interleave_delta": "1"}) as new:
+    options = {"movflags": "faststart", "max_interleave_delta": "1"}
+    with av.open(str(noisy)) as old, av.open(str(path), "w", options=options) as new:
         streams = {s.index: new.add_stream_from_template(s) for s in old.streams}
         for packet in sorted((p for p in old.demux() if p.dts is not None), key=lambda p: p.stream.index):
             packet.stream = streams[packet.stream.index]
@@ -199,7 +202,8 @@ def test_a_track_of_which_nothing_is_left_is_missed(tmp_path, noisy):
     info = probe(cut(path, tmp_path / "cut.mp4", 0.2))
     assert info.video is None
     assert info.duration == pytest.approx(4.0, abs=0.1)
-    assert re.match(r"the picture ends at 0\.0 of 4\.0 s and the sound ends at 0\.\d of 4\.0 s: the file", info.notes[0])
+    both = r"the picture ends at 0\.0 of 4\.0 s and the sound ends at 0\.\d of 4\.0 s"
+    assert re.match(f"{both}: the file", info.notes[0])
 
 
 def test_a_wav_from_a_pipe_does_not_know_its_length(tmp_path):
@@ -214,7 +218,7 @@ def test_a_wav_from_a_pipe_does_not_know_its_length(tmp_path):
     assert probe(path).duration == pytest.approx(2.0)
 
 
-def test_a_part_without_packets_is_told(tmp_path, noisy):
+def test_a_part_without_packets_is_noted(tmp_path, noisy):
     path = tmp_path / "hole.mkv"
     with av.open(str(noisy)) as old, av.open(str(path), "w") as new:
         streams = {s.index: new.add_stream_from_template(s) for s in old.streams}

@@ -41,8 +41,8 @@ def syllables(seconds: float, talks: list[tuple[float, float]], seed: int = 0) -
     """How open a mouth is that says four syllables a second within `talks`."""
     t = np.arange(round(seconds * FPS)) / FPS
     rate = 4 + 0.5 * np.random.default_rng(seed).normal(size=len(t)).cumsum() / np.sqrt(len(t))
-    heard = np.any([(a <= t) & (t < b) for a, b in talks], axis=0) if talks else np.zeros(len(t), bool)
-    return heard * (0.5 - 0.5 * np.cos(2 * np.pi * np.cumsum(rate) / FPS))
+    voiced = np.any([(a <= t) & (t < b) for a, b in talks], axis=0) if talks else np.zeros(len(t), bool)
+    return voiced * (0.5 - 0.5 * np.cos(2 * np.pi * np.cumsum(rate) / FPS))
 
 
 def voice(seconds: float, talks: list[tuple[float, float]]) -> np.ndarray:
@@ -91,30 +91,32 @@ def test_chewing_in_the_pauses_of_somebody_else_is_no_speech() -> None:
 
 def test_a_part_of_a_track_is_scored_like_the_whole() -> None:
     talks = [(1.0, 3.0)]
-    whole, heard = portrait(syllables(8, talks)), voice(8, talks)
+    whole, voiced = portrait(syllables(8, talks)), voice(8, talks)
     late = Track(0, *(part[30:] for part in (whole.steps, whole.boxes, whole.landmarks, whole.scores, whole.views)))
     motion = mouth_motion(late, FPS)
     assert np.isnan(motion[0])
     np.testing.assert_allclose(motion[1:], mouth_motion(whole, FPS)[31:], rtol=1e-5)
-    scores = speaking_score(late.steps, motion, heard, FPS)
+    scores = speaking_score(late.steps, motion, voiced, FPS)
     assert scores.shape == late.steps.shape
     assert (scores[15:] < 0.1).all()
 
 
 def test_pictures_are_compared_in_parts_that_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     talks = [(1.0, 3.0)]
-    track, heard = portrait(syllables(6, talks)), voice(6, talks)
-    track = Track(0, *(part[np.r_[0:20, 23:60]] for part in (track.steps, track.boxes, track.landmarks, track.scores, track.views)))
-    whole, spans = mouth_motion(track, FPS), speaking([track], heard, FPS)
+    track, voiced = portrait(syllables(6, talks)), voice(6, talks)
+    arrays = (track.steps, track.boxes, track.landmarks, track.scores, track.views)
+    track = Track(0, *(array[np.r_[0:20, 23:60]] for array in arrays))
+    whole, spans = mouth_motion(track, FPS), speaking([track], voiced, FPS)
     monkeypatch.setattr("affuse.media.speaking.PICTURES", 7)
     np.testing.assert_allclose(mouth_motion(track, FPS), whole, rtol=1e-5)
-    assert speaking([track], heard, FPS) == spans != [[]]
+    assert speaking([track], voiced, FPS) == spans != [[]]
 
 
-def test_memory_does_not_grow_with_the_stretch() -> None:
+def test_memory_does_not_grow_with_the_length() -> None:
     def peak(times: int) -> int:
         one = portrait(syllables(10, [(0, 10)]))
-        track = Track(0, np.arange(100 * times), *(np.concatenate([part] * times) for part in (one.boxes, one.landmarks, one.scores, one.views)))
+        arrays = (one.boxes, one.landmarks, one.scores, one.views)
+        track = Track(0, np.arange(100 * times), *(np.concatenate([array] * times) for array in arrays))
         tracemalloc.start()
         speaking([track], np.ones(round(10 * times / VOICE_STEP)), FPS)
         found = tracemalloc.get_traced_memory()[1]
@@ -152,10 +154,10 @@ def test_people_who_say_a_sentence_speak(shared_data: Path, name: str) -> None:
     assert audio is not None
     blocks = audio.samples[: len(audio.samples) // 512 * 512].reshape(-1, 512)
     loud = np.log10((blocks**2).mean(1) + 1e-10)
-    heard = (loud > np.percentile(loud, 95) - 2).astype(float)
+    voiced = (loud > np.percentile(loud, 95) - 2).astype(float)
     tracks = FaceCrops(fps=FPS).follow(clip)
-    [spans] = speaking(tracks, heard, FPS)
-    talk = np.flatnonzero(heard)[[0, -1]] * VOICE_STEP
+    [spans] = speaking(tracks, voiced, FPS)
+    talk = np.flatnonzero(voiced)[[0, -1]] * VOICE_STEP
     assert share(spans, *talk) > 0.6
 
 

@@ -234,7 +234,8 @@ def test_a_voice_that_is_easily_missed_is_found_where_it_is(tmp_path, spoken, sh
     path = tmp_path / "talk.mka"
     with av.open(str(path), "w") as container:
         sounds = [np.stack([spoken, -spoken], axis=1)] if shape == "turned" else [0 * spoken, spoken]
-        tracks = [container.add_stream("pcm_s16le", rate=RATE, layout="mono" if x.ndim == 1 else "stereo") for x in sounds]
+        layouts = ["mono" if x.ndim == 1 else "stereo" for x in sounds]
+        tracks = [container.add_stream("pcm_s16le", rate=RATE, layout=layout) for layout in layouts]
         for track, x in zip(tracks, sounds, strict=True):
             data = (x.reshape(1, -1) * 32767).astype(np.int16)
             frame = av.AudioFrame.from_ndarray(data, format="s16", layout=track.layout.name)

@@ -122,7 +122,7 @@ def test_sidecar(tmp_path):
     assert sidecar(clip) == exact
 
 
-def test_turns_of_two_speakers_are_told_apart(tmp_path):
+def test_turns_of_two_speakers_are_separated(tmp_path):
     rows = [(1, 5, "ANN: one"), (2, 3, "BEN: two"), (4, 6, "ANN: three")]
     captions = read_subtitles(written(tmp_path, "a.srt", cues(*rows)))
     assert [(c.start, c.end, c.speaker) for c in captions] == [(1, 4, "ANN"), (2, 3, "BEN"), (4, 6, "ANN")]
@@ -351,15 +351,17 @@ def test_a_stream_in_the_language_comes_before_a_file_in_another(tmp_path: Path)
 
 
 def test_rolling_captions_inside_a_clip(tmp_path: Path):
-    rows = [(0.0, 1.0, text("Hello there")), (1.0, 2.0, text("Hello there\nmy friend")), (2.0, 3.0, text("my friend\nand you"))]
+    said = ["Hello there", "Hello there\nmy friend", "my friend\nand you"]
+    rows = [(float(k), k + 1.0, text(words)) for k, words in enumerate(said)]
     words = find_captions(subtitled(tmp_path / "a.mkv", ("subrip", rows)))
     assert words.captions == [Caption(0, 1, "Hello there"), Caption(1, 2, "my friend"), Caption(2, 3, "and you")]
     assert words.notes == [f"{words.source}: 2 repeated lines of rolling captions are taken once"]
 
 
 @pytest.mark.parametrize("encoding", ["cp1251", "shift_jis", "gb18030", "utf-16-le"])
-def test_a_guessed_encoding_is_said(clip: Path, encoding: str):
-    said = {"cp1251": "Привет, как дела?", "shift_jis": "今日はとても嬉しいです。", "gb18030": "我今天非常高兴。"}.get(encoding, "Hello")
+def test_a_guessed_encoding_is_noted(clip: Path, encoding: str):
+    sentences = {"cp1251": "Привет, как дела?", "shift_jis": "今日はとても嬉しいです。", "gb18030": "我今天非常高兴。"}
+    said = sentences.get(encoding, "Hello")
     clip.with_name("talk.srt").write_bytes(cues((1, 2, said)).encode(encoding))
     words = find_captions(clip)
     assert [c.text for c in words.captions] == [said]
@@ -401,4 +403,5 @@ def test_odd_sidecars(shared_data: Path):
     folder = shared_data / "odd_inputs"
     assert find_captions(folder / "F02_sidecar" / "talk.mp4").captions == []
     assert find_captions(folder / "F02_sidecar" / "talk.2.mp4").captions[0].text == "These words belong to part two."
-    assert find_captions(folder / "F10_lang" / "talk.mp4").captions[0].text == "I am so happy and glad to see you today."
+    english = find_captions(folder / "F10_lang" / "talk.mp4")
+    assert english.captions[0].text == "I am so happy and glad to see you today."

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from affuse.core.errors import BadMedia
 from affuse.media.clip import Clip
 from affuse.media.faces import Face, FaceDetector
-from affuse.media.tracks import LOOKS, MOST, PEER, FaceTracker, Track, stretches, track_faces
+from affuse.media.tracks import LOOKS, MOST, PEER, FaceTracker, Track, spans_of, track_faces
 from affuse.media.video import Frame
 
 GROUND = np.random.default_rng(0).integers(0, 256, (90, 160, 3), dtype=np.uint8)
@@ -287,7 +287,8 @@ def test_what_happens_to_one_person_leaves_the_track_whole() -> None:
         "flash": flash,
     }
     for name, pictures in events.items():
-        tracks = follow(Seated(pictures, [None if name == "flash" and k == 30 else at for k, at in enumerate(there)]), 10.0)
+        places = [None if name == "flash" and k == 30 else at for k, at in enumerate(there)]
+        tracks = follow(Seated(pictures, places), 10.0)
         assert [t.id for t in tracks] == [0], name
     assert len(follow(Seated(shown([0] * n, swing), seats([0] * n, swing)), 10.0)) == 1
 
@@ -295,12 +296,14 @@ def test_what_happens_to_one_person_leaves_the_track_whole() -> None:
 def test_a_zoom_leaves_the_track_whole() -> None:
     scene, zooms = shown([0])[0], np.linspace(1, 1.8, 40)
     rows, columns = np.arange(90), np.arange(160)
-    pictures = [scene[np.rint((rows - 54) / z + 54).astype(int)][:, np.rint((columns - 75) / z + 75).astype(int)] for z in zooms]
+    down = [np.rint((rows - 54) / z + 54).astype(int) for z in zooms]
+    across = [np.rint((columns - 75) / z + 75).astype(int) for z in zooms]
+    pictures = [scene[y][:, x] for y, x in zip(down, across, strict=True)]
     there = [(75 - 12 * z, 54 - 12 * z, 24 * z) for z in zooms]
     assert len(follow(Seated(pictures, there), 10.0)) == 1
 
 
-def test_drawn_people_of_a_conversation_are_told_apart() -> None:
+def test_drawn_people_of_a_conversation_keep_their_ids() -> None:
     from affuse.corpora.synthesis.face import draw_face
     from affuse.corpora.synthesis.face import frames as drawn
 
@@ -338,10 +341,10 @@ def test_smaller_faces_are_looked_for_now_and_then_where_nobody_is_there() -> No
     assert np.diff(steps).tolist() == [PEER * 5.0] * 2
 
 
-def test_stretches_join_small_holes() -> None:
-    assert stretches(np.array([0, 1, 2, 5, 6]), 10.0) == [(0.0, 0.3), (0.5, 0.7)]
-    assert stretches(np.array([0, 1, 2, 5, 6]), 10.0, join=0.2) == [(0.0, 0.7)]
-    assert stretches(np.array([], int), 10.0) == []
+def test_spans_join_small_holes() -> None:
+    assert spans_of(np.array([0, 1, 2, 5, 6]), 10.0) == [(0.0, 0.3), (0.5, 0.7)]
+    assert spans_of(np.array([0, 1, 2, 5, 6]), 10.0, join=0.2) == [(0.0, 0.7)]
+    assert spans_of(np.array([], int), 10.0) == []
 
 
 def test_several_faces_of_one_picture_are_refined_at_once(shared_data: Path) -> None:

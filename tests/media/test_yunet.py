@@ -80,7 +80,9 @@ def frames(shared_data: Path, name: str, count: int = 4) -> np.ndarray:
 
 
 @pytest.mark.parametrize("file", ["yunet_n_dynamic.onnx", "yunet_n_640_640.onnx"])
-@pytest.mark.parametrize("name", ["openface__multi_face.avi", "grid__bbaf2n.mpg", "eamm__happy.mp4", "pyfeat__no_face.mp4"])
+@pytest.mark.parametrize(
+    "name", ["openface__multi_face.avi", "grid__bbaf2n.mpg", "eamm__happy.mp4", "pyfeat__no_face.mp4"]
+)
 def test_finds_what_mtcnn_finds(shared_data: Path, weights: Path, file: str, name: str) -> None:
     images = frames(shared_data, name)
     mine = YuNet(weights / file).detect_batch(images)

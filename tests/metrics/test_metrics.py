@@ -9,7 +9,8 @@ from sklearn import metrics as sk
 
 from affuse.core import registry
 from affuse.core.labels import SPACES, LabelSpace
-from affuse.metrics import fitting, metric, value
+from affuse.core.tasks import fitting
+from affuse.metrics import metric, value
 from affuse.metrics.mean_average_precision import MeanAveragePrecision
 
 REFERENCES = {
@@ -51,13 +52,14 @@ def test_continuous_metrics_equal_their_definitions():
     assert value("ccc", truth, predicted) == pytest.approx(np.mean(ccc))
     truth[3, 1] = np.nan
     keep = ~np.isnan(truth[:, 1])
-    each = [np.abs(truth[:, d][keep if d == 1 else slice(None)] - predicted[:, d][keep if d == 1 else slice(None)]).mean() for d in range(3)]
+    kept = [slice(None), keep, slice(None)]
+    each = [np.abs(truth[rows, d] - predicted[rows, d]).mean() for d, rows in enumerate(kept)]
     assert value("mae", truth, predicted) == pytest.approx(np.mean(each))
 
 
 @pytest.mark.parametrize("offset", [0.1, 3.0, 1000.0])
 def test_ccc_of_float32_values_is_that_of_their_exact_moments(offset):
-    """Squares rounded to float32 gave a constant answer -0.0024 and two constants -1.2."""
+    """Squares rounded to float32 gave a constant prediction -0.0024 and two constants -1.2."""
     rng = np.random.default_rng(0)
     truth = (offset + rng.normal(size=(500, 1))).astype(np.float32)
     constant = np.full_like(truth, offset + 0.3)
@@ -69,7 +71,9 @@ def test_ccc_of_float32_values_is_that_of_their_exact_moments(offset):
     assert value("ccc", truth, predicted) == pytest.approx(exact, rel=1e-8)
 
 
-@pytest.mark.parametrize("name", [name for name, card in registry.cards("metrics").items() if "values" in card["tasks"]])
+@pytest.mark.parametrize(
+    "name", [name for name, card in registry.cards("metrics").items() if "values" in card["tasks"]]
+)
 def test_a_dimension_without_any_truth_does_not_count(name):
     rng = np.random.default_rng(0)
     truth, predicted = rng.normal(size=(50, 2)), rng.normal(size=(50, 2))
@@ -101,7 +105,9 @@ KINDS = ["any", "constant", "one class", "all zero"]
 def test_two_classes_of_sentiment_equal_scikit_learn_in_each_convention_for_zero(zero, kind, seed, n):
     truth, predicted = sentiments(kind, seed, n)
     t, p = ZEROS[zero](truth[:, 0], predicted[:, 0])
-    accuracy, f1 = (0, 0) if not len(t) else (sk.accuracy_score(t, p), sk.f1_score(t, p, average="weighted", zero_division=0))
+    accuracy, f1 = (
+        (0, 0) if not len(t) else (sk.accuracy_score(t, p), sk.f1_score(t, p, average="weighted", zero_division=0))
+    )
     assert value(f"acc2_{zero}", truth, predicted) == pytest.approx(accuracy, abs=1e-12)
     assert value(f"weighted_f1_{zero}", truth, predicted) == pytest.approx(f1, abs=1e-12)
 
@@ -121,8 +127,8 @@ def test_the_conventions_for_zero_and_halves_by_hand():
     assert found == {"nonneg": 3 / 4, "positive": 3 / 4, "nonzero": 1 / 2}
     assert value("acc2_positive", np.array([[0.0]]), np.array([[-2.0]])) == 1
     assert value("acc2_nonneg", np.array([[0.0]]), np.array([[-2.0]])) == 0
-    for said, right in ((0.5, 0), (1.5, 2), (2.5, 2), (-0.4, 0), (3.7, 3)):
-        assert value("acc7", np.array([[float(right)]]), np.array([[said]])) == 1
+    for predicted, right in ((0.5, 0), (1.5, 2), (2.5, 2), (-0.4, 0), (3.7, 3)):
+        assert value("acc7", np.array([[float(right)]]), np.array([[predicted]])) == 1
     assert value("acc5", np.array([[3.0]]), np.array([[1.6]])) == 1
 
 
@@ -147,7 +153,14 @@ def test_a_constant_correlates_with_nothing(constant):
 
 
 def test_a_metric_is_shown_only_where_it_means_something():
-    sentiment = {"acc2_nonneg", "acc2_nonzero", "acc2_positive", "weighted_f1_nonneg", "weighted_f1_nonzero", "weighted_f1_positive"}
+    sentiment = {
+        "acc2_nonneg",
+        "acc2_nonzero",
+        "acc2_positive",
+        "weighted_f1_nonneg",
+        "weighted_f1_nonzero",
+        "weighted_f1_positive",
+    }
     of_all = {"ccc", "mae", "pearson"}
     assert set(fitting(SPACES["sentiment"])) == of_all | sentiment | {"acc5", "acc7"}
     assert set(fitting(SPACES["sentiment-sims"])) == of_all | sentiment  # rounded, -1..1 has three classes
@@ -169,7 +182,9 @@ def test_metrics_whose_statistics_are_of_one_file_have_the_same():
 def test_calibration_error_by_hand():
     truth = np.array([0, 0, 1, 1])
     predicted = np.array([[0.95, 0.05], [0.95, 0.05], [0.95, 0.05], [0.35, 0.65]])
-    assert value("calibration_error", truth, predicted) == pytest.approx(3 / 4 * abs(2 / 3 - 0.95) + 1 / 4 * abs(1 - 0.65))
+    assert value("calibration_error", truth, predicted) == pytest.approx(
+        3 / 4 * abs(2 / 3 - 0.95) + 1 / 4 * abs(1 - 0.65)
+    )
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -1,4 +1,4 @@
-"""Gradients of every encoder that holds a convolution against those in float64, which other code computes. Run as a program."""
+"""Gradients of every encoder with a convolution against those in float64, which other code computes. A program."""
 
 from __future__ import annotations
 

@@ -10,9 +10,13 @@ from torch import Tensor
 
 from affuse.core import io, registry
 from affuse.core.labels import SPACES
+from affuse.core.parts import Part
+from affuse.core.tasks import Task
 from affuse.core.types import Batch, StreamSpec
-from affuse.models.model import Model, describe, load_model
-from affuse.models.stream import Stream
+from affuse.models.build import Architecture
+from affuse.models.live import LiveSession
+from affuse.models.model import Model
+from affuse.models.saved import describe, load_model
 
 STREAMS = (StreamSpec("sound", "audio", (7,)), StreamSpec("face", "vision", (5,)), StreamSpec("words", "text", (6,)))
 SPACE = SPACES["iemocap-4"]
@@ -44,12 +48,13 @@ def make(name: str, stands: str, mode: str) -> Model:
     if mode != "offline" and "past" in fields:
         options["past"] = 2  # less than a conversation has, so that it is a bound
 
-    def part(kind: str, of: str, **given: typing.Any) -> dict[str, typing.Any]:
-        return {"name": of, **registry.resolve(kind, of, given, of)}
+    def part(kind: str, of: str, **given: typing.Any) -> Part:
+        return Part(of, registry.resolve(kind, of, given, of))
 
     mlp = part("encoders", "mlp", hidden=8)
-    parts = {"streams": {s.name: mlp for s in STREAMS}, "fusion": part("fusions", "concat"), "context": [part("contexts", name, **options)]}
-    model = Model(parts, STREAMS, {"emotion": SPACE})
+    context = part("contexts", name, **options)
+    parts = Architecture({s.name: mlp for s in STREAMS}, part("fusions", "concat"), (context,))
+    model = Model(parts, STREAMS, {"emotion": Task("emotion", SPACE)})
     whole = batch()
     for spec in STREAMS:
         model.fit(spec.name, [(whole.x[spec.name], whole.mask[spec.name])])
@@ -68,23 +73,25 @@ def batch(seed: int = 0, rename: str = "") -> Batch:
     mask = {s.name: present[:, i : i + 1].clone() for i, s in enumerate(STREAMS)}
     for name in x:
         x[name] = x[name] * mask[name].unsqueeze(-1)
-    talk = [f"c{c}" for c, length in enumerate(LENGTHS) for _ in range(length)]
+    conversation = [f"c{c}" for c, length in enumerate(LENGTHS) for _ in range(length)]
     position = [i for length in LENGTHS for i in range(length)]
     speaker = ["" if k == 7 else f"{rename}s{abs(9 * bool(rename) - k % (2 + (k > 12)))}" for k in range(n)]
     order = torch.randperm(n, generator=g).tolist()
     x, mask = ({k: v[order] for k, v in part.items()} for part in (x, mask))
-    names = [[values[i] for i in order] for values in (talk, position, speaker)]
+    names = [[values[i] for i in order] for values in (conversation, position, speaker)]
     target = {"emotion": torch.arange(n) % 4}
     known = {"emotion": torch.ones(n, dtype=torch.bool)}
-    return Batch(STREAMS, x, mask, present[order], {}, target, known, [str(i) for i in order], *names)
+    named = dict(zip(("conversation", "position", "speaker"), names, strict=True))
+    ids = [str(i) for i in order]
+    return Batch(STREAMS, x, mask, present[order], target=target, target_mask=known, id=ids, **named)
 
 
 def rows(full: Batch, keep: list[int]) -> Batch:
     """Some of the batch's utterances."""
-    part = {"x": {k: v[keep] for k, v in full.x.items()}, "mask": {k: v[keep] for k, v in full.mask.items()}}
+    parts = ("x", "mask", "target", "target_mask")
+    tensors = {part: {k: v[keep] for k, v in getattr(full, part).items()} for part in parts}
     names = {k: [getattr(full, k)[i] for i in keep] for k in ("id", "conversation", "position", "speaker")}
-    target = {"target": {k: v[keep] for k, v in full.target.items()}, "target_mask": {k: v[keep] for k, v in full.target_mask.items()}}
-    return Batch(full.streams, present=full.present[keep], **part, **names, **target)  # type: ignore[arg-type]
+    return Batch(full.streams, present=full.present[keep], **tensors, **names)  # type: ignore[arg-type]
 
 
 def logits(model: Model, given: Batch) -> Tensor:
@@ -139,7 +146,8 @@ def test_the_future_has_no_influence_at_all(name, stands, mode):
             if c != conversation or whole.position[i] > limit + ahead:
                 assert not whole.x[spec.name].grad[i].any()
     with torch.no_grad():
-        prefix = [i for i, c in enumerate(whole.conversation) if c == conversation and whole.position[i] <= limit + ahead]
+        own = [i for i, c in enumerate(whole.conversation) if c == conversation]
+        prefix = [i for i in own if whole.position[i] <= limit + ahead]
         early = [k for k, i in enumerate(prefix) if whole.position[i] <= limit]
         found = logits(model, rows(whole, prefix))[early]
         torch.testing.assert_close(found, logits(model, whole)[[prefix[k] for k in early]], rtol=1e-4, atol=1e-5)
@@ -150,10 +158,10 @@ def test_live_equals_afterwards(name, stands, mode):
     model, whole = make(name, stands, mode), batch()
     expected = logits(model, whole)
     for conversation in sorted(set(whole.conversation)):
-        stream = Stream(model)
-        order = sorted((i for i, c in enumerate(whole.conversation) if c == conversation), key=lambda i: whole.position[i])
-        for i in order:
-            found = stream.push(rows(whole, [i]), whole.speaker[i]).logits["emotion"]
+        session = LiveSession(model)
+        own = [i for i, c in enumerate(whole.conversation) if c == conversation]
+        for i in sorted(own, key=lambda i: whole.position[i]):
+            found = session.push(rows(whole, [i]), whole.speaker[i]).logits["emotion"]
             torch.testing.assert_close(found, expected[i : i + 1], rtol=1e-4, atol=1e-5)
 
 
@@ -181,5 +189,5 @@ def test_live_equals_afterwards_where_nothing_is_present_and_no_context_follows_
     name, stands, mode = next(case for case in LIVE if case[1] == "before")
     model, whole = make(name, stands, mode), batch().without({s.name for s in STREAMS})
     torch.nn.init.normal_(model.fusion.absent["sound"])
-    found = Stream(model).push(rows(whole, [0]), whole.speaker[0]).logits["emotion"]
+    found = LiveSession(model).push(rows(whole, [0]), whole.speaker[0]).logits["emotion"]
     torch.testing.assert_close(found, logits(model, rows(whole, [0])))

@@ -52,7 +52,16 @@ def test_what_experts_share_counts_once():
     torch.testing.assert_close(one.combine(logits, given), apart.combine(logits, given))
 
 
-@pytest.mark.parametrize("options", [{"temperature": {"smell": 1.0}}, {"reliability": {"face": 0.0}}, {"halfway": {"face": -1.0}}, {"shared": -1.0}, {"groups": {"smell": "a"}}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": {"smell": 1.0}},
+        {"reliability": {"face": 0.0}},
+        {"halfway": {"face": -1.0}},
+        {"shared": -1.0},
+        {"groups": {"smell": "a"}},
+    ],
+)
 def test_impossible_numbers_are_refused(options):
     with pytest.raises(BadConfig, match=r"temperature|reliability|halfway|shared|groups"):
         Experts(DIMS, **options)

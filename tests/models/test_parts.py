@@ -9,16 +9,21 @@ import torch
 
 from affuse.core import io, registry
 from affuse.core.errors import BadConfig
-from affuse.core.labels import SPACES
-from affuse.core.types import Batch, Encoding, Output, StreamSpec
-from affuse.models.model import Model, describe, keep_streams, load_model
-from tests.parts import CANDIDATES, inputs_of, make_encoder, make_model, random_batch, random_input
+from affuse.core.labels import SPACES, LabelSpace
+from affuse.core.parts import Computed, Part
+from affuse.core.tasks import Task
+from affuse.core.types import Batch, Encoding, Fused, Output, StreamSpec
+from affuse.models.model import Model
+from affuse.models.saved import describe, load_model
+from tests.parts import CANDIDATES, encoded_of, inputs_of, make_encoder, make_model, random_batch, random_input
 
 ENCODERS = [(e, s) for e in registry.cards("encoders") for s in inputs_of(e)]
 IDS = [f"{e}-{s.name}" for e, s in ENCODERS]
 FUSIONS = list(registry.cards("fusions"))
 SPACE = SPACES["iemocap-4"]
-STREAMS = (CANDIDATES[1], CANDIDATES[3], CANDIDATES[4])
+STREAMS = tuple(replace(CANDIDATES[i], rate=5.0) for i in (1, 3, 4))  # one rate: some fusions read a grid of time
+OBJECTIVES = registry.cards("objectives")
+ALONE = [o for o, card in OBJECTIVES.items() if "classes" in card["tasks"] and not card.get("auxiliary")]
 MLPS = {s.name: "mlp" for s in STREAMS}
 
 
@@ -101,7 +106,7 @@ def test_absent_modality_equals_never_recorded(fusion):
     for name in batch.x:
         masked = model(batch.without({name})).logits["emotion"]
         column = torch.tensor([s.name != name for s in STREAMS])
-        dropped = model.fuse(keep_streams(model.encode(batch), column.expand(5, -1)), batch).logits["emotion"]
+        dropped = model.fuse(model.encode(batch).keep(column.expand(5, -1)), batch).logits["emotion"]
         torch.testing.assert_close(masked, dropped)
         changed = batch.without({name})
         changed.x[name] = torch.randn_like(changed.x[name])
@@ -118,10 +123,11 @@ def test_nothing_present_gives_finite_logits(fusion):
 def of_streams(model: Model, kept: list[int]) -> Model:
     """The same model for these of its streams, in this order: what it keeps by the place of a stream moves along."""
     specs = tuple(model.streams[i] for i in kept)
-    parts = {**model.parts, "streams": {s.name: model.parts["streams"][s.name] for s in specs}}
-    if "by" in parts["fusion"]:
-        parts["fusion"] = parts["fusion"] | {"by": model.streams[0].name}
-    made, state, count = Model(parts, specs, model.spaces), model.state_dict(), len(model.streams)
+    fusion = model.parts.fusion
+    if "by" in fusion.options:
+        fusion = Part(fusion.name, fusion.options | {"by": model.streams[0].name})
+    parts = replace(model.parts, streams={s.name: model.parts.streams[s.name] for s in specs}, fusion=fusion)
+    made, state, count = Model(parts, specs, model.tasks), model.state_dict(), len(model.streams)
     for name, value in made.state_dict().items():
         found = state[name]
         for d, (had, wanted) in enumerate(zip(found.shape, value.shape, strict=True)):
@@ -158,14 +164,15 @@ def test_stream_order_never_matters(fusion, order):
 
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_an_absent_modality_is_as_if_the_model_had_none_of_it(fusion):
-    """So that it is no part of a mean, a softmax or a sum; a fusion that learns a vector in its place has zeros here."""
+    """So that it is no part of a mean, a softmax or a sum; a vector that a fusion learns for it is zeros here."""
     model, batch = make_model(STREAMS, MLPS, fusion, SPACE).eval(), lacking_batch()
     for gone in range(len(STREAMS)):
-        if gone == 0 and "by" in model.parts["fusion"]:
+        if gone == 0 and "by" in model.parts.fusion.options:
             continue  # the stream that modulates the others is not one of many
         kept = [i for i in range(len(STREAMS)) if i != gone]
         found = model(batch.without({STREAMS[gone].name})).logits["emotion"]
-        torch.testing.assert_close(found, of_streams(model, kept)(with_streams(batch, kept)).logits["emotion"], rtol=1e-4, atol=1e-5)
+        without = of_streams(model, kept)(with_streams(batch, kept)).logits["emotion"]
+        torch.testing.assert_close(found, without, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
@@ -189,10 +196,10 @@ def test_save_and_load_give_the_same_model(fusion, tmp_path):
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("objective", [o for o, c in registry.cards("objectives").items() if "classes" in c["tasks"] and not c.get("auxiliary")])
+@pytest.mark.parametrize("objective", ALONE)
 def test_every_parameter_of_a_model_is_trained(fusion, objective):
     model = make_model(STREAMS, MLPS, fusion, SPACE, unimodal=True).train()
-    loss = registry.build("objectives", objective, len(SPACE), unimodal=1.0)
+    loss = registry.build("objectives", objective, Task("emotion", SPACE), unimodal=1.0)
     batch = random_batch(STREAMS, 8, len(SPACE))
     whole = loss(model(batch), batch).sum()
     lacking = random_batch(STREAMS, 8, len(SPACE))
@@ -203,26 +210,31 @@ def test_every_parameter_of_a_model_is_trained(fusion, objective):
     assert idle == []
 
 
-@pytest.mark.parametrize("objective", list(registry.cards("objectives")))
+@pytest.mark.parametrize("objective", list(OBJECTIVES))
 def test_unlabelled_items_weigh_nothing(objective):
-    card = registry.cards("objectives")[objective]
+    card = OBJECTIVES[objective]
     kind = card["tasks"][0]
-    loss = registry.build("objectives", objective, 4)
+    loss = registry.build("objectives", objective, Task("emotion", LabelSpace("custom", tuple("abcd"), kind)))
     batch = random_batch(STREAMS, 6, 4)
+    if kind == "multilabel":
+        batch.target["emotion"] = torch.nn.functional.one_hot(batch.target["emotion"], 4).float()
     if kind == "values":
         batch.target["emotion"] = torch.rand(6, 4)
     batch.target_mask["emotion"][2] = False
     assert (loss.weights(batch)[2] > 0) == card.get("unlabelled", False)
     assert (loss.weights(batch)[[0, 1, 3, 4, 5]] > 0).all()
     own = {s.name: {"emotion": torch.randn(6, 4)} for s in STREAMS}
-    output = Output({"emotion": torch.randn(6, 4)}, torch.zeros(6, 1), own)
-    output.aux["views"] = [output, output]
-    items = loss(output, batch)
+    output = Output({"emotion": torch.randn(6, 4)}, Fused(torch.zeros(6, 1)), own)
+    computed = Computed(torch.nn.Identity(), encoded_of({}, batch.present), teacher=output, views=[output, output])
+    items = loss(output, batch, computed)
     assert items.shape == (6,)
     assert torch.isfinite(items).all()
 
 
-@pytest.mark.parametrize(("kind", "name", "given", "option"), [("encoders", "mlp", CANDIDATES[1], {"dropout": 1.5}), ("fusions", "gated", {"a": 4}, {"dim": -1})])
+@pytest.mark.parametrize(
+    ("kind", "name", "given", "option"),
+    [("encoders", "mlp", CANDIDATES[1], {"dropout": 1.5}), ("fusions", "gated", {"a": 4}, {"dim": -1})],
+)
 def test_options_that_torch_refuses_are_named(kind, name, given, option):
     options = registry.resolve(kind, name, option, name)
     with pytest.raises(BadConfig, match=f"'{name}' cannot be made") as found:

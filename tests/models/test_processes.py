@@ -1,4 +1,4 @@
-"""A stream that is absent on one of two processes: norms that sum over both must neither wait for ever nor count what is not there."""
+"""A stream that is absent on one of two processes: norms over both neither wait for ever nor count what is absent."""
 
 from __future__ import annotations
 

@@ -27,7 +27,13 @@ def test_gradients_of_convolutions_are_right_on_every_processor(setting):
     """In a process of its own: what overruns a buffer may crash long after."""
     env = os.environ | {"OMP_NUM_THREADS": "1"} | SETTINGS[setting]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.models.gradients"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-m", "tests.models.gradients"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, f"with {setting}, after {done.stdout.splitlines()[-1:]}: {done.stderr[-2000:]}"
     assert len(done.stdout.splitlines()) == len(cases()) > 8

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.objectives.test_objectives import output, setup
+from tests.objectives.test_objectives import TASK, output, setup
+from tests.training.test_loop import RECIPE, make_trainer
 from torch import nn
 
+from affuse.core import io
 from affuse.core.errors import BadConfig
 from affuse.objectives.self_distillation import SelfDistillation
 
@@ -18,11 +20,10 @@ def test_mean_divergence_of_the_present_streams(temperature):
     batch, logits = setup()
     batch.present[3], batch.present[4] = torch.tensor([True, False]), torch.tensor([False, False])
     each = heads()
-    found = SelfDistillation(4, temperature=temperature)(output(logits, each), batch)
+    found = SelfDistillation(TASK, temperature=temperature)(output(logits, each), batch)
     teacher = (logits / temperature).softmax(-1)
-    one, two = (
-        nn.functional.kl_div((h["emotion"] / temperature).log_softmax(-1), teacher, reduction="none").sum(-1) for h in each.values()
-    )
+    log_p = ((h["emotion"] / temperature).log_softmax(-1) for h in each.values())
+    one, two = (nn.functional.kl_div(own, teacher, reduction="none").sum(-1) for own in log_p)
     expected = (one + two) / 2
     expected = torch.cat([expected[:3], one[3:4], torch.zeros(1), expected[5:]])
     torch.testing.assert_close(found, expected)
@@ -33,7 +34,7 @@ def test_the_teacher_is_not_taught():
     batch, logits = setup()
     logits.requires_grad_()
     each = heads()
-    SelfDistillation(4)(output(logits, each), batch).sum().backward()
+    SelfDistillation(TASK)(output(logits, each), batch).sum().backward()
     assert logits.grad is None
     assert all(h["emotion"].grad.any() for h in each.values())
 
@@ -41,7 +42,7 @@ def test_the_teacher_is_not_taught():
 def test_agreement_costs_nothing_and_unlabelled_items_do_not_count():
     batch, logits = setup()
     same = {s: {"emotion": logits.clone()} for s in ("vectors", "words")}
-    objective = SelfDistillation(4, temperature=3.0)
+    objective = SelfDistillation(TASK, temperature=3.0)
     torch.testing.assert_close(objective(output(logits, same), batch), torch.zeros(10), atol=1e-6, rtol=0)
     batch.target_mask["emotion"][2] = False
     batch.present[5] = False
@@ -50,9 +51,17 @@ def test_agreement_costs_nothing_and_unlabelled_items_do_not_count():
     assert weights.sum() == 8
 
 
+def test_it_trains_alone_because_it_asks_for_the_streams_heads(vector_corpus, tmp_path, monkeypatch):
+    """It raised an error where nothing else asked for them."""
+    monkeypatch.setitem(RECIPE, "objectives", {"focal": {}, "self_distillation": {}})
+    trainer = make_trainer(vector_corpus, tmp_path)
+    assert set(trainer.model.stream_heads) == {s.name for s in trainer.model.streams}
+    before = {k: v.clone() for k, v in trainer.model.stream_heads.state_dict().items()}
+    trainer.run()
+    assert all(not torch.equal(v, before[k]) for k, v in trainer.model.stream_heads.state_dict().items())
+    assert all(row["terms"]["self_distillation"] > 0 for row in io.read_jsonl(tmp_path / "metrics.jsonl"))
+
+
 def test_misuse_is_refused():
-    batch, logits = setup()
-    with pytest.raises(BadConfig, match="unimodal"):
-        SelfDistillation(4)(output(logits), batch)
     with pytest.raises(BadConfig, match="temperature=0"):
-        SelfDistillation(4, temperature=0)
+        SelfDistillation(TASK, temperature=0)

@@ -111,14 +111,17 @@ def test_nothing_to_tell_and_an_error_are_said_with_their_reason():
     assert "a<b>.mp4 holds nothing" in words and "give another clip" in words
 
 
-@pytest.mark.parametrize(("a", "b", "start"), [(0.9, 0.1, "Mostly happy"), (0.52, 0.48, "Mixed: happy"), (1.0, 0.0, "Happy throughout")])
+@pytest.mark.parametrize(
+    ("a", "b", "start"),
+    [(0.9, 0.1, "Mostly happy"), (0.52, 0.48, "Mixed: happy"), (1.0, 0.0, "Happy throughout")],
+)
 def test_the_headline_claims_no_more_than_the_shares(a, b, start):
     p, q = {"happy": 1.0, "sad": 0.0}, {"happy": 0.0, "sad": 1.0}
     segments = [Segment(0, 10 * a, None, "happy", p, {})] + ([Segment(10 * a, 10, None, "sad", q, {})] if b else [])
     assert headline(Timeline("t.mp4", 10.0, "run", ("happy", "sad"), segments)).startswith(start)
 
 
-def test_what_could_not_be_told_is_not_claimed():
+def test_what_has_no_answer_is_not_claimed():
     told = Segment(0, 1, None, "happy", {"happy": 1.0, "sad": 0.0}, {})
     untold = Segment(1, 10, None, None, {}, {}, reason="no face")
     assert headline(Timeline("t.mp4", 10.0, "run", ("happy", "sad"), [told, untold])) == "Happy wherever it can be told"
@@ -194,7 +197,7 @@ def test_what_an_answer_rested_on_is_shown_where_it_is_known_and_only_there():
     found = parse(page)
     assert json.loads(found.scripts[0])["segments"][0]["c"] == [[3, 250], [1, 12]]
     assert all("c" not in s for s in json.loads(found.scripts[0])["segments"][1:])
-    assert page.count("<tr>") - page.count("<thead>") == len(timeline)  # the script counts on a row per segment, in order
+    assert page.count("<tr>") - page.count("<thead>") == len(timeline)  # the script needs a row per segment, in order
     assert page.index("Transcript") < page.index('id="data"')  # and on their being there
 
 
@@ -229,5 +232,6 @@ def test_to_html_writes_what_it_returns(tmp_path):
 def test_tenths_of_a_second_leave_each_other_room_on_a_phone():
     """212 px of axis at 390 px of page, where every second time is shown: "0:00.4" takes 45 px with its margin."""
     for total in (0.4, 1.0, 1.6, 2.0, 3.5, 5.9, 7.9):
-        shown = [s for s in re.findall(r'<span class="([^"]*)" style="left:([\d.]+)%">', axis(total, 600)) if "odd" not in s[0]]
+        marks = re.findall(r'<span class="([^"]*)" style="left:[\d.]+%">', axis(total, 600))
+        shown = [style for style in marks if "odd" not in style]
         assert len(shown) * 45 <= 212, total

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from affuse.core import run_files
 from affuse.core.errors import BadRun, MissingFile
 from affuse.reporting import style
 from affuse.reporting.folder import read
@@ -146,7 +147,7 @@ def evaluation(labels: list[str], seed: int = 0) -> dict[str, Any]:
 
 def run_json(labels: list[str] | None, folds: int | None = None) -> dict[str, Any]:
     return {
-        "format": 1,
+        "format": 2,
         "recipe": "ravdess-audio-vision",
         "seed": 0,
         "folds": folds,
@@ -373,7 +374,8 @@ def test_values_that_are_not_numbers_are_dashes(tmp_path: Path) -> None:
 
 
 def test_dimensions_are_no_classes(tmp_path: Path) -> None:
-    words = " ".join(parse(write_report(make(tmp_path / "run", None, run=run_json(None) | {"task": {"name": "valence", "labels": ["valence"]}}))).words)
+    info = run_json(None) | {"task": {"name": "valence", "labels": ["valence"]}}
+    words = " ".join(parse(write_report(make(tmp_path / "run", None, run=info))).words)
     assert "1 classes" not in words and "This task has no classes" in words
 
 
@@ -451,6 +453,12 @@ def test_an_incomplete_score_and_a_reopened_test_split_are_warned_of(tmp_path: P
     assert "best of 12 configurations tried" in words[: words.index("What was run")]
 
 
+def test_runs_of_every_format_that_is_read_give_the_same_page(tmp_path: Path) -> None:
+    runs = {f: make(tmp_path / str(f) / "run", run=run_json(EMOTIONS) | {"format": f}) for f in run_files.READ}
+    pages = {said(parse(write_report(run))).replace(f'"format": {f}', "") for f, run in runs.items()}
+    assert len(pages) == 1
+
+
 def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MissingFile, match="nowhere"):
         write_report(tmp_path / "nowhere")
@@ -458,8 +466,8 @@ def test_what_cannot_be_a_run_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
     with pytest.raises(BadRun, match="not valid JSON"):
         write_report(make(tmp_path / "damaged", evaluation="{"))
-    with pytest.raises(BadRun, match="format 2"):
-        write_report(make(tmp_path / "newer", run={"format": 2}))
+    with pytest.raises(BadRun, match="format 3"):
+        write_report(make(tmp_path / "newer", run={"format": 3}))
 
 
 @pytest.mark.parametrize("palette", [style.LIGHT, style.DARK])

@@ -14,7 +14,7 @@ ABSENT = {m: ModalityView(False, 0.0, {}) for m in ("audio", "vision")}
 
 
 def conversation(n: int = 40, step: float = 4.0, overlap: bool = True, labels: tuple[str, ...] = LABELS) -> Timeline:
-    """Two speakers, stretches without segment, unknown segments, overlapping captions, two faces."""
+    """Two speakers, parts without a segment, unknown segments, overlapping captions, two faces."""
     rng = np.random.default_rng(0)
     segments = []
     for i in (i for i in range(n) if i % 11 != 7):
@@ -23,7 +23,8 @@ def conversation(n: int = 40, step: float = 4.0, overlap: bool = True, labels: t
         if i % 13 == 4:
             segments.append(Segment(start, end, "Bo", None, {}, ABSENT, None, "no face, no sound"))
             continue
-        views = {"audio": ModalityView(True, 1.0, p), "vision": ModalityView(i % 3 > 0, 0.5 * (i % 3), p if i % 3 else {})}
+        vision = ModalityView(i % 3 > 0, 0.5 * (i % 3), p if i % 3 else {})
+        views = {"audio": ModalityView(True, 1.0, p), "vision": vision}
         segments.append(Segment(start, end, ["Ann", "Bo"][i % 2], max(p, key=lambda k: p[k]), p, views, f"words {i}"))
         if i % 7 == 3:
             other = dict(zip(labels, np.roll(list(p.values()), 1).tolist(), strict=True))

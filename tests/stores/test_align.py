@@ -52,7 +52,11 @@ def test_pictures_are_never_averaged():
     assert set(found.values.ravel()) <= set(range(20))
 
 
-@given(st.sampled_from([4.0, 10.0, 25.0, 29.97, 62.5, 100.0]), st.sampled_from([1.0, 5.0, 12.5, 25.0, 50.0]), st.floats(0.3, 4))
+@given(
+    st.sampled_from([4.0, 10.0, 25.0, 29.97, 62.5, 100.0]),
+    st.sampled_from([1.0, 5.0, 12.5, 25.0, 50.0]),
+    st.floats(0.3, 4),
+)
 def test_time_is_kept_within_half_a_coarse_step_and_lengths_agree(rate, wanted, seconds):
     feature = ramp(rate, seconds)
     for how in ("mean", "nearest"):

@@ -42,8 +42,14 @@ def test_a_key_per_utterance(tmp_path):
     ("arrays", "words"),
     [
         ({"ids": np.array(IDS, dtype=object), "values": VALUES}, r"ids\.astype\(str\)"),
-        ({"ids": np.array(IDS), "values": np.array([VALUES[:1], VALUES[:2], 1, 2], dtype=object)}, r"offsets=numpy\.cumsum"),
-        ({"ids": np.array(IDS), "values": VALUES, "offsets": np.array([0, None], dtype=object)}, "'offsets' holds Python objects"),
+        (
+            {"ids": np.array(IDS), "values": np.array([VALUES[:1], VALUES[:2], 1, 2], dtype=object)},
+            r"offsets=numpy\.cumsum",
+        ),
+        (
+            {"ids": np.array(IDS), "values": VALUES, "offsets": np.array([0, None], dtype=object)},
+            "'offsets' holds Python objects",
+        ),
         ({"u0": np.array([1, None], dtype=object)}, "'u0' holds Python objects"),
         ({"X": VALUES, "names": np.array(IDS)}, "no key 'ids'; its keys: X, names"),
         ({"u0": VALUES[0], "u1": VALUES[0, :2]}, r"'u0' \[3\], 'u1' \[2\]"),
@@ -79,10 +85,11 @@ def test_infinities_and_overflow_are_missing_and_counted_after_the_cast(tmp_path
     assert store["u1"].values[0, 0] == 3
     assert [store.usable(i) for i in IDS] == [True, True, True, False]
     write_corpus(tmp_path / "c", [{"id": i, "label": "sad"} for i in IDS], "c")
-    assert main(["import", "features", str(tmp_path / "c"), "audio_x", str(saved(tmp_path, ids=np.array(IDS), values=values))]) == 0
-    told = capsys.readouterr().err
-    assert "6 of 12 numbers are missing" in told
-    assert "1 of 4 utterances have no usable step" in told
+    file = saved(tmp_path, ids=np.array(IDS), values=values)
+    assert main(["import", "features", str(tmp_path / "c"), "audio_x", str(file)]) == 0
+    text = capsys.readouterr().err
+    assert "6 of 12 numbers are missing" in text
+    assert "1 of 4 utterances have no usable step" in text
 
 
 def test_nothing_but_missing_numbers_and_doubled_ids_are_refused(tmp_path):
@@ -93,7 +100,9 @@ def test_nothing_but_missing_numbers_and_doubled_ids_are_refused(tmp_path):
     assert not (tmp_path / "audio_x").exists()
 
 
-@pytest.mark.parametrize(("name", "words"), [("F17_object_ids.npz", "Python objects"), ("F17_plain.npy", "single array")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("F17_object_ids.npz", "Python objects"), ("F17_plain.npy", "single array")]
+)
 def test_odd_arrays(shared_data, name, words):
     with pytest.raises(BadFeatures, match=words):
         read_npz(shared_data / "odd_inputs" / name)

@@ -6,7 +6,11 @@ import pytest
 
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import SPACES, LabelSpace
-from affuse.stores.collate import targets
+from affuse.core.tasks import Task
+
+
+def targets(values, space):
+    return Task("emotion", space).targets(values)
 
 
 def test_missing_labels_and_numbers_are_not_known():
@@ -24,7 +28,9 @@ def test_numbers_may_be_names_of_classes():
     assert known.all()
 
 
-@pytest.mark.parametrize(("values", "space"), [(["0.5", "x"], "sentiment"), (["happy"], "vad"), ([0.5], "ekman-6"), (["joyless"], "ekman-6")])
+@pytest.mark.parametrize(
+    ("values", "space"), [(["0.5", "x"], "sentiment"), (["happy"], "vad"), ([0.5], "ekman-6"), (["joyless"], "ekman-6")]
+)
 def test_what_is_no_target_is_refused(values, space):
     with pytest.raises(BadCorpus, match=space):
         targets(values, SPACES[space])

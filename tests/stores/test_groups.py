@@ -13,7 +13,7 @@ from affuse.corpora.manifest import Corpus
 from affuse.inference.recognizer import load
 from affuse.stores.groups import FEWEST, Standardised
 from affuse.stores.store import FeatureStore, StoreWriter, store_card
-from affuse.training.run import open_run
+from affuse.training.run_folder import open_run
 
 RECIPE = """
 summary: standardised by speaker
@@ -39,7 +39,7 @@ def written(path, features, shape=(3,), scale=1.0):
 
 @pytest.fixture
 def speakers(tmp_path):
-    """Two speakers of different level, six utterances each of one to six steps, some unusable; and two that speak once."""
+    """Two speakers of different level, six utterances each of one to six steps, some unusable; two that speak once."""
     rng = np.random.default_rng(0)
     features, ids, groups = {}, [], []
     for k, (who, level) in enumerate([*[("a", 5.0)] * 6, *[("b", -50.0)] * 6, ("c", 1.0), ("d", 3.0)]):
@@ -88,14 +88,16 @@ def test_pictures_and_samples_are_refused(tmp_path):
 @pytest.fixture
 def run(vector_corpus, tmp_path):
     (tmp_path / "r.yaml").write_text(RECIPE.format(by="speaker"))
-    assert main(["train", str(tmp_path / "r.yaml"), "--corpus", str(vector_corpus.path), "--out", str(tmp_path / "run"), "--quiet"]) == 0
-    return tmp_path / "run"
+    recipe, run = str(tmp_path / "r.yaml"), tmp_path / "run"
+    assert main(["train", recipe, "--corpus", str(vector_corpus.path), "--out", str(run), "--quiet"]) == 0
+    return run
 
 
 def test_labels_and_the_speakers_level_play_no_part(run, vector_corpus, tmp_path):
-    """Predictions stay as they are when every speaker's values are moved and stretched, and labels are dealt anew."""
+    """Predictions stay as they are when every speaker's values are shifted and scaled, and labels are dealt anew."""
     from affuse.models.predict import predict
-    from affuse.training.run import dataset, run_model, spaces_of
+    from affuse.training.binding import dataset, tasks_of
+    from affuse.training.run_folder import run_model
 
     _, recipe, folds = open_run(run)
     model = run_model(folds[0][0])
@@ -103,32 +105,42 @@ def test_labels_and_the_speakers_level_play_no_part(run, vector_corpus, tmp_path
     table = vector_corpus.table
     store = FeatureStore(vector_corpus.store_path("audio_vec"))
     shift = {s: rng.uniform(-9, 9, store.spec.shape) for s in table["speaker"].unique()}
-    moved = {i: Feature((2.5 * store[i].values + shift[s]).astype(np.float32)) for i, s in zip(table["id"], table["speaker"], strict=True)}
+    moved = {
+        i: Feature((2.5 * store[i].values + shift[s]).astype(np.float32))
+        for i, s in zip(table["id"], table["speaker"], strict=True)
+    }
     everyone = np.ones(len(table), bool)
-    data = dataset(vector_corpus, recipe, spaces_of(recipe, vector_corpus), everyone)
+    data = dataset(vector_corpus, recipe, tasks_of(recipe, vector_corpus), everyone)
     with StoreWriter(tmp_path / "audio_vec", store_card(store.spec, "test", 1, {})) as writer:
         for name, feature in moved.items():
             writer.add(name, feature)
-    other = dataset(vector_corpus, recipe, spaces_of(recipe, vector_corpus), everyone)
-    other.stores["audio_vec"] = Standardised(FeatureStore(tmp_path / "audio_vec"), table["id"].tolist(), table["speaker"].tolist())
+    other = dataset(vector_corpus, recipe, tasks_of(recipe, vector_corpus), everyone)
+    other.stores["audio_vec"] = Standardised(
+        FeatureStore(tmp_path / "audio_vec"), table["id"].tolist(), table["speaker"].tolist()
+    )
     other.table["label"] = rng.permutation(other.table["label"])
     before, after = (predict(model, d, "cpu")["emotion"] for d in (data, other))
     np.testing.assert_allclose(before, after, atol=1e-5)
 
 
 def test_the_protocol_says_it_and_a_clip_is_refused(run):
-    told = io.read_json(run / "evaluation.json")["protocol"]["standardised_by"]
-    assert told.startswith("audio_vec: speaker")
-    assert "the scored ones too" in told
+    text = io.read_json(run / "evaluation.json")["protocol"]["standardised_by"]
+    assert text.startswith("audio_vec: speaker")
+    assert "the scored ones too" in text
     with pytest.raises(BadRun, match="audio_vec by speaker"):
         load(run)
 
 
 def test_an_unknown_column_is_named(vector_corpus, tmp_path):
     from affuse.core.config import load_recipe
-    from affuse.training.run import bind, dataset, spaces_of
+    from affuse.training.binding import bind, dataset, tasks_of
 
     (tmp_path / "r.yaml").write_text(RECIPE.format(by="speeker"))
     recipe = bind(load_recipe(str(tmp_path / "r.yaml")), vector_corpus)
     with pytest.raises(UnknownName, match="speeker"):
-        dataset(Corpus.open(vector_corpus.path), recipe, spaces_of(recipe, vector_corpus), np.ones(len(vector_corpus.table), bool))
+        dataset(
+            Corpus.open(vector_corpus.path),
+            recipe,
+            tasks_of(recipe, vector_corpus),
+            np.ones(len(vector_corpus.table), bool),
+        )

@@ -103,7 +103,10 @@ def test_shapes_that_do_not_fit_are_refused(tmp_path, ids, values, offsets):
 
 @pytest.mark.parametrize(
     ("name", "modality"),
-    [("audio", "audio"), ("video", "vision"), ("face_features", "vision"), ("bert_tokens", "text"), ("wav2vec", "audio"), ("au_openface", "vision"), ("clip_embedding", "vision"), ("egemaps", "audio")],
+    [
+        ("audio", "audio"), ("video", "vision"), ("face_features", "vision"), ("bert_tokens", "text"),
+        ("wav2vec", "audio"), ("au_openface", "vision"), ("clip_embedding", "vision"), ("egemaps", "audio"),
+    ],
 )
 def test_modality_from_the_name(name, modality):
     assert guess_modality(name) == modality

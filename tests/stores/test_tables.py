@@ -33,7 +33,9 @@ def test_a_real_table(shared_data):
     assert table.values[0, 0] == pytest.approx(0.039066)
     units = read_openface(path, columns="gaze_angle_*,AU*_r")
     assert units.values.shape == (158, 19)
-    np.testing.assert_array_equal(units.values[:, 2:], table.values[:, [c.startswith("AU") and c.endswith("_r") for c in table.columns]])
+    np.testing.assert_array_equal(
+        units.values[:, 2:], table.values[:, [c.startswith("AU") and c.endswith("_r") for c in table.columns]]
+    )
 
 
 @pytest.mark.parametrize("rate", [12.5, 23.976, 25.0, 29.97, 30.0, 59.94, 60.0])
@@ -85,7 +87,10 @@ def test_a_variable_frame_rate_is_put_on_the_clock(tmp_path):
 
 def test_other_versions_and_spellings(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_bytes(b"\xef\xbb\xbfframe, timestamp, confidence, success, AU01_r\r\n1, 0, 0.9, 1, -nan(ind)\r\n2, 0.04, 0.9, 1, 2.5\r\n3, 0.08, 0.9, 1, inf\r\n")
+    path.write_bytes(
+        b"\xef\xbb\xbfframe, timestamp, confidence, success, AU01_r\r\n1, 0, 0.9, 1, -nan(ind)\r\n"
+        b"2, 0.04, 0.9, 1, 2.5\r\n3, 0.08, 0.9, 1, inf\r\n"
+    )
     table = read_openface(path)
     assert list(table.valid) == [False, True, False]
     assert table.rate == 25
@@ -151,7 +156,11 @@ def test_a_folder_becomes_a_store_and_failures_are_listed(tmp_path):
 
 
 def test_other_frame_rates_are_put_on_the_first_without_new_values(tmp_path):
-    files = {"one": openface(tmp_path / "0.csv", n=1), "slow": openface(tmp_path / "a.csv", n=50), "fast": openface(tmp_path / "b.csv", n=101, rate=50.0)}
+    files = {
+        "one": openface(tmp_path / "0.csv", n=1),
+        "slow": openface(tmp_path / "a.csv", n=50),
+        "fast": openface(tmp_path / "b.csv", n=101, rate=50.0),
+    }
     store = import_tables(tmp_path / "s", files, "openface")
     assert store.spec.rate == 25
     assert store.failures == {}
@@ -189,7 +198,10 @@ def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path):
 def spreadsheet(path, sep=";", mark=",", change=lambda text: text, encoding="utf-8"):
     """The table of `openface` as a spreadsheet of a country with decimal commas saves it."""
     lines = [HEADER.replace(", ", sep)]
-    lines += [sep.join(str(v) for v in [i + 1, 0, round(i / 25, 3), 0.98, 1, 0.5 * i, i, i % 2]).replace(".", mark) for i in range(20)]
+    lines += [
+        sep.join(str(v) for v in [i + 1, 0, round(i / 25, 3), 0.98, 1, 0.5 * i, i, i % 2]).replace(".", mark)
+        for i in range(20)
+    ]
     path.write_bytes(change("\r\n".join(lines) + "\r\n").encode(encoding))
     return path
 
@@ -202,8 +214,8 @@ def test_spreadsheets_with_semicolons_tabs_and_decimal_commas(tmp_path, sep, mar
     assert table.rate == 25
     assert table.valid.all()
     assert table.values[:, 0].tolist() == [0.5 * i for i in range(20)]
-    told = read_openface(spreadsheet(tmp_path / "a.csv", sep, mark, lambda text: f"sep={sep}\r\n{text}"))
-    np.testing.assert_array_equal(told.values, table.values)
+    named = read_openface(spreadsheet(tmp_path / "a.csv", sep, mark, lambda text: f"sep={sep}\r\n{text}"))
+    np.testing.assert_array_equal(named.values, table.values)
 
 
 def test_decimal_commas_of_opensmile_and_exponents(tmp_path):

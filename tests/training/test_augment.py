@@ -5,26 +5,29 @@ import torch
 
 from affuse.core.config import AugmentConfig
 from affuse.core.errors import BadConfig
+from affuse.core.labels import LabelSpace
+from affuse.core.tasks import Task
 from affuse.core.types import Encoded
 from affuse.training.augment import augment, crop, hide_words, mixup, modality_dropout
 from tests.parts import CANDIDATES, TOKENS, random_batch
 
 STREAMS = (CANDIDATES[0], CANDIDATES[2], CANDIDATES[4])
+TASKS = {"emotion": Task("emotion", LabelSpace("custom", ("a", "b", "c", "d")))}
 
 
 def test_no_options_change_nothing():
     batch = random_batch(STREAMS, 6, 4)
-    found = augment(batch, AugmentConfig(), {"emotion": 4})
+    found = augment(batch, AugmentConfig(), TASKS)
     assert all(torch.equal(found.x[k], v) for k, v in batch.x.items())
     assert torch.equal(found.target["emotion"], batch.target["emotion"])
 
 
 def test_token_ids_are_left_alone_and_never_mixed():
     batch = random_batch((TOKENS,), 6, 4)
-    found = augment(batch, AugmentConfig(noise=1.0, speed=1.0, gain_db=6.0, crop_seconds=1e-4), {"emotion": 4})
+    found = augment(batch, AugmentConfig(noise=1.0, speed=1.0, gain_db=6.0, crop_seconds=1e-4), TASKS)
     assert torch.equal(found.x["tokens"], batch.x["tokens"])
     with pytest.raises(BadConfig, match="token ids of stream 'tokens'"):
-        mixup(batch, AugmentConfig(mixup=0.4), {"emotion": 4})
+        mixup(batch, AugmentConfig(mixup=0.4), TASKS)
 
 
 def test_mixing_mixes_inputs_and_labels_alike():
@@ -32,7 +35,7 @@ def test_mixing_mixes_inputs_and_labels_alike():
     batch = random_batch((CANDIDATES[4],), 64, 4)
     batch.x["words"] = torch.nn.functional.one_hot(batch.target["emotion"], 16).float().unsqueeze(1).repeat(1, 3, 1)
     batch.mask["words"] = torch.ones(64, 3, dtype=torch.bool)
-    found = mixup(batch, AugmentConfig(mixup=0.4), {"emotion": 4})
+    found = mixup(batch, AugmentConfig(mixup=0.4), TASKS)
     soft = found.target["emotion"]
     torch.testing.assert_close(soft.sum(1), torch.ones(64))
     torch.testing.assert_close(found.x["words"][:, 0, :4], soft)
@@ -44,7 +47,7 @@ def test_a_stream_that_one_of_a_pair_lacks_is_not_mixed():
     torch.manual_seed(0)
     batch = random_batch(STREAMS, 12, 4)
     batch = batch.without({"faces"})
-    found = mixup(batch, AugmentConfig(mixup=0.4), {"emotion": 4})
+    found = mixup(batch, AugmentConfig(mixup=0.4), TASKS)
     assert (found.x["faces"] == 0).all()
     assert not found.mask["faces"].any()
 
@@ -52,18 +55,18 @@ def test_a_stream_that_one_of_a_pair_lacks_is_not_mixed():
 def test_pictures_keep_their_shape_range_and_mask():
     torch.manual_seed(0)
     batch = random_batch((CANDIDATES[2],), 8, 4)
-    found = augment(batch, AugmentConfig(flip=1.0, shift=0.1, jitter=0.3), {"emotion": 4})
+    found = augment(batch, AugmentConfig(flip=1.0, shift=0.1, jitter=0.3), TASKS)
     x, mask = found.x["faces"], found.mask["faces"]
     assert x.shape == batch.x["faces"].shape
     assert torch.equal(mask, batch.mask["faces"])
     assert (x[~mask] == 0).all()
     assert x.min() >= 0
     assert x.max() <= 1
-    only = augment(batch, AugmentConfig(flip=1.0), {"emotion": 4}).x["faces"]
+    only = augment(batch, AugmentConfig(flip=1.0), TASKS).x["faces"]
     torch.testing.assert_close(only, batch.x["faces"].flip(3))
 
 
-def test_crops_are_stretches_of_the_row():
+def test_crops_are_segments_of_the_row():
     x = torch.arange(20.0).repeat(4, 1)
     mask = torch.arange(20) < torch.tensor([[20], [15], [4], [0]])
     y, kept = crop(x * mask, mask, 10)

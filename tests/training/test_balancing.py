@@ -23,9 +23,14 @@ SURE = [n for n, card in CARDS.items() if not card.get("random")]  # nothing dra
 
 # So that every part of a method has had its turn within two epochs, and has one after them.
 EAGER = {
-    "bcgm": {"warmup": 1}, "g_blending": {"every": 1}, "mses": {"patience": 1}, "opm": {"warmup": 1}, "pmr": {"early": 3},
-    "reconboost": {"stage": 1, "rectify": 0}, "relearning": {"every": 1},
-}  # fmt: skip
+    "bcgm": {"warmup": 1},
+    "g_blending": {"every": 1},
+    "mses": {"patience": 1},
+    "opm": {"warmup": 1},
+    "pmr": {"early": 3},
+    "reconboost": {"stage": 1, "rectify": 0},
+    "relearning": {"every": 1},
+}
 
 
 def eager(name: str) -> dict[str, object]:
@@ -35,7 +40,7 @@ def eager(name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("name", SURE)
 def test_accumulation_equals_the_single_big_batch(vector_corpus, tmp_path, name):
-    whole, parts = (make_trainer(vector_corpus, tmp_path / f"{pieces}", **eager(name), accumulate=pieces) for pieces in (1, 3))
+    whole, parts = (make_trainer(vector_corpus, tmp_path / str(n), **eager(name), accumulate=n) for n in (1, 3))
     whole.run()
     parts.run()
     assert_same_weights(whole.model.state_dict(), parts.model.state_dict(), 1e-5)
@@ -75,7 +80,8 @@ def test_an_interrupted_run_goes_on_exactly(vector_corpus, tmp_path, name):
     rest.run()
     assert_same_weights(whole.model.state_dict(), rest.model.state_dict(), 0.0)
     rows = [io.read_jsonl(tmp_path / d / "metrics.jsonl") for d in ("whole", "part")]
-    assert [(row.get("balance"), row["terms"]) for row in rows[0]] == [(row.get("balance"), row["terms"]) for row in rows[1]]
+    one, two = ([(row.get("balance"), row["terms"]) for row in run] for run in rows)
+    assert one == two
     for row in rows[0]:
         assert sum(row["terms"].values()) == pytest.approx(row["loss"], rel=1e-5)
 
@@ -126,18 +132,24 @@ def test_every_term_of_the_loss_stands_in_the_metrics_by_its_name(vector_corpus,
 def test_a_step_without_a_term_has_nothing_of_it(vector_corpus, tmp_path, monkeypatch):
     trainer = make_trainer(vector_corpus, tmp_path)
     steps = iter([(3.0, {"focal": 1.0, "balance.heads": 2.0}, {}), (1.0, {"focal": 1.0}, {})] * len(trainer._epoch(0)))
-    monkeypatch.setattr(trainer, "_step", lambda rows, turn: next(steps))
+    monkeypatch.setattr(trainer, "_step", lambda pieces, number, turn: next(steps))
     monkeypatch.setattr(trainer, "_epoch", lambda epoch: [np.arange(2)] * 4)
     assert trainer._train_epoch() == (2.0, {"focal": 1.0, "balance.heads": 1.0}, {})
 
 
 def test_terms_are_weighted_as_they_are_in_the_loss(vector_corpus, tmp_path, monkeypatch):
     found = []
-    for i, (focal, cross_entropy, heads) in enumerate([(1.0, 1.0, 1.0), (0.5, 2.0, 3.0)]):
-        monkeypatch.setitem(RECIPE, "objectives", {"focal": {"weight": focal}, "cross_entropy": {"weight": cross_entropy}})
-        trainer = make_trainer(vector_corpus, tmp_path / str(i), balance={"name": "uniform", "weight": heads})
-        found.append(trainer._step(trainer._epoch(0)[0])[1])
-    assert found[1] == pytest.approx({k: found[0][k] * w for k, w in (("focal", 0.5), ("cross_entropy", 2.0), ("balance.heads", 3.0))})
+    weights = [
+        {"focal": 1.0, "cross_entropy": 1.0, "balance.heads": 1.0},
+        {"focal": 0.5, "cross_entropy": 2.0, "balance.heads": 3.0},
+    ]
+    for i, weight in enumerate(weights):
+        objectives = {name: {"weight": weight[name]} for name in ("focal", "cross_entropy")}
+        monkeypatch.setitem(RECIPE, "objectives", objectives)
+        balance = {"name": "uniform", "weight": weight["balance.heads"]}
+        trainer = make_trainer(vector_corpus, tmp_path / str(i), balance=balance)
+        found.append(trainer._step(trainer._pieces(trainer._epoch(0)[0]), 0)[1])
+    assert found[1] == pytest.approx({name: found[0][name] * w for name, w in weights[1].items()})
 
 
 def test_multipliers_that_nothing_would_bound_are_refused_before_training(vector_corpus, tmp_path):
@@ -148,11 +160,12 @@ def test_multipliers_that_nothing_would_bound_are_refused_before_training(vector
 
 
 def test_a_single_stream_cannot_be_balanced(vector_corpus, tmp_path):
-    from affuse.training import run as runs
+    from affuse.training import binding
+    from affuse.training import train as training
 
-    recipe = runs.bind(make_recipe({**RECIPE, "balance": "ogm"}), vector_corpus, only=["audio"])
+    recipe = binding.bind(make_recipe({**RECIPE, "balance": "ogm"}), vector_corpus, only=["audio"])
     with pytest.raises(BadConfig, match="one stream"):
-        runs.train(recipe, "x", vector_corpus, tmp_path / "run")
+        training.train(recipe, "x", vector_corpus, tmp_path / "run")
 
 
 def test_an_unknown_balancer_names_the_closest():
@@ -173,8 +186,9 @@ def test_guides_do_not_shorten_the_step_of_a_clipped_model(vector_corpus, tmp_pa
 
 @pytest.mark.parametrize("name", ["g_blending", "relearning"])
 def test_what_needs_held_out_data_is_refused_before_training(vector_corpus, tmp_path, name):
-    from affuse.training import run as runs
+    from affuse.training import binding
+    from affuse.training import train as training
 
     values = {**RECIPE, "balance": name, "split": {"valid": 0.0}, "train": {"keep": "last"}}
     with pytest.raises(BadConfig, match=f"{name}.*split.valid = 0"):
-        runs.train(runs.bind(make_recipe(values), vector_corpus), "x", vector_corpus, tmp_path / "run")
+        training.train(binding.bind(make_recipe(values), vector_corpus), "x", vector_corpus, tmp_path / "run")

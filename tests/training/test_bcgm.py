@@ -15,11 +15,13 @@ from tests.corpora.sentiment_releases import dump, mult
 
 
 def test_cremad_bcgm_from_clips_to_scores(tmp_path: Path) -> None:
-    corpus = make_synthetic(
-        tmp_path / "corpus", conversations=4, utterances=2, speakers=8, labels="crema-d-6", seconds=1.0, missing_audio=0.1, missing_vision=0.2
-    )
-    small = ["streams.log_stft.encoder.width=2", "streams.frames.encoder.width=2", "streams.frames.extractor.size=40", "train.epochs=1"]
-    assert main(["train", "cremad-bcgm", "--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet", *small]) == 0
+    size = {"conversations": 4, "utterances": 2, "speakers": 8, "seconds": 1.0}
+    missing = {"missing_audio": 0.1, "missing_vision": 0.2}
+    corpus = make_synthetic(tmp_path / "corpus", labels="crema-d-6", **size, **missing)
+    small = ["log_stft.encoder.width=2", "frames.encoder.width=2", "frames.extractor.size=40"]
+    options = ["train.epochs=1", *(f"streams.{s}" for s in small)]
+    where = ["--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(["train", "cremad-bcgm", *options, *where]) == 0
     sound, picture = (FeatureStore(corpus.store_path(name)) for name in ("log_stft", "frames"))
     lengths = {sound.length(i) for i in sound.ids}
     assert lengths <= {0, 300} and 300 in lengths
@@ -29,11 +31,13 @@ def test_cremad_bcgm_from_clips_to_scores(tmp_path: Path) -> None:
 
 
 def test_mosi_bcgm_from_a_pickle_to_scores(tmp_path: Path) -> None:
-    corpus = import_cmu_mosi(dump(tmp_path / "mosi_data.pkl", mult((12, 4, 6), ids=False)), tmp_path / "corpus", partial=True)
+    release = dump(tmp_path / "mosi_data.pkl", mult((12, 4, 6), ids=False))
+    corpus = import_cmu_mosi(release, tmp_path / "corpus", partial=True)
     shorter = [f"streams.mult_{m}.encoder.layers=1" for m in ("text", "audio", "vision")]
-    assert main(["train", "mosi-bcgm", "--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet", "train.epochs=3", *shorter]) == 0
+    where = ["--corpus", str(corpus.path), "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(["train", "mosi-bcgm", "train.epochs=3", *shorter, *where]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 3 and all(np.isfinite(line["valid"]["mae"]) for line in lines)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert run["selection"] == {"split": "valid", "metric": "mae", "keep": "best"}
+    assert run["selection"] == {"split": "valid", "task": "sentiment", "metric": "mae", "keep": "best"}
     assert sorted(run["streams"]) == ["mult_audio", "mult_text", "mult_vision"]

@@ -36,7 +36,8 @@ def run(demo_run, tmp_path_factory):
 
 def test_the_store_bears_the_streams_name_and_its_extractors(run):
     store = FeatureStore(Corpus.open(run[1]).store_path("coarse"))
-    assert (store.card["name"], store.card["extractor"], store.card["parameters"]["n_mels"]) == ("coarse", "log_mel", 40)
+    assert (store.card["name"], store.card["extractor"]) == ("coarse", "log_mel")
+    assert store.card["parameters"]["n_mels"] == 40
 
 
 def test_a_clip_reaches_the_model_as_the_store_did(run):

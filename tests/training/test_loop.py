@@ -13,8 +13,9 @@ from affuse.core import io
 from affuse.core.config import load_recipe, make_recipe
 from affuse.core.errors import AffuseError, BadConfig, BadCorpus, BadFeatures
 from affuse.core.seed import seed_all
-from affuse.models.model import Model
-from affuse.training import run as runs
+from affuse.corpora.manifest import make_splits
+from affuse.training import binding
+from affuse.training import train as training
 from affuse.training.loop import Trainer
 from affuse.training.sampling import epoch_batches, share
 
@@ -30,19 +31,18 @@ RECIPE = {
 def make_trainer(corpus, folder: Path, epochs: int = 3, double: bool = True, **train) -> Trainer:
     """A Trainer on the vectors of a corpus, in float64 unless told otherwise."""
     dropout = train.pop("dropout", 0.0)
-    augment = train.pop("augment", {})
-    balance = train.pop("balance", "none")
-    fusion = train.pop("fusion", RECIPE["fusion"])
-    values = {**RECIPE, "train": {**RECIPE["train"], "epochs": epochs, **train}, "augment": augment, "balance": balance, "fusion": fusion}
+    rest = {"augment": {}, "balance": "none", "fusion": RECIPE["fusion"]}
+    parts = {name: train.pop(name, value) for name, value in rest.items()}
+    values = {**RECIPE, **parts, "train": {**RECIPE["train"], "epochs": epochs, **train}}
     values["streams"] = {"*": {"encoder": {"name": "mlp", "hidden": 8, "dropout": dropout}}}
-    recipe = runs.bind(make_recipe(values), corpus)
+    recipe = binding.bind(make_recipe(values), corpus)
     seed_all(0)
-    split = runs.make_splits(corpus.table, "source", 0.2, 0.2, None, 0)[0]
-    spaces = runs.spaces_of(recipe, corpus)
-    train_set, valid_set = (runs.dataset(corpus, recipe, spaces, split == s) for s in ("train", "valid"))
-    model = Model(runs._parts(recipe), train_set.specs, spaces)
+    split = make_splits(corpus.table, "source", 0.2, 0.2, None, 0)[0]
+    tasks = binding.tasks_of(recipe, corpus)
+    train_set, valid_set = (binding.dataset(corpus, recipe, tasks, split == s) for s in ("train", "valid"))
+    model, losses = training.make_model(recipe, train_set, tasks)
     model = model.double() if double else model
-    return Trainer(model, train_set, valid_set, recipe, folder, torch.device("cpu"))
+    return Trainer(model, losses, train_set, valid_set, recipe, folder, torch.device("cpu"))
 
 
 def assert_same_weights(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> None:
@@ -76,8 +76,9 @@ def test_two_processes_equal_one(vector_corpus, tmp_path):
 
 
 def test_torchrun_trains_and_scores_once(vector_corpus, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "affuse", "train"]
-    options = ["vectors", "train.epochs=2", "--corpus", vector_corpus.path, "--folds", 2, "--out", tmp_path / "run", "--quiet"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "affuse"]
+    where = ["--corpus", vector_corpus.path, "--out", tmp_path / "run"]
+    options = ["train", "vectors", "train.epochs=2", "--folds", 2, "--quiet", *where]
     done = subprocess.run([*command, *map(str, options)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [str(tmp_path / "run")]
@@ -90,10 +91,10 @@ class Interrupt(Exception):
 
 def test_resume_is_exact(vector_corpus, tmp_path):
     """Dropout, mixup, modality dropout and EMA on: interrupted in epoch 3, resumed, equal to the last bit."""
-    options = {"double": False, "epochs": 5, "dropout": 0.3, "ema": 0.9, "augment": {"mixup": 0.4, "modality_dropout": 0.3}}
+    options = {"double": False, "epochs": 5, "dropout": 0.3, "ema": 0.9}
 
     def trainer(folder):
-        return make_trainer(vector_corpus, folder, **{**options, "augment": dict(options["augment"])})
+        return make_trainer(vector_corpus, folder, augment={"mixup": 0.4, "modality_dropout": 0.3}, **options)
 
     straight = trainer(tmp_path / "straight")
     straight.run()
@@ -113,7 +114,8 @@ def test_resume_is_exact(vector_corpus, tmp_path):
     assert progress.epoch == 5
     assert_same_weights(straight.model.state_dict(), resumed.model.state_dict(), 0.0)
     rows = [io.read_jsonl(tmp_path / d / "metrics.jsonl") for d in ("straight", "broken")]
-    assert [(r["epoch"], r["loss"], r["valid"]) for r in rows[0]] == [(r["epoch"], r["loss"], r["valid"]) for r in rows[1]]
+    one, two = ([(row["epoch"], row["loss"], row["valid"]) for row in run] for run in rows)
+    assert one == two
 
 
 def test_same_seed_same_result(vector_corpus, tmp_path):
@@ -132,7 +134,7 @@ def test_training_lowers_the_loss_and_keeps_the_best_epoch(vector_corpus, tmp_pa
     assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
     best = max(rows, key=lambda r: r["valid"]["uar"])
     assert progress.best_score == best["valid"]["uar"]
-    assert trainer._validate() == best["valid"]
+    assert trainer._validate().scores == best["valid"]
 
 
 def test_early_stopping(vector_corpus, tmp_path):
@@ -184,14 +186,16 @@ def test_processes_share_a_batch_without_loss(world):
 def test_a_frozen_encoder_starts_from_a_run_and_stays_as_it_is(tmp_path):
     """Frozen means frozen: eval mode, no gradient, statistics and buffers untouched."""
     from affuse.cli.app import main
-    from affuse.training.run import open_run, run_model
+    from affuse.training.run_folder import open_run, run_model
     from tests.conftest import make_vector_corpus
 
     corpus = make_vector_corpus(tmp_path / "corpus")
     common = ["--corpus", str(corpus.path), "--quiet", "--no-score"]
-    assert main(["train", "vectors", "train.epochs=2", "--only", "audio", "--out", str(tmp_path / "donor"), *common]) == 0
+    donor = ["train", "vectors", "train.epochs=2", "--only", "audio", "--out", str(tmp_path / "donor")]
+    assert main([*donor, *common]) == 0
     encoder = "{name: mlp, hidden: 256, members: 8, dropout: 0.5, input_dropout: 0.2, noise: 0.5, clip: 3.0}"
-    streams = [f"streams.audio_vec.encoder={encoder}", f"streams.audio_vec.init={tmp_path / 'donor'}", "streams.audio_vec.frozen=true"]
+    changes = [f"encoder={encoder}", f"init={tmp_path / 'donor'}", "frozen=true"]
+    streams = [f"streams.audio_vec.{change}" for change in changes]
     assert main(["train", "vectors", "train.epochs=3", *streams, "--out", str(tmp_path / "run"), *common]) == 0
     info, _, ((folder,),) = open_run(tmp_path / "run")
     assert set(info["init_hashes"]) == {"audio_vec"}
@@ -204,7 +208,7 @@ def test_a_frozen_encoder_starts_from_a_run_and_stays_as_it_is(tmp_path):
 
 def test_members_are_trained_apart_and_averaged(tmp_path):
     from affuse.cli.app import main
-    from affuse.training.run import open_run, run_model
+    from affuse.training.run_folder import open_run, run_model
     from tests.conftest import make_vector_corpus
 
     corpus = make_vector_corpus(tmp_path / "corpus")
@@ -221,12 +225,13 @@ def test_members_are_trained_apart_and_averaged(tmp_path):
 
 def test_a_specialist_goes_on_from_the_first_member_and_has_a_say(tmp_path):
     from affuse.cli.app import main
-    from affuse.training.run import open_run, run_model
+    from affuse.training.run_folder import open_run, run_model
     from tests.conftest import make_vector_corpus
 
     corpus = make_vector_corpus(tmp_path / "corpus")
     common = ["--corpus", str(corpus.path), "--quiet", "train.epochs=2"]
-    assert main(["train", "vectors", "train.specialists=1", "train.specialist_lr=0", "--out", str(tmp_path / "same"), *common]) == 0
+    still = ["train.specialists=1", "train.specialist_lr=0"]
+    assert main(["train", "vectors", *still, "--out", str(tmp_path / "same"), *common]) == 0
     _, _, ((first, second),) = open_run(tmp_path / "same")
     assert_same_weights(run_model(first).state_dict(), run_model(second).state_dict(), 0.0)
     assert main(["train", "vectors", "train.specialists=1", "--out", str(tmp_path / "two"), *common]) == 0
@@ -241,17 +246,21 @@ def test_a_specialist_goes_on_from_the_first_member_and_has_a_say(tmp_path):
 
 def test_processes_wait_until_a_model_is_written_that_a_specialist_starts_from(vector_corpus, tmp_path, monkeypatch):
     written = []
-    monkeypatch.setattr(runs.distributed, "wait", lambda world: written.append(len(list(tmp_path.rglob("model.safetensors")))))
-    recipe = runs.bind(load_recipe("vectors", ["train.epochs=1", "train.specialists=1"]), vector_corpus)
-    runs.train(recipe, "vectors", vector_corpus, tmp_path / "run")
+
+    def count(world):
+        written.append(len(list(tmp_path.rglob("model.safetensors"))))
+
+    monkeypatch.setattr(training.distributed, "wait", count)
+    recipe = binding.bind(load_recipe("vectors", ["train.epochs=1", "train.specialists=1"]), vector_corpus)
+    training.train(recipe, "vectors", vector_corpus, tmp_path / "run")
     assert written == [1, 2]
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["tasks.emotion.space=sentiment", "train.sampling=balanced"], "of values"),
-        (["tasks.emotion.space=sentiment", "train.specialists=1"], "of values"),
+        (["tasks.emotion.space=sentiment", "train.sampling=balanced"], "task 'emotion' has none"),
+        (["tasks.emotion.space=sentiment", "train.specialists=1"], "task 'emotion' has none"),
         (["train.members=0"], "members = 0"),
         (["train.batch_size=0"], "batch_size = 0"),
         (["tasks.emotion.space=ekman7"], "ekman7"),
@@ -259,29 +268,31 @@ def test_processes_wait_until_a_model_is_written_that_a_specialist_starts_from(v
     ],
 )
 def test_what_cannot_be_trained_is_refused_before_it(vector_corpus, tmp_path, options, named):
-    recipe = runs.bind(load_recipe("vectors", options), vector_corpus)
+    recipe = binding.bind(load_recipe("vectors", options), vector_corpus)
     with pytest.raises(AffuseError, match=named):
-        runs.train(recipe, "vectors", vector_corpus, tmp_path / "run")
+        training.train(recipe, "vectors", vector_corpus, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_labels_that_are_not_there_are_named(vector_corpus, tmp_path):
     nameless = replace(vector_corpus, table=vector_corpus.table.assign(label=""))
-    recipe = runs.bind(load_recipe("vectors", ["train.epochs=1"]), nameless)
+    recipe = binding.bind(load_recipe("vectors", ["train.epochs=1"]), nameless)
     with pytest.raises(BadCorpus, match="no training utterance is labelled for 'emotion'"):
-        runs.train(recipe, "vectors", nameless, tmp_path / "run")
+        training.train(recipe, "vectors", nameless, tmp_path / "run")
 
 
 def test_views_train_on_what_they_agree_on(tmp_path):
-    """Two runs with the same seed: views differ, and those of the run that is asked to agree end nearer to each other."""
+    """Two runs with the same seed: views differ, and those of the run that is asked to agree end nearer together."""
     from affuse.cli.app import main
     from tests.conftest import make_vector_corpus
 
     corpus, apart = make_vector_corpus(tmp_path / "corpus"), []
     for weight in (1e-6, 100.0):
-        views = ["objectives.consistency.views=3", "objectives.consistency.temperature=1.0", f"objectives.consistency.weight={weight}"]
-        command = ["train", "dialogue-gated-gfpush", "train.epochs=8", "split.group_by=source", *views, "--corpus", str(corpus.path)]
-        assert main([*command, "--out", str(tmp_path / str(weight)), "--quiet", "--no-score"]) == 0
-        apart.append([row["terms"]["consistency"] / weight for row in io.read_jsonl(tmp_path / str(weight) / "metrics.jsonl")])
+        run = tmp_path / str(weight)
+        views = [f"objectives.consistency.{o}" for o in ("views=3", "temperature=1.0", f"weight={weight}")]
+        options = ["train.epochs=8", "split.group_by=source", *views]
+        where = ["--corpus", str(corpus.path), "--out", str(run), "--quiet", "--no-score"]
+        assert main(["train", "dialogue-gated-gfpush", *options, *where]) == 0
+        apart.append([row["terms"]["consistency"] / weight for row in io.read_jsonl(run / "metrics.jsonl")])
     assert all(a > 0 for a in apart[0])
     assert apart[1][-1] < 0.8 * apart[0][-1]

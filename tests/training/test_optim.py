@@ -8,7 +8,7 @@ from tests.training.test_loop import make_trainer
 
 def rates(trainer) -> dict[int, tuple[float, str]]:
     """id of a parameter -> (rate, stream) of the group that it is in; every parameter is in one."""
-    optimizer = make_optimizer(trainer.model, trainer.beside, trainer.recipe)
+    optimizer = make_optimizer(trainer.model, trainer.state.auxiliary, trainer.recipe)
     found = [(id(p), (g["lr"], g["stream"])) for g in optimizer.param_groups for p in g["params"]]
     assert len(found) == len(dict(found))
     return dict(found)
@@ -19,7 +19,7 @@ def test_a_balancers_own_parameters_have_their_own_rate(vector_corpus, tmp_path)
         trainer = make_trainer(vector_corpus, tmp_path / name, balance={"name": name, "guide_rate": 0.25})
         found = rates(trainer)
         assert {found[id(p)] for p in trainer.balancer.parameters()} == {(0.0025, "")}
-        assert {found[id(p)][0] for p in [*trainer.model.parameters(), *trainer.objectives.parameters()]} == {0.01}
+        assert {found[id(p)][0] for p in [*trainer.model.parameters(), *trainer.losses.parameters()]} == {0.01}
 
 
 def test_heads_of_other_balancers_learn_at_the_main_rate_and_encoders_at_their_streams(vector_corpus, tmp_path):
@@ -34,5 +34,5 @@ def test_heads_of_other_balancers_learn_at_the_main_rate_and_encoders_at_their_s
 
 def test_the_first_group_is_the_models_own(vector_corpus, tmp_path):
     trainer = make_trainer(vector_corpus, tmp_path, balance={"name": "cggm", "guide_rate": 0.25})
-    assert trainer.schedule.get_last_lr()[0] == max(trainer.schedule.get_last_lr())
-    assert isinstance(trainer.optimizer, torch.optim.AdamW)
+    assert trainer.state.schedule.get_last_lr()[0] == max(trainer.state.schedule.get_last_lr())
+    assert isinstance(trainer.state.optimizer, torch.optim.AdamW)

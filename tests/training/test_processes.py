@@ -19,21 +19,22 @@ from affuse.core.errors import BadConfig
 from affuse.core.seed import seed_all
 from affuse.corpora.manifest import Corpus, write_corpus
 from affuse.models import model as models
-from affuse.models.model import Model
 from affuse.stores.store import import_arrays
-from affuse.training import distributed
-from affuse.training import run as runs
+from affuse.training import binding, distributed
+from affuse.training import train as training
 from affuse.training.loop import Trainer, without_content
 from affuse.training.sampling import share
+from tests.conftest import make_vector_corpus
 from tests.training.test_loop import assert_same_weights, make_trainer
 
 ITEMS = 35  # in batches of 8 the last one has 3: two pieces on one process, one on the other
 STILL = {"dropout": 0.0, "conv_dropout": 0.0, "stretch": 0.0, "time_mask": 0.0, "freq_mask": 0.0}  # nothing random
+CONTEXT = {"name": "transformer", "layers": 1, "dim": 8, "dropout": 0.0}
 CASES: dict[str, dict[str, Any]] = {
     "none": {"train": {"batch_size": 8, "accumulate": 2}},
     "mmpareto": {"train": {"batch_size": 8, "accumulate": 2}, "balance": "mmpareto"},  # several backwards per piece
     "umt": {"train": {"batch_size": 8, "accumulate": 2}, "balance": "umt"},  # further encoders with norms
-    "dialogue": {"train": {"batch_size": 5}, "context": [{"name": "transformer", "layers": 1, "dim": 8, "dropout": 0.0}]},
+    "dialogue": {"train": {"batch_size": 5}, "context": [CONTEXT]},
 }
 
 
@@ -60,11 +61,13 @@ def make_corpus(path: Path, n: int = ITEMS + 10) -> Corpus:
     """Frames of 16 log-mel bands and a vector for each of n utterances, in conversations of five."""
     rng = np.random.default_rng(0)
     names, labels = ("neutral", "happy", "sad", "angry"), rng.integers(0, 4, n)
+    places = [{"speaker": f"s{i % 3}", "conversation": f"d{i // 5}", "position": i % 5} for i in range(n)]
     rows = [
-        {"id": f"u{i}", "speaker": f"s{i % 3}", "conversation": f"d{i // 5}", "position": i % 5, "label": names[c], "text": "word"}
-        for i, c in enumerate(labels)
+        {"id": f"u{i}", "label": names[c], "text": "word", **place}
+        for i, (c, place) in enumerate(zip(labels, places, strict=True))
     ]
-    corpus, ids, lengths = write_corpus(path, rows, "frames", "iemocap-4"), [r["id"] for r in rows], rng.integers(20, 40, n)
+    corpus = write_corpus(path, rows, "frames", "iemocap-4")
+    ids, lengths = [r["id"] for r in rows], rng.integers(20, 40, n)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     frames = 10 * rng.normal(size=(offsets[-1], 16)) - 40 + 5 * np.repeat(labels, lengths)[:, None]
     import_arrays(corpus.store_path("mel"), ids, frames, offsets, "audio", 100.0)
@@ -83,12 +86,12 @@ def frames_trainer(corpus: Corpus, folder: Path, **options: Any) -> Trainer:
         **options,
         "train": {"epochs": 2, "keep": "last", **options["train"]},
     }
-    recipe = runs.bind(make_recipe(values), corpus)
+    recipe = binding.bind(make_recipe(values), corpus)
     seed_all(0)
-    spaces, first = runs.spaces_of(recipe, corpus), np.arange(len(corpus.table)) < ITEMS
-    train, valid = (runs.dataset(corpus, recipe, spaces, chosen) for chosen in (first, ~first))
-    model = Model(runs._parts(recipe), train.specs, spaces)
-    return Trainer(model, train, valid, recipe, folder, torch.device("cpu"))
+    tasks, first = binding.tasks_of(recipe, corpus), np.arange(len(corpus.table)) < ITEMS
+    train, valid = (binding.dataset(corpus, recipe, tasks, chosen) for chosen in (first, ~first))
+    model, losses = training.make_model(recipe, train, tasks)
+    return Trainer(model, losses, train, valid, recipe, folder, torch.device("cpu"))
 
 
 def train_each(rank: int, folder: Path) -> None:
@@ -122,13 +125,14 @@ def test_every_process_has_as_many_pieces(items, conversational):
 
 
 @pytest.mark.parametrize("fusion", list(registry.cards("fusions")))
-def test_a_piece_without_content_reaches_every_encoder(vector_corpus, tmp_path, monkeypatch, fusion):
+def test_a_piece_without_content_reaches_every_encoder(tmp_path, monkeypatch, fusion):
     """Its backward takes part in the sums of every encoder's norms, and its gradient is zero."""
     monkeypatch.setattr(models, "several_processes", lambda: True)
-    trainer = make_trainer(vector_corpus, tmp_path, fusion=fusion, double=False)
+    rate = 5.0 if "grid" in registry.cards("fusions")[fusion]["needs"] else 0.0
+    trainer = make_trainer(make_vector_corpus(tmp_path / "corpus", rate=rate), tmp_path, fusion=fusion, double=False)
     trainer.model.train()
-    weight = {name: torch.ones(()) for name in trainer.objectives}
-    loss, _ = trainer._piece(without_content(trainer.train.batch([0])), weight, 0)
+    weight = {name: torch.ones(()) for name in trainer.losses}
+    loss, _ = trainer._piece(without_content(trainer.train.batch([0])), weight, 0, 0)
     grads = [p.grad for encoder in trainer.model.encoders.values() for p in encoder.parameters()]
     assert loss == 0 and all(g is not None and not g.any() for g in grads)
 

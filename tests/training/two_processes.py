@@ -1,4 +1,4 @@
-"""Run under torchrun: train on vectors in float64 with each balancer named, and write the weights of the first process."""
+"""Run under torchrun: train on vectors in float64 with each balancer named; write the first process' weights."""
 
 from __future__ import annotations
 

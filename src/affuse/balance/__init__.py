@@ -1,6 +1,6 @@
 """Balanced multimodal learning, in affuse's trainer or in any PyTorch loop: `from affuse.balance import OGM, Attached`.
 
-Every method is one file here; `affuse list balancers` names them.
+Each method is one file of this folder; `affuse list balancers` lists them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from affuse.balance.balancer import Balancer, Control, Step
 from affuse.balance.shapley import shapley, subsets
 
 CARD = {
-    "summary": "slows streams whose share of the answer (a Shapley value) is ahead of its past, speeds up those behind",
+    "summary": "slows streams whose share of the prediction (a Shapley value) exceeds its past, speeds up the others",
     "source": "Li et al., Boosting Multi-modal Model Performance with Adaptive Gradient Modulation, ICCV 2023",
     "entry": "AGM",
     "licence": "Apache-2.0",
@@ -22,9 +22,10 @@ class AGM(Balancer):
     """k_s = exp(alpha min(r*_s - r_s, 10)), r_s = exp(M/(M-1) (mean_t l_t - l_s)), r* of past mean losses.
 
     l_s = l(phi_s, y): the loss of stream s' Shapley output from probes with every subset of the streams (2^M probes per
-    step), over the items that have it. Differs from the published code: streams absent are absent features, not zero
-    inputs; the answer from nothing is taken off for two streams too; encoders alone are scaled, not the fusion; k = 1
-    in the first step.
+    step), over the items that have it.
+
+    Differs from the published code: an absent stream has absent features, not inputs of zeros; the prediction without
+    any stream is subtracted for two streams too; only encoders are scaled, not the fusion; k = 1 in the first step.
     """
 
     mean: Tensor
@@ -46,7 +47,7 @@ class AGM(Balancer):
 
     @torch.no_grad()
     def add(self, step: Step) -> None:
-        """Count the Shapley outputs' losses of a piece."""
+        """Add the losses of the Shapley outputs of a piece."""
         phi = shapley({subset: step.only(*subset).to(self.sums) for subset in subsets(step.streams)})
         losses = [torch.stack([step.loss(phi[s], s), step.counts(s).sum()]) for s in step.streams]
         self.sums += torch.stack(losses)
@@ -64,7 +65,7 @@ class AGM(Balancer):
 
 
 def coefficients(now: Tensor, mean: Tensor, alpha: float) -> Tensor:
-    """k [S] of the losses of this step and their running means [S]; 1 for a stream without either."""
+    """k [S] from the losses of this step and their running means [S]; 1 where one of them is NaN."""
 
     def lead(loss: Tensor) -> Tensor:
         streams = len(loss)

@@ -1,4 +1,4 @@
-"""Dropped streams and guided gradients together."""
+"""BCGM: dropped streams (OPM) and guided gradients (CGGM) together."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ CARD = {
 
 
 class BCGM(Balancer):
-    """OPM and CGGM; every option is theirs, `faithful` that of both.
+    """OPM and CGGM; all options are theirs, and `faithful` is that of both.
 
-    The guides see the features before the drop, and their scores set the drop rates too (as the published code does on
-    CMU-MOSI; what it does on CREMA-D was not published in a form that runs).
+    The guides read the features before the drop, and their scores set the drop rates too, as in the published code for
+    CMU-MOSI; that for CREMA-D was not published in a form that runs.
     """
 
     def __init__(
-        self, *, q: float = 0.5, gain: float = 0.5, p_exe: float = 0.7, warmup: int = 6, rho: float = 1.3, lam: float = 0.2,
+        self, *, q: float = 0.5, gain: float = 0.5, p_exe: float = 0.7, warmup: int = 6,
+        rho: float = 1.3, lam: float = 0.2,
         direction: Literal["gradients", "weights"] = "gradients", measure: Measure = "true_prob", beta: float = 0.9,
         guide_rate: float = 0.5, tol: float = 1e-3, faithful: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.opm = OPM(q=q, gain=gain, p_exe=p_exe, warmup=warmup, measure=measure, beta=beta, faithful=faithful)
         self.cggm = CGGM(
-            rho=rho, lam=lam, direction=direction, measure=measure, beta=beta, guide_rate=guide_rate, tol=tol, faithful=faithful
-        )
+            rho=rho, lam=lam, direction=direction, measure=measure, beta=beta,
+            guide_rate=guide_rate, tol=tol, faithful=faithful,
+        )  # fmt: skip
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
         self.opm.setup(encoders, dims, outputs)
@@ -46,9 +48,9 @@ class BCGM(Balancer):
         return self.cggm.acts(apply)
 
     def loss(self, step: Step) -> Tensor:
-        answers = self.cggm.answers(step)
-        self.opm.scores.add(step, answers)
-        return self.cggm.guided(step, self.opm.dropped(step), answers)
+        logits = self.cggm.guide_logits(step)
+        self.opm.scores.add(step, logits)
+        return self.cggm.guided(step, self.opm.dropped(step), logits)
 
     def gradients(self, control: Control) -> None:
         self.opm.gradients(control)

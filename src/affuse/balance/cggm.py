@@ -13,32 +13,37 @@ from affuse.balance.balancer import Apply, Balancer, Control, Features, Measure,
 from affuse.core.errors import BadConfig
 
 CARD = {
-    "summary": "a classifier beside each encoder says how much it still learns; those that learn most are slowed, and directions aligned",
+    "summary": "slows the encoders whose classifiers improve most, and aligns the directions of the gradients",
     "source": "Guo et al., Classifier-guided Gradient Modulation for Enhanced Multimodal Learning, NeurIPS 2024",
     "entry": "CGGM",
     "licence": "Apache-2.0",
 }
 
-EPS = 1e-3  # an error smaller than this has no direction
+EPS = 1e-3  # errors smaller than this have no direction
 
 
 class CGGM(Balancer):
-    """k_s = rho B_s, B_s = (S - D_s) / S, S = sum_s D_s; L = L_fused + lam (1/M) [sum_s |B_s| - sum_s B_s c_s], B of the step before.
+    """k_s = rho B_s, B_s = (S - D_s) / S, S = sum_s D_s; L = L_fused + lam (1/M) [sum_s |B_s| - sum_s B_s c_s].
 
-    D_s: change from step to step of the score of stream s' guide, a linear classifier on its detached features that learns at
-    `guide_rate` times the optimiser's rate. c_s: cosine between what guide and model get wrong (`residual`), per item, of values
-    over the items of a piece; or of "weights": the guide's and the last layer's that read the stream.
-    Differs from the published code: scores are means, averaged over steps with `beta`; B is kept in 0..2, and is 1 where
-    |S| < tol; `faithful` is the equation as it is, of gradients: B has no bound then, so give a `clip` (published: 0.8), which takes
-    them all. There the cosine is that of weights, and guides are in the main optimiser too, so that they learn at its rate
-    (`guide_rate` 1). Raises BadConfig for `faithful` multipliers of rates, which nothing would bound.
+    B in L is that of the step before. D_s: the change, from step to step, of the score of the guide of stream s, a
+    linear classifier on its detached features that learns at `guide_rate` times the optimiser's rate. c_s with
+    direction "gradients": the cosine between the errors (`residual`) of guide and model, per item, for values over the
+    items of a piece; with "weights": the cosine between the weights of the guide and those of the last layer that read
+    the stream.
+
+    Differs from the published code: scores are means, averaged over steps with `beta`; B is kept in 0..2, and is 1
+    where |S| < tol. `faithful` is the published equation, on gradients: B is then unbounded, so give a `clip`
+    (published: 0.8), which applies to all of them. In the published code the cosine is that of weights, and guides are
+    in the main optimiser too, so that they learn at its rate (`guide_rate` 1). Raises BadConfig for `faithful` with
+    multipliers of learning rates, which would be unbounded.
     """
 
     magnitude: Tensor
 
     def __init__(
         self, *, rho: float = 1.3, lam: float = 0.2, direction: Literal["gradients", "weights"] = "gradients",
-        measure: Measure = "true_prob", beta: float = 0.9, guide_rate: float = 0.5, tol: float = 1e-3, faithful: bool = False,
+        measure: Measure = "true_prob", beta: float = 0.9, guide_rate: float = 0.5, tol: float = 1e-3,
+        faithful: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         self.rho, self.lam, self.direction, self.own_rate = rho, lam, direction, guide_rate
@@ -51,37 +56,41 @@ class CGGM(Balancer):
 
     def acts(self, apply: Apply) -> Apply:
         if self.faithful and apply == "lr":
-            message = "balance.faithful=true has multipliers without a bound, and balance.apply=lr acts after gradients are clipped"
+            unbounded = "balance.faithful=true has multipliers without a bound"
+            message = f"{unbounded}, and balance.apply=lr acts after gradients are clipped"
             raise BadConfig(message, "set balance.apply=grad, or balance.faithful=false")
         return "grad" if self.faithful else apply
 
     def loss(self, step: Step) -> Tensor:
-        return self.guided(step, step, self.answers(step))
+        return self.guided(step, step, self.guide_logits(step))
 
-    def answers(self, step: Step) -> Features:
+    def guide_logits(self, step: Step) -> Features:
         """The guides' logits [N, C] by stream."""
         return {s: self.guides[s](h.detach()) for s, h in step.features.items()}
 
-    def guided(self, step: Step, shown: Step, answers: Features) -> Tensor:
-        """The loss where the guides answered on `step` and the model sees `shown`."""
-        self.scores.add(step, answers)
+    def guided(self, step: Step, shown: Step, own_logits: Features) -> Tensor:
+        """The loss where the guides' logits are from `step`, and the model gets `shown`."""
+        self.scores.add(step, own_logits)
         loss, logits = shown.fused()
-        loss = loss + step.term("balance.guides", step.losses(answers))
+        loss = loss + step.term("balance.guides", step.losses(own_logits))
         if self.lam == 0:
             return loss
-        c = self._of_weights(step) if self.direction == "weights" else self._of_gradients(shown, logits, answers)
+        c = self._of_weights(step) if self.direction == "weights" else self._of_gradients(shown, logits, own_logits)
         share = torch.stack([shown.counts(s).sum() for s in shown.streams])  # of the items that have the stream
-        return loss + step.term("balance.direction", self.lam * (share * (self.magnitude.abs() - self.magnitude * c)).mean())
+        penalty = (share * (self.magnitude.abs() - self.magnitude * c)).mean()
+        return loss + step.term("balance.direction", self.lam * penalty)
 
     def gradients(self, control: Control) -> None:
         before = self.scores.value.clone()
         now = self.scores.update(control)
-        self.magnitude.copy_(magnitudes(now - (before.nan_to_num(0.0) if self.faithful else before), self.tol, self.faithful))
+        gain = now - (before.nan_to_num(0.0) if self.faithful else before)
+        self.magnitude.copy_(magnitudes(gain, self.tol, self.faithful))
         control.scale(dict(zip(control.parameters, (self.rho * self.magnitude).tolist(), strict=True)))
 
-    def _of_gradients(self, shown: Step, logits: Tensor, answers: Features) -> Tensor:
+    def _of_gradients(self, shown: Step, logits: Tensor, own_logits: Features) -> Tensor:
         model = residual(shown, logits)
-        return torch.stack([agreement(shown, residual(shown, own.detach()), model, shown.counts(s)) for s, own in answers.items()])
+        errors = {s: residual(shown, own.detach()) for s, own in own_logits.items()}
+        return torch.stack([agreement(shown, error, model, shown.counts(s)) for s, error in errors.items()])
 
     def _of_weights(self, step: Step) -> Tensor:
         blocks = step.blocks()
@@ -95,7 +104,7 @@ class CGGM(Balancer):
 
 
 def magnitudes(change: Tensor, tol: float = 1e-3, faithful: bool = False) -> Tensor:
-    """B [S] of score changes D [S] (NaN: unknown, taken for 0)."""
+    """B [S] from score changes D [S] (NaN: unknown, counts as 0)."""
     change = change.nan_to_num(0.0)
     total = change.sum()
     if faithful:
@@ -106,14 +115,14 @@ def magnitudes(change: Tensor, tol: float = 1e-3, faithful: bool = False) -> Ten
 
 
 def residual(step: Step, logits: Tensor) -> Tensor:
-    """Gradient by logits [N, C] of each item's cross-entropy, softmax(z) - y, or of half the squared error of values, z - y."""
+    """Gradient by logits z [N, C] of each item's cross-entropy, softmax(z) - y, or half the squared error, z - y."""
     if step.categorical:
         return logits.float().softmax(1) - step.shares(logits.shape[1])
     return logits.float() - torch.nan_to_num(step.target).reshape(logits.shape)
 
 
 def agreement(step: Step, one: Tensor, other: Tensor, weight: Tensor) -> Tensor:
-    """Cosine of residuals [N, C]: of every item's, averaged with weights [N]; of one value's, over the items."""
+    """Cosine of residuals [N, C]: for classes per item, averaged with weights [N]; for values over the items."""
     if step.categorical:
         return (cosine_similarity(one, other, dim=1, eps=EPS) * weight).sum() / weight.sum().clamp_min(1e-12)
     root = weight.sqrt()[:, None]

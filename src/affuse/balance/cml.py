@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from affuse.balance.balancer import Balancer, Control, Step
 
 CARD = {
-    "summary": "penalises an answer that grows more confident when a stream is taken away",
+    "summary": "penalises a prediction that gets more confident when a stream is removed",
     "source": "Ma et al., Calibrating Multimodal Learning, ICML 2023",
     "entry": "CML",
     "licence": "Apache-2.0",
@@ -18,11 +18,13 @@ CARD = {
 
 
 class CML(Balancer):
-    """L = L_fused + weight mean_s E[relu(c(all but s) - c(all))], c = max_c p_c; of values, which have none: exp(-|error|).
+    """L = L_fused + weight mean_s E[relu(c(all but s) - c(all))], c = max_c p_c, or exp(-|error|) of values.
 
-    Streams are taken away one at a time, from the items that have them and another one; both confidences have gradients.
-    Differs from the published code: there they go one after another, in a random order for every item, and each answer is compared
-    with the one before; all of these answers are trained on the labels too; and only some items count, by which answers are right.
+    One stream is removed at a time, from the items that have it and another one; both confidences have gradients.
+
+    Differs from the published code: there streams are removed one after another, in a random order for every item, and
+    each prediction is compared with the one before; all of these predictions are trained on the labels too; and only
+    some items count, depending on which predictions are right.
     """
 
     sums: Tensor
@@ -43,9 +45,9 @@ class CML(Balancer):
         return loss + step.term("balance.confidence", self.weight * rises.mean())
 
     def rise(self, step: Step, stream: str, logits: Tensor) -> Tensor:
-        """By how much confidence rises over that of logits [N, C] without the stream: this piece's share of the batch's mean."""
+        """By how much confidence without the stream exceeds that of logits [N, C]: this piece's share of the mean."""
         others = step.of(set(step.streams) - {stream})
-        without = step.run(step.features, others)[1]
+        without = step.run(others)[1]
         rise = (confidence(step, without) - confidence(step, logits)).relu()
         return (rise * step.counts(stream) * others.any(1)).sum()
 
@@ -55,5 +57,5 @@ class CML(Balancer):
 
 
 def confidence(step: Step, logits: Tensor) -> Tensor:
-    """How sure logits [N, C] are, 0..1, [N]."""
+    """The confidence of logits [N, C], 0..1, [N]."""
     return logits.float().softmax(1).amax(1) if step.categorical else step.score(logits)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from affuse.balance.balancer import Balancer, Control, Epoch, Step, linear_heads
 
 CARD = {
-    "summary": "weighs the fused loss and each stream's by what they gain on held-out data against how they overfit",
+    "summary": "weights the fused loss and each stream's by their gain on held-out data, relative to their overfitting",
     "source": "Wang et al., What Makes Training Multi-modal Classification Networks Hard?, CVPR 2020",
     "entry": "GBlending",
     "licence": "Apache-2.0",
@@ -20,10 +20,12 @@ CARD = {
 class GBlending(Balancer):
     """L = w_0 L_fused + sum_s w_s L_s, w_k ~ (max(G_k, 0) + eps) / (O_k^2 + eps), of mean 1.
 
-    Over the last `every` epochs G_k is the fall of the mean loss on `valid` (held out of train; the test split cannot
-    be reached from here), O_k the growth of the gap between `valid` and `train`. All weights are 1 until two looks were
-    taken. Differs from the paper: branches are not trained apart as copies, their losses are looked at in the one joint
-    training; weights have the mean 1, not the sum, and eps keeps each above 0. Raises BadConfig without `valid`.
+    Over the last `every` epochs G_k is the decrease of the mean loss on `valid` (held out of train; the test split is
+    not available here), O_k the increase of the gap between `valid` and `train`. All weights are 1 until the losses
+    were measured twice. Raises BadConfig without `valid`.
+
+    Differs from the paper: branches are not trained separately as copies, their losses are measured in the joint
+    training; weights have the mean 1, not the sum, and eps keeps each above 0.
     """
 
     compares = True
@@ -40,7 +42,8 @@ class GBlending(Balancer):
         self.register_buffer("before", torch.full((2, len(dims) + 1), float("nan")))
 
     def loss(self, step: Step) -> Tensor:
-        own = [w * step.loss(self.heads[s](h), s) for w, (s, h) in zip(self.weights[1:], step.features.items(), strict=True)]
+        streams = zip(self.weights[1:], step.features.items(), strict=True)
+        own = [w * step.loss(self.heads[s](h), s) for w, (s, h) in streams]
         return step.fused(self.weights[0])[0] + step.term("balance.heads", torch.stack(own).sum())
 
     def gradients(self, control: Control) -> None:
@@ -56,14 +59,14 @@ class GBlending(Balancer):
         self.before.copy_(now)
 
     def mean_losses(self, step: Step) -> Tensor:
-        """Mean loss of the fused answer and of every head, over the items that have the stream. [S + 1]"""
+        """[S + 1]: mean loss of the fused prediction, and of every head over the items that have its stream."""
         fused = (step.item_loss(step.only(*step.streams)) * step.weight).sum() / step.weight.sum()
         own = [step.loss(self.heads[s](h), s) / step.counts(s).sum().clamp_min(1e-12) for s, h in step.features.items()]
         return torch.stack([fused, *own])
 
 
 def blend(before: Tensor, now: Tensor, eps: float) -> Tensor:
-    """Weights [K] of mean losses on (train, held-out) [2, K] at two times."""
+    """Weights [K] from mean losses on (train, held-out) [2, K] at two times."""
     gain = (before[1] - now[1]).clamp_min(0)
     overfit = (now[1] - now[0]) - (before[1] - before[0])
     weights = (gain + eps) / (overfit.square() + eps)

@@ -1,4 +1,4 @@
-"""Learning the modality gap: the streams' answers are drawn together first, the task counts more and more."""
+"""Learning the modality gap: the streams' predictions are drawn together first, then the task gets more weight."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from affuse.balance.balancer import Balancer, Control, Step
 
 CARD = {
-    "summary": "draws the streams' answers together early in training, by the Jensen-Shannon divergence between them",
+    "summary": "draws the streams' predictions together early in training, by their Jensen-Shannon divergence",
     "source": "Yang et al., Facilitating Multimodal Classification via Dynamically Learning Modality Gap, NeurIPS 2024",
     "entry": "LFM",
     "licence": "Apache-2.0",
@@ -18,11 +18,12 @@ CARD = {
 
 
 class LFM(Balancer):
-    """L = 2 (a L_fused + (1 - a) D), D = JS(p_1, ..., p_M) of the answers from each stream alone; values: variance.
+    """L = 2 (a L_fused + (1 - a) D), D = JS(p_1, ..., p_M) of the predictions from each stream alone; values: variance.
 
-    a rises over the epochs along half a cosine from `first` to 1. Differs from the published code: this JS is the
-    Jensen-Shannon divergence, mean_s KL(p_s || mean p) (there the arguments are swapped); a is this curve, neither a
-    fitted polynomial nor learned.
+    a increases over the epochs along half a cosine from `first` to 1.
+
+    Differs from the published code: this JS is the Jensen-Shannon divergence, mean_s KL(p_s || mean p) (there the
+    arguments are swapped); a is this curve, neither a fitted polynomial nor learned.
     """
 
     paced = True
@@ -38,7 +39,7 @@ class LFM(Balancer):
         return step.fused(2 * a)[0] + step.term("balance.divergence", 2 * (1 - a) * (apart * step.weight).sum())
 
     def share(self, epoch: int, epochs: int) -> float:
-        """a of an epoch, counted from 0; after the last one it stays."""
+        """a of an epoch, counted from 0; constant after the last one."""
         last = max(1, epochs - 1)
         return 1 - (1 - self.first) * (1 + math.cos(math.pi * min(epoch, last) / last)) / 2
 
@@ -61,6 +62,6 @@ def variance(values: Tensor, present: Tensor) -> Tensor:
 
 
 def parts(present: Tensor) -> Tensor:
-    """1 / (number of streams present) where present, else 0; equal parts where nothing is. [S, N]"""
+    """[S, N]: 1 / (number of streams present) where present, else 0; equal shares where no stream is present."""
     shown = (present | ~present.any(0)).float()
     return shown / shown.sum(0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from affuse.balance.balancer import Balancer, Control, Step
 
 CARD = {
-    "summary": "streams learn in turns, each alone; what they share is changed so that the others' answers stay",
+    "summary": "streams learn in turns, each alone; shared weights change so that the others' predictions stay",
     "source": "Zhang et al., Multimodal Representation Learning by Alternating Unimodal Adaptation, CVPR 2024",
     "entry": "MLA",
     "ordered": True,
@@ -19,15 +19,17 @@ CARD = {
 
 
 class MLA(Balancer):
-    """Turn s of every batch: L = L_s, the model's loss from stream s alone; W <- W + D P for weights W that all streams share.
+    """Turn s of a batch: L = L_s, the model's loss from stream s alone; W <- W + D P for weights W of all streams.
 
-    D: what the optimiser's step adds to W, momentum and weight decay with it. P is orthogonal to the other streams' mean features in
-    their latest turns. Other encoders, and what gets no gradient, stand still. The method is made for one head of all streams:
-    fusion=late, fusion.shared=true, fusion.how=entropy. Elsewhere no weight reads every stream's features (side by side, they are
-    orthogonal as they are), and turns are all there is. A bias of the head, which reads nothing, learns freely.
-    Differs from the published code: there the gradient is projected, which momentum and Adam undo (under plain SGD it is the same);
-    P holds all turns so far, that of s too, and is divided by its norm in each; its update divides by a matrix entry by entry; and a
-    wrong parameter name keeps it from ever being used.
+    D: the change of W by the optimiser's step, with momentum and weight decay. P projects onto the directions
+    orthogonal to the other streams' mean features in their latest turns. Other encoders, and parameters without a
+    gradient, do not change. The method is made for one head of all streams: fusion=late, fusion.shared=true,
+    fusion.how=entropy. With other fusions no weight reads the features of every stream (concatenated features are
+    orthogonal already), and the streams only learn in turns. A bias of the head is not projected.
+
+    Differs from the published code: there the gradient is projected, which momentum and Adam undo (under plain SGD it
+    is the same); P holds all turns so far, that of s too, and is divided by its norm in each; its update divides by a
+    matrix entry by entry; and because of a wrong parameter name it is never used.
     """
 
     means: Tensor
@@ -40,7 +42,8 @@ class MLA(Balancer):
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
         self.turns = len(dims)
-        width = max(dims.values()) if len(set(dims.values())) == 1 else 0  # nothing can be shared by several widths
+        same = len(set(dims.values())) == 1
+        width = max(dims.values()) if same else 0  # streams of different widths share no weights
         self.register_buffer("means", torch.zeros(len(dims), width))
         self.register_buffer("sums", torch.zeros(width + 1), persistent=False)
 

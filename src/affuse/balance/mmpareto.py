@@ -1,4 +1,4 @@
-"""MMPareto: fused and unimodal gradients joined so that neither loss rises."""
+"""MMPareto: fused and unimodal gradients combined so that neither loss increases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from affuse.balance.balancer import Balancer, Control, Step, linear_heads
 
 CARD = {
-    "summary": "joins each encoder's gradients of the fused loss and of its own head's so that neither loss rises",
+    "summary": "combines each encoder's gradients of the fused loss and of its own so that neither loss increases",
     "source": "Wei and Hu, MMPareto: Boosting Multimodal Learning with Innocent Unimodal Assistance, ICML 2024",
     "entry": "MMPareto",
     "licence": "Apache-2.0",
@@ -18,10 +18,11 @@ CARD = {
 
 
 class MMPareto(Balancer):
-    """G = 2 w g + 2 (1 - w) u of encoder s' gradients g of L_fused and u of L_s; w = 1/2 unless g.u < 0, then `min_norm`.
+    """G = 2 w g + 2 (1 - w) u, g: encoder s' gradient of L_fused, u: of L_s; w = 1/2 unless g.u < 0, then `min_norm`.
 
-    Every tensor of G is no shorter than that of g + u, and then times `gamma`, which Adam divides out again. All else, the heads
-    too, has the plain gradient of L_fused + sum_s L_s. Both gradients are those of the whole batch.
+    Each tensor of G is scaled up to at least the norm of that of g + u, then multiplied by `gamma`, which Adam cancels.
+    All other parameters, also those of the heads, have the plain gradient of L_fused + sum_s L_s. Both gradients are
+    those of the whole batch.
     """
 
     def __init__(self, *, gamma: float = 1.5) -> None:
@@ -30,7 +31,7 @@ class MMPareto(Balancer):
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
         self.heads = linear_heads(dims, outputs)
-        self.encoders = dict(encoders)  # a dict: they stay the model's
+        self.encoders = dict(encoders)  # a dict, so that they are no submodules
         self.piece: dict[str, Tensor] = {}  # L_s of the piece at hand
         self.own: dict[str, Tensor] = {}  # u_s of the pieces so far, flat
 
@@ -51,7 +52,8 @@ class MMPareto(Balancer):
         for s, trained in control.parameters.items():
             if not trained:
                 continue
-            both = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]  # g + u: L_s was part of the loss
+            # g + u: L_s was part of the loss
+            both = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
             u = control.total(self.own.pop(s, torch.zeros_like(_flat(both))))
             g = _flat(both) - u
             w = min_norm(g, u) if g @ u < 0 else 0.5

@@ -11,7 +11,7 @@ from affuse.core.errors import BadConfig
 from affuse.layers.drop import drop_but_one
 
 CARD = {
-    "summary": "hides streams of an item by chance, so that no stream can be relied on; one always stays",
+    "summary": "drops streams of an item at random, so that the model does not rely on any one; one always stays",
     "source": "Neverova et al., ModDrop: Adaptive Multi-modal Gesture Recognition, PAMI 2016",
     "entry": "ModalityDropout",
     "random": True,
@@ -20,10 +20,11 @@ CARD = {
 
 
 class ModalityDropout(Balancer):
-    """L_fused where each stream of each item is taken for absent with probability `p`, one that is there never.
+    """L_fused where each stream of each item is absent with probability `p`; one stream of every item always stays.
 
-    The model fuses what is left as it does where a stream was never recorded. The recipe's `augment.modality_dropout` is the same
-    rule for whole modalities, beside any balancer. Raises BadConfig unless 0 <= p < 1.
+    The model fuses the remaining streams as it does for items without the stream. A recipe's
+    `augment.modality_dropout` is the same rule for whole modalities, with any balancer. Raises BadConfig unless
+    0 <= p < 1.
     """
 
     def __init__(self, *, p: float = 0.3) -> None:

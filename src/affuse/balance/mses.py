@@ -12,7 +12,7 @@ from affuse.balance.balancer import Balancer, Control, Epoch
 from affuse.balance.mslr import accuracies
 
 CARD = {
-    "summary": "puts a stream's encoder back to its best epoch and keeps it there once the stream alone gets no better",
+    "summary": "resets a stream's encoder to its best epoch and freezes it once the stream alone does not improve",
     "source": "Fujimori et al., Modality-Specific Learning Rate Control for Multimodal Classification, ACPR 2019",
     "entry": "MSES",
     "licence": "Apache-2.0",
@@ -20,12 +20,12 @@ CARD = {
 
 
 class MSES(Balancer):
-    """k_s = 0 for good once the accuracy of stream s alone on `valid` did not rise for `patience` epochs, else 1.
+    """k_s = 0 for the rest of the run once the accuracy of stream s alone on `valid` did not rise in `patience` epochs.
 
-    Without `valid` it is that on `train`. What is stopped lies still: its gradients are dropped, so that neither
-    momentum nor weight decay move it, and its running statistics are put back. A copy of every encoder as it was best
-    is part of the state. The rule is that of AGM's implementation, which waits for more than 80 epochs; it was not checked against the
-    paper's own code.
+    Before that, k_s = 1. Without `valid` the accuracy is that on `train`. A stopped encoder does not change: its
+    gradients are removed, so that neither momentum nor weight decay act on it, and its running statistics are reset. A
+    copy of every encoder at its best epoch is part of the state. The rule is that of AGM's implementation, which waits
+    for more than 80 epochs; it was not checked against the paper's own code.
     """
 
     score: Tensor

@@ -19,12 +19,12 @@ CARD = {
 
 
 class MSLR(Balancer):
-    """k_s = base_s a_s / mean(a_s over the last `window` epochs, the newest with them).
+    """k_s = base_s a_s / mean(a_s over the last `window` epochs, including the latest).
 
     a_s: accuracy (values: mean exp(-|error|)) of the model from stream s alone, after every epoch on `valid`; where
-    nothing is held out on `train`, and the trace says accuracy_train instead of accuracy_valid. `bases`: by stream, 1
-    where not given (0.9 for sound, 1.1 for vision in the implementations of AGM and MLB, whose rule this is; not checked
-    against the paper's own code). Raises UnknownName for a base of no stream.
+    nothing is held out on `train`, with a trace called accuracy_train instead of accuracy_valid. `bases`: by stream, 1
+    where not given (0.9 for sound, 1.1 for vision in the implementations of AGM and MLB, whose rule this is; not
+    checked against the paper's own code). Raises UnknownName for a base whose name is no stream.
     """
 
     base: Tensor
@@ -60,7 +60,7 @@ class MSLR(Balancer):
 
 @torch.no_grad()
 def accuracies(step: Step) -> Tensor:
-    """Accuracy (soft labels, values: mean score) of the model from every stream alone; NaN without items. [S]"""
+    """[S]: accuracy (soft labels, values: mean score) of the model from every stream alone; NaN without items."""
     found = []
     for stream in step.streams:
         logits, counts = step.only(stream), (step.counts(stream) > 0).float()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from affuse.balance.balancer import Balancer, Control, Scores, Step
 
 CARD = {
-    "summary": "slows the streams that answer better than the weakest",
+    "summary": "slows the streams that predict better than the weakest",
     "source": "Peng et al., Balanced Multimodal Learning via On-the-fly Gradient Modulation, CVPR 2022",
     "entry": "OGM",
     "licence": "Apache-2.0",
@@ -20,9 +20,9 @@ CARD = {
 class OGM(Balancer):
     """k_s = 1 - tanh(alpha rho_s) where rho_s > 1, else 1; rho_s = score_s / min_t score_t.
 
-    Two streams: the paper's equation. More: the rule of BalanceBenchmark. Epochs `start` <= e < `end` (None: to the last) are
-    modulated. A stream's score is the model's answer from it alone; with a linear layer on concatenated features that
-    is the paper's W_s h_s + b, up to a share of the bias.
+    For two streams this is the paper's equation, for more the rule of BalanceBenchmark. It acts in epochs `start` <= e
+    < `end` (None: to the last). A stream's score is that of the model's prediction from it alone; with a linear layer
+    on concatenated features this is the paper's W_s h_s + b, except for how the bias is shared.
     """
 
     noise = False

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from affuse.balance.balancer import Balancer, Control, Measure, Scores, Step
 
 CARD = {
-    "summary": "drops the features of streams that answer better than the others, so that the others must answer",
+    "summary": "drops the features of streams that predict better than the others, so that the others must learn",
     "source": "Wei et al., On-the-fly Modulation for Balanced Multimodal Learning, TPAMI 2024",
     "entry": "OPM",
     "random": True,
@@ -22,11 +22,12 @@ class OPM(Balancer):
     """h_is <- m_is h_is / (1 - theta_i), m_is ~ Bernoulli(1 - q_s), with probability `p_exe`, after `warmup` epochs.
 
     q_s = min(1, q (1 + gain r_s)) where r_s > 0, else 0; r_s = tanh(relu(mean over t != s of score_s / score_t - 1));
-    theta_i = sum d_s q_s / sum d_s over the streams that item i has, d_s: width. The scores are the model's answers from one stream,
-    up to the step before, averaged over steps with `beta`. One stream of every item stays, and the divisor then counts only those
-    draws; `faithful`: an item that loses all its streams is left out, by weight 0.
-    Differs from the published code: there scores are sums over the very batch that is dropped from; and a batch that is run in pieces
-    is drawn for once, where here each piece draws whether it drops.
+    theta_i = sum d_s q_s / sum d_s over the streams that item i has, d_s: width. The scores are those of predictions
+    from one stream, up to the step before, averaged over steps with `beta`. At least one stream of every item stays,
+    and the divisor is corrected for that; `faithful`: an item that loses all its streams is left out, by weight 0.
+
+    Differs from the published code: there scores are sums over the same batch whose streams are dropped, and there is
+    one draw with `p_exe` for a batch that is run in pieces; here each piece has its own draw.
     """
 
     rates: Tensor
@@ -52,7 +53,7 @@ class OPM(Balancer):
         control.note("drop", dict(zip(control.parameters, self.rates.tolist(), strict=True)))
 
     def dropped(self, step: Step) -> Step:
-        """The step with streams dropped, or as it is: in the warm-up, where no rate is above 0, or by chance."""
+        """The step with streams dropped; unchanged in the warm-up, where no rate is above 0, or by chance."""
         if step.epoch < self.warmup or not self.rates.any() or torch.rand(()) >= self.p_exe:
             return step
         q = torch.where(step.present, self.rates.clamp_max(1 - 1e-6), 1.0)
@@ -62,13 +63,12 @@ class OPM(Balancer):
         factor = keep / (1 - theta)[:, None]
         if not self.faithful:
             factor = factor * (1 - q.prod(1, keepdim=True))  # a stream stays with (1 - q_s) / (1 - prod q)
-        features = {s: h * factor[:, i, None].to(h.dtype) for i, (s, h) in enumerate(step.features.items())}
-        shown = step.with_features(features)
+        shown = step.scaled(factor)
         return shown.with_shares(_left(step, keep)) if self.faithful else shown
 
 
 def drop_rates(score: Tensor, q: float, gain: float) -> Tensor:
-    """q [S] of scores [S]; 0 for a stream that does not lead, or was never seen."""
+    """q [S] from scores [S]; 0 for a stream that is not ahead of the others, or never occurred."""
     ratio = score[:, None] / score.clamp_min(1e-12)
     apart = ~torch.eye(len(score), dtype=torch.bool, device=score.device)
     lead = ratio.where(apart, torch.nan).nanmean(1).nan_to_num(0.0)
@@ -77,7 +77,7 @@ def drop_rates(score: Tensor, q: float, gain: float) -> Tensor:
 
 
 def keep_some(q: Tensor) -> Tensor:
-    """Draws [N, S] bool of Bernoulli(1 - q), given that one stream at least stays; a row of ones keeps nothing."""
+    """Draws [N, S] bool of Bernoulli(1 - q), given that at least one stream stays; where all q are 1, none does."""
     draw, all_dropped = torch.rand_like(q), q.flip(1).cumprod(1).flip(1)  # this stream and those after it
     keep = torch.zeros_like(q, dtype=torch.bool)
     for s in range(q.shape[1]):
@@ -87,6 +87,6 @@ def keep_some(q: Tensor) -> Tensor:
 
 
 def _left(step: Step, keep: Tensor) -> Tensor:
-    """Shares [N] that leave out the items of which nothing is left, and give their weight to the others."""
+    """Shares [N] that leave out items without any stream left, and give their weight to the others."""
     left = (keep.any(1) | ~step.present.any(1)).to(step.weight.dtype)
     return left * step.weight.sum() / (step.weight * left).sum().clamp_min(1e-12)

@@ -22,10 +22,12 @@ CARD = {
 class PMR(Balancer):
     """L = L_fused + alpha sum_s clip(1/rho_s - 1, 0, 1) l(z_s, y) - mu sum_s clip(rho_s - 1, 0, 1) H(softmax z_s).
 
-    z_sc = -||h_s - P_sc||; rho_s = score_s / mean of the other streams' scores, of z and of the steps before, averaged with `beta`. H
-    counts in epochs < `early`. P_sc: class means, P <- momentum P + (1 - momentum) mean of the epoch; the first epoch is plain.
-    Differs from the published code: means are collected while training, not in a separate pass over a tenth of the data; weights
-    are the paper's, not a switch. Classes only: BadConfig for values.
+    z_sc = -||h_s - P_sc||; rho_s = score_s / mean of the other streams' scores, of z and of the steps before, averaged
+    with `beta`. H counts in epochs < `early`. P_sc: class means, P <- momentum P + (1 - momentum) mean of the epoch;
+    the first epoch is joint training. Classes only: raises BadConfig for values.
+
+    Differs from the published code: means are collected during training, not in a separate pass over a tenth of the
+    data; weights are those of the paper, not a switch.
     """
 
     prototypes: Tensor
@@ -49,21 +51,23 @@ class PMR(Balancer):
 
     def loss(self, step: Step) -> Tensor:
         if not step.categorical:
-            raise BadConfig("balance 'pmr' compares features with class means, and the targets are values", "choose balance=mlb")
+            message = "balance 'pmr' compares features with class means, and the targets are values"
+            raise BadConfig(message, "choose balance=mlb")
         shares = step.shares(len(self.prototypes))
         self.collect(step, shares)
         loss = super().loss(step)
         if not self.known.any():
             return loss
-        answers = self.answers(step)
-        self.scores.add(step, answers)
+        own_logits = self.prototype_logits(step)
+        self.scores.add(step, own_logits)
         slow, fast = lags(self.scores.value)
-        for i, (stream, logits) in enumerate(answers.items()):
+        for i, (stream, logits) in enumerate(own_logits.items()):
             log_p, counts = logits.log_softmax(1), step.counts(stream)
             near = -self.alpha * slow[i] * ((shares * self.known[:, i] * log_p).sum(1) * counts).sum()
             loss = loss + step.term("balance.prototypes", near)
             if step.epoch < self.early:
-                loss = loss + step.term("balance.entropy", self.mu * fast[i] * ((log_p.exp() * log_p).sum(1) * counts).sum())
+                negentropy = ((log_p.exp() * log_p).sum(1) * counts).sum()
+                loss = loss + step.term("balance.entropy", self.mu * fast[i] * negentropy)
         return loss
 
     @torch.no_grad()
@@ -73,8 +77,8 @@ class PMR(Balancer):
         features = [h.to(self.sums) * there[:, i, None] for i, h in enumerate(step.features.values())]
         self.sums += shares.to(self.sums).T @ torch.cat([*features, there], 1)
 
-    def answers(self, step: Step) -> Features:
-        """Logits [N, C] of every stream from its prototypes; an unknown class is far away."""
+    def prototype_logits(self, step: Step) -> Features:
+        """Logits [N, C] of every stream from its prototypes; -10000 for a class without one."""
         parts = self.prototypes.split(self.widths, 1)
         return {
             s: (-distances(h.to(self.prototypes), parts[i])).masked_fill(~self.known[:, i], -1e4)
@@ -100,9 +104,10 @@ class PMR(Balancer):
 
 
 def lags(score: Tensor) -> tuple[Tensor, Tensor]:
-    """(clip(1/rho - 1, 0, 1), clip(rho - 1, 0, 1)) [S] of scores [S]; 0 for a stream that was never seen."""
+    """(clip(1/rho - 1, 0, 1), clip(rho - 1, 0, 1)) [S] of scores [S]; 0 for a stream that never occurred."""
     rho = score / others(score).clamp_min(1e-12)
-    return tuple((x - 1).nan_to_num(0.0).clamp(0, 1) for x in (1 / rho.clamp_min(1e-12), rho))  # type: ignore[return-value]
+    slow, fast = ((x - 1).nan_to_num(0.0).clamp(0, 1) for x in (1 / rho.clamp_min(1e-12), rho))
+    return slow, fast
 
 
 def distances(h: Tensor, prototypes: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from affuse.balance.balancer import Balancer, Control, Epoch, Step
 from affuse.core.errors import BadConfig
 
 CARD = {
-    "summary": "pulls encoders back to their start, the more the less their features' clusters hold on held-out data",
+    "summary": "pulls encoders back towards their start, by how much less their features cluster on held-out data",
     "source": "Wei et al., Diagnosing and Re-learning for Balanced Multimodal Learning, ECCV 2024",
     "entry": "Relearning",
     "licence": "Apache-2.0",
@@ -22,11 +22,14 @@ CARD = {
 class Relearning(Balancer):
     """theta_s <- w_s theta_s(start) + (1 - w_s) theta_s, w_s = tanh(gain |purity_s(train) - purity_s(valid)|).
 
-    Classes only. After every `every` epochs, at most `times` times, never after the last. purity_s: the share of items
-    whose class is the most frequent one of their k-means cluster of features h_s, with as many clusters as classes; `scaled`: every
-    dimension first brought to -1..1 within its split. Running statistics and the optimiser's moments stay. A copy of every encoder
-    as it started is part of the state. The published code has every=20, times=3, scaled=true, looks one epoch later (after 21, 41 and
-    61), and begins k-means ten times, not three. Raises BadConfig for values, or without `valid`.
+    This is done every `every` epochs, at most `times` times, never after the last one. purity_s: the share of items
+    whose class is the most frequent one in their k-means cluster of features h_s, with as many clusters as classes.
+    `scaled`: every dimension is first scaled to -1..1 within its split. Running statistics and the optimiser's moments
+    do not change. A copy of every encoder at its start is part of the state. Classes only: raises BadConfig for values,
+    or without `valid`.
+
+    Differs from the published code: there every=20, times=3, scaled=true; it acts one epoch later (after 21, 41 and
+    61), and starts k-means ten times, not three.
     """
 
     compares = True
@@ -68,14 +71,15 @@ class Relearning(Balancer):
 
 
 def purities(step: Step, classes: int, scaled: bool = False) -> Tensor:
-    """Purity of every stream's features, clustered by k-means; NaN where no item has the stream. [S]"""
+    """[S]: purity of every stream's features, clustered by k-means; NaN where no item has the stream."""
     target = step.target.argmax(1) if step.target.dim() > 1 else step.target
     kept = [step.counts(s) > 0 for s in step.streams]
-    return torch.stack([purity(h[k], target[k], classes, scaled) for h, k in zip(step.features.values(), kept, strict=True)])
+    streams = zip(step.features.values(), kept, strict=True)
+    return torch.stack([purity(h[k], target[k], classes, scaled) for h, k in streams])
 
 
 def purity(x: Tensor, target: Tensor, classes: int, scaled: bool = False) -> Tensor:
-    """Share of the rows x [N, D] whose class target [N] is the most frequent of their cluster's, 1/classes..1."""
+    """Share of the rows x [N, D] whose class target [N] is the most frequent one of their cluster, 1/classes..1."""
     if not len(x):
         return torch.tensor(float("nan"))
     if scaled:

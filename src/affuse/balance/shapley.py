@@ -1,4 +1,4 @@
-"""Shapley values: what every player adds, averaged over all orders in which the players can join."""
+"""Shapley values: the contribution of each player, averaged over all orders in which players can join."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def subsets(players: Sequence[str]) -> list[Subset]:
 
 
 def shapley(values: Mapping[Subset, Tensor]) -> dict[str, Tensor]:
-    """Player -> phi, shaped as the values [...]; the phi add up to values(all) - values(none).
+    """Player -> phi, of the shape of the values [...]; the phi add up to values(all) - values(none).
 
     phi_m = sum over subsets S without m of |S|! (M - |S| - 1)! / M! (values(S + m) - values(S)) (Shapley, 1953).
     Players come in the order of their singletons. Raises BadConfig where a subset is missing.
@@ -36,6 +36,6 @@ def shapley(values: Mapping[Subset, Tensor]) -> dict[str, Tensor]:
 
 
 def _share(inside: bool, size: int, players: int) -> float:
-    """What a subset's value counts for, to a player inside or outside of it."""
+    """The weight of the value of a subset, for a player inside or outside of it."""
     without = size - inside
     return (1 if inside else -1) * factorial(without) * factorial(players - without - 1) / factorial(players)

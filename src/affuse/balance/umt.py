@@ -20,12 +20,14 @@ CARD = {
 
 
 class UMT(Balancer):
-    """L = L_fused + gamma mean_s ||h_s - t_s(x_s)||^2 / d_s, t_s: a copy of encoder s that learned from x_s alone, now frozen.
+    """L = L_fused + gamma mean_s ||h_s - t_s(x_s)||^2 / d_s, t_s: a frozen copy of encoder s, trained on x_s alone.
 
-    Differs from the published code: distances are averaged over the streams, not added up (`gamma` counts 1/M of what it
-    does there); the teachers learn in the same run, in its first `warm` share of the epochs (their losses are added to L_fused then,
-    they share no parameter with the model), not in runs before it. Costs memory and, in that time, work for two more of every encoder.
+    The teachers learn in the first `warm` share of the epochs: their losses are added to L_fused then; they share no
+    parameter with the model. This costs memory, and in these epochs time, for a copy of every encoder.
     Raises BadConfig where the encoders' inputs are not known.
+
+    Differs from the published code: distances are averaged over the streams, not added up (the same `gamma` has 1/M of
+    the effect); the teachers learn in the same run, not in runs before it.
     """
 
     paced = True
@@ -37,7 +39,7 @@ class UMT(Balancer):
         self.gamma, self.warm = gamma, warm
 
     def setup(self, encoders: Mapping[str, nn.Module], dims: Mapping[str, int], outputs: int) -> None:
-        self.encoders = dict(encoders)  # a dict: they stay the model's
+        self.encoders = dict(encoders)  # a dict, so that they are no submodules
         self.copies = nn.ModuleDict({s: copy.deepcopy(encoder) for s, encoder in encoders.items()})
         self.heads = linear_heads(dims, outputs)
         self.register_buffer("started", torch.tensor(False))
@@ -51,7 +53,7 @@ class UMT(Balancer):
         return super().loss(step) + step.term("balance.teachers", self.teach(step))
 
     def frozen(self, now: Step | Control) -> bool:
-        """Whether the teachers have learned."""
+        """Whether the teachers have finished learning."""
         return now.epoch >= self.warm * now.epochs
 
     def teach(self, step: Step) -> Tensor:
@@ -61,7 +63,7 @@ class UMT(Balancer):
         return step.losses({s: self.heads[s](step.again[s](self.copies[s])) for s in step.streams})
 
     def guide(self, step: Step) -> Tensor:
-        """gamma times the mean squared distance to the frozen teachers' features, over the items that have the stream."""
+        """gamma times the mean squared distance to the frozen teachers' features, over items that have the stream."""
         self.copies.eval()
         with torch.no_grad():
             taught = {s: step.again[s](self.copies[s]) for s in step.streams}
@@ -74,13 +76,14 @@ class UMT(Balancer):
         self.sums.zero_()
         if self.frozen(control):
             for p in [*self.copies.parameters(), *self.heads.parameters()]:
-                p.grad = None  # a gradient of zeros, as sums over processes leave it, would let decay and momentum move them
+                # with a gradient of zeros, as after sums over processes, decay and momentum would still move them
+                p.grad = None
             control.note("distance", dict(zip(control.parameters, distance.tolist(), strict=True)))
 
     @torch.no_grad()
     def _start(self) -> None:
-        """What the encoders were fitted to (normalisation) after they were copied."""
+        """Copy the buffers of the encoders, as their normalisation was fitted after they were copied."""
         for s, encoder in self.encoders.items():
-            for mine, theirs in zip(self.copies[s].buffers(), encoder.buffers(), strict=True):
-                mine.copy_(theirs)
+            for copied, original in zip(self.copies[s].buffers(), encoder.buffers(), strict=True):
+                copied.copy_(original)
         self.started.fill_(True)

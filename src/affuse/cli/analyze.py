@@ -14,13 +14,12 @@ from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, Whole, by_modality, choose_device, note, print_error, progress
 from affuse.cli.timeline_table import print_table
-from affuse.core import registry
+from affuse.core import registry, run_files
 
 if TYPE_CHECKING:
     from affuse.core.timeline import Timeline
 
-WRITERS = registry.cards("writers")
-FORMATS = ("table", *WRITERS)
+FORMATS = ("table", *registry.cards("writers"))  # for the help; parts of one's own may come later
 SETTINGS, ANSWERS, FAILURES = "analyze.json", "answers.jsonl", "failures.json"
 
 
@@ -48,15 +47,15 @@ def run(
     transcript
         A .srt or .vtt file (default: the one beside the clip, else the subtitles inside it).
     every
-        A row every so many seconds, from 0.1 on (default: the subtitles, else the stretches of speech, else windows).
+        A row every so many seconds, from 0.1 on (default: the subtitles, else the segments of speech, else windows).
     expert
         MODALITY=MODEL (audio, vision, text): a classifier of the Hugging Face hub, or a folder, in place of the shipped
-        model's own expert; MODEL@0.7 says how reliable it is. Repeatable, one per modality.
+        model's own expert; MODEL@0.7 gives its reliability. Repeatable, one per modality.
     causal
-        Answer every stretch from what came before its end only, as live; for a model of conversations trained with
+        Answer every segment from what came before its end only, as live; for a model of conversations trained with
         context mode=causal, or one without context.
     context
-        Say on which other utterances each answer of a model of conversations rested (html, json).
+        Show on which other utterances each answer of a model of conversations rests (html, json).
     out
         Folder for one file per clip; the same command again goes on where it stopped (default: standard output for
         table, json and csv, else the working folder).
@@ -66,16 +65,17 @@ def run(
     from affuse.core import io
     from affuse.core.errors import AffuseError
     from affuse.core.memory import keep_flat
-    from affuse.inference.clips import Job, analyze_many, find_clips
+    from affuse.inference.clips import Job, analyze_clips, find_clips
 
-    out, transcript = _at_home(out), _at_home(transcript)
+    out, transcript = _expanded(out), _expanded(transcript)
     _check(clips, every, format, out, workers)
-    files_only = format in WRITERS and not WRITERS[format].get("stdout")
+    card = registry.cards("writers").get(format, {})
+    files_only = bool(card) and not card.get("stdout")
     folder = out if out is not None else Path() if files_only else None
     _check_place(folder)
     skipped: set[str] = set()
     found = find_clips(clips, skipped)
-    _tell(skipped, quiet)
+    _note_skipped(skipped, quiet)
     _check_words(transcript, found)
     experts = by_modality("--expert", expert or [], "MODEL")
     chosen = choose_device(device, threads)
@@ -84,9 +84,9 @@ def run(
 
     recognizer = load(model, chosen, experts)
     if causal:
-        recognizer.live()  # refused here, once, and not for every clip
+        recognizer.live()  # raises here, once, and not for every clip
     job = Job(model, None if transcript is None else str(transcript), every, chosen, experts, causal, context)
-    places = {} if folder is None else _places(found, folder, WRITERS[format]["suffix"])
+    places = {} if folder is None else _places(found, folder, card["suffix"])
     if out is not None:
         extra = {"experts": experts, "causal": causal, "context": context}
         settings = {"model": model, "every": every, "format": format} | {k: v for k, v in extra.items() if v}
@@ -96,7 +96,7 @@ def run(
     header = True
     with progress(quiet or len(found) < 2) as bar:
         task = bar.add_task("clips", total=len(found))
-        for timeline in analyze_many(recognizer, job, found, workers):
+        for timeline in analyze_clips(recognizer, job, found, workers):
             if timeline.error is not None:
                 failures[timeline.clip] = timeline.error
             if folder is None:
@@ -109,7 +109,8 @@ def run(
                     failures[timeline.clip] = error.to_dict()
                 else:
                     if out is not None:
-                        io.append_jsonl(out / ANSWERS, {"file": str(places[timeline.clip].relative_to(out)), **marks[timeline.clip]})
+                        file = str(places[timeline.clip].relative_to(out))
+                        io.append_jsonl(out / ANSWERS, {"file": file, **marks[timeline.clip]})
                     note(escape(_line(f"{timeline.clip} -> {places[timeline.clip]}")), quiet)
             bar.advance(task)
     _list(failures, out, shown=folder is None)
@@ -117,8 +118,8 @@ def run(
 
 
 def _check(clips: Sequence[str], every: float | None, format: str, out: Path | None, workers: int) -> None:
-    """BadConfig or UnknownName for options that cannot be, MissingDependency for a format that lacks its package."""
-    from affuse.core.errors import BadConfig, UnknownName
+    """Raise BadConfig for impossible options, MissingDependency for a format whose package is absent."""
+    from affuse.core.errors import BadConfig
     from affuse.inference.windows import check_every
 
     if not clips:
@@ -127,17 +128,19 @@ def _check(clips: Sequence[str], every: float | None, format: str, out: Path | N
     if workers < 1:
         raise BadConfig(f"--workers {workers}", "give at least 1")
     if workers > (most := max(16, 2 * (os.cpu_count() or 1))):
-        raise BadConfig(f"--workers {workers}", f"give at most {most}: each loads the model anew, and keeps a core busy")
-    if format not in FORMATS:
-        raise UnknownName.among("format", format, FORMATS)
+        remedy = f"give at most {most}: each loads the model anew, and keeps a core busy"
+        raise BadConfig(f"--workers {workers}", remedy)
+    writers = registry.cards("writers")
+    if format != "table" and format not in writers:
+        raise BadConfig(f"--format {format} is unknown", f"give table | {' | '.join(writers)}")
     if out is not None and format == "table":
-        raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(WRITERS)}")
-    if format in WRITERS:
+        raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(writers)}")
+    if format in writers:
         registry.load("writers", format)  # now, rather than after the first clip, where its package is absent
 
 
 def _check_words(transcript: Path | None, clips: Sequence[str]) -> None:
-    """MissingFile or BadConfig where `transcript` is no file, or is for more than one clip."""
+    """Raise MissingFile or BadConfig where `transcript` is no file, or is for more than one clip."""
     from affuse.core.errors import BadConfig, MissingFile
 
     if transcript is not None and not transcript.is_file():
@@ -169,8 +172,8 @@ def _line(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _tell(skipped: Collection[str], quiet: bool) -> None:
-    """Say how many files of the folders are no clips, by suffix."""
+def _note_skipped(skipped: Collection[str], quiet: bool) -> None:
+    """Note how many files of the folders are no clips, by suffix."""
     suffixes = Counter(sorted(os.path.splitext(file)[1].lower() or "without a suffix" for file in skipped))
     if skipped:
         what = "files that are no clips" if len(skipped) > 1 else "file that is no clip"
@@ -178,24 +181,26 @@ def _tell(skipped: Collection[str], quiet: bool) -> None:
         note(escape(_line(f"skipped {len(skipped)} {what}: {kinds}")), quiet)
 
 
-def _at_home(path: Path | None) -> Path | None:
+def _expanded(path: Path | None) -> Path | None:
     """A path whose ~ the shell left as it was (--out=~/answers)."""
     return None if path is None else Path(os.path.expanduser(path))
 
 
 def _check_place(folder: Path | None) -> None:
-    """StorageError, rather now than after the first clip, where answers cannot go: to `folder`, or None: to stdout."""
+    """Raise StorageError, before the first clip, where answers cannot be written: to `folder`, or None: to stdout."""
     from affuse.core.errors import StorageError
 
     if folder is None:
         if sys.stdout is None:
-            raise StorageError("standard output is closed: there is no place for the answers", "give --out FOLDER with --format, or > FILE")
+            message = "standard output is closed: there is no place for the answers"
+            raise StorageError(message, "give --out FOLDER with --format, or > FILE")
         return
     above = next(p for p in (folder, *folder.absolute().parents) if os.path.lexists(p))
     if not above.is_dir():
         raise StorageError(f"cannot write to {folder}: {above} is not a folder", "choose another --out")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise StorageError(f"cannot write to {folder}: {above} is not yours to change", "choose another --out, or change its permissions")
+        message = f"cannot write to {folder}: {above} is not yours to change"
+        raise StorageError(message, "choose another --out, or change its permissions")
 
 
 def _print(text: str) -> None:
@@ -218,7 +223,7 @@ def _places(clips: list[str], folder: Path, suffix: str) -> dict[str, Path]:
 
 
 def _mark(clip: str, transcript: Path | None, model: Path) -> dict[str, Any]:
-    """What an answer depends on: the clip, its words beside it and the run, each as they are now."""
+    """The state of what an answer depends on: the clip, its subtitle file and the run."""
     from affuse.core import io
     from affuse.media.subtitles import sidecar
 
@@ -228,12 +233,14 @@ def _mark(clip: str, transcript: Path | None, model: Path) -> dict[str, Any]:
         except OSError:
             return None
 
-    run = model / "run.json"
+    run = model / run_files.INFO
     made = io.read_json(run).get("created") if run.is_file() else None
     return {"clip": state(Path(clip)), "words": state(transcript or sidecar(clip)), "run": made}
 
 
-def _left(out: Path, places: dict[str, Path], marks: dict[str, dict[str, Any]], settings: dict[str, Any], quiet: bool) -> list[str]:
+def _left(
+    out: Path, places: dict[str, Path], marks: dict[str, dict[str, Any]], settings: dict[str, Any], quiet: bool
+) -> list[str]:
     """The clips that have no answer yet, or whose answer is of another state of the clip, its words or the run.
 
     Raises BadRun if `out` holds answers to another question, or another clip's answer where one of these would be.
@@ -250,7 +257,8 @@ def _left(out: Path, places: dict[str, Path], marks: dict[str, dict[str, Any]], 
         if not file.is_file() or file not in answered or marks[clip]["clip"] is None:
             left.append(clip)
         elif answered[file]["clip"][0] != marks[clip]["clip"][0]:
-            raise BadRun(f"{file} is the answer for {answered[file]['clip'][0]}, not for {clip}", "choose another --out, or give both clips at once")
+            message = f"{file} is the answer for {answered[file]['clip'][0]}, not for {clip}"
+            raise BadRun(message, "choose another --out, or give both clips at once")
         elif answered[file] != marks[clip]:
             left.append(clip)
     if len(left) < len(places):
@@ -259,7 +267,7 @@ def _left(out: Path, places: dict[str, Path], marks: dict[str, dict[str, Any]], 
 
 
 def _list(failures: dict[str, dict[str, Any]], out: Path | None, shown: bool) -> None:
-    """Print the failed clips (unless already `shown` one by one) and record them beside the answers."""
+    """Print the failed clips (unless already `shown` one by one) and record them in the folder of the answers."""
     from affuse.core import io
 
     if not shown:

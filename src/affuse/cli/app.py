@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
         code = app(arguments, exit_on_error=False, print_error=False)
-        if sys.stdout is not None:  # closed by whoever called
+        if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except CycloptsError as error:
@@ -57,8 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:  # a folder that cannot be written, a disk that is full, where nothing else has said so
-        print_error(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error), "check the path, its permissions and the space left")
+    except OSError as error:  # a folder that cannot be written, a disk that is full, where nothing else reported it
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+        print_error(message, "check the path, its permissions and the space left")
         return 1
 
 
@@ -68,7 +69,8 @@ def _dashed(arguments: Sequence[str]) -> str:
 
     if "-" in arguments:
         return "nothing is read from standard input (-): save it to a file, and give its path"
-    paths = (a for a in arguments if a.startswith("-") and (os.path.lexists(a) or os.path.splitext(a)[1].lower() in MEDIA))
+    dashed = (a for a in arguments if a.startswith("-"))
+    paths = (a for a in dashed if os.path.lexists(a) or os.path.splitext(a)[1].lower() in MEDIA)
     return next((f"a path that begins with a dash needs ./ before it: ./{path}" for path in paths), "")
 
 
@@ -79,6 +81,7 @@ def entry() -> None:
             os.fstat(number)
         except OSError:  # closed: else the next file to be opened gets its number, and what libraries print
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-    if isinstance(sys.stdout, TextIOWrapper):  # a character that the terminal's encoding lacks costs a "?", not the answer
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a character that the terminal's encoding lacks costs a "?", not all of the output
         sys.stdout.reconfigure(errors="replace")
     sys.exit(main())

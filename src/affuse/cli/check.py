@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from affuse.cli.console import output
 
 if TYPE_CHECKING:
-    from affuse.evaluation.leaks import StoreCheck
+    from affuse.evaluation.store_check import StoreCheck
 
 
 def run(
@@ -23,7 +23,7 @@ def run(
     seed: int = 0,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")] = False,
 ) -> int:
-    """Check CORPUS and its feature STOREs (all, or the named ones): counts, shared groups, coverage, label leaks (exit 1).
+    """Check CORPUS and its feature STOREs (all, or some): counts, shared groups, coverage, label leaks (exit 1).
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def run(
     """
     from affuse.cli.import_ import summary
     from affuse.corpora.manifest import Corpus, groups_of
-    from affuse.evaluation.leaks import check_corpus
+    from affuse.evaluation.store_check import check_corpus
 
     opened = Corpus.open(corpus)
     if "+" in group_by:
@@ -71,6 +71,6 @@ def show(found: list[StoreCheck]) -> None:
         )
     output.print(grid)
     for s in found:
-        text = s.leak.verdict if s.leak else f"not checked: {s.unchecked}"
+        text = s.leak.decision if s.leak else f"not checked: {s.unchecked}"
         output.print(f"[bold]{s.name}[/]:", end=" ")
         output.print(text, markup=False, soft_wrap=True, style="red" if s.leak and s.leak.flagged else None)

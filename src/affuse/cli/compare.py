@@ -18,22 +18,27 @@ def run(
     metric: str | None = None,
     modalities_a: str = "",
     modalities_b: str = "",
+    task: str = "",
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")] = False,
 ) -> int:
-    """Paired difference RUN_A - RUN_B with its interval and p; each may be a folder of runs that differ by seed, which the interval then counts.
+    """Paired difference RUN_A - RUN_B with its interval and p.
+
+    Each may be a folder of runs that differ by seed, which the interval then counts.
 
     Parameters
     ----------
     metric
-        Metric to compare (default: uar, for continuous targets ccc).
+        Metric to compare (default: uar; label_f1 of labels, ccc of values).
     modalities_a
         Use this subset of modalities of RUN_A (audio, audio+vision); it must have been evaluated.
     modalities_b
         The same for RUN_B.
+    task
+        One of the runs' other tasks (default: the leading one).
     """
     from affuse.evaluation.compare import compare
 
-    result = compare(run_a, run_b, metric, modalities_a, modalities_b)
+    result = compare(run_a, run_b, metric, modalities_a, modalities_b, task)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return 0
@@ -41,12 +46,14 @@ def run(
     output.print(f"[bold]{result['metric']}[/]  A {mean_a:z.3f}   B {mean_b:z.3f}")
     if gap["p"] is None:
         output.print(f"A - B = {gap['value']:+z.3f}  n = {gap['n']}", markup=False)
-        verdict = f"no difference can be claimed: one {result['protocol']['group_by']} alone gives no interval"
+        decision = f"no difference can be claimed: one {result['protocol']['group_by']} alone gives no interval"
     else:
-        output.print(f"A - B = {gap['value']:+z.3f}  [{gap['low']:+z.3f}, {gap['high']:+z.3f}]  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
-        verdict = "the interval excludes 0" if gap["low"] > 0 or gap["high"] < 0 else "no difference can be claimed: the interval holds 0"
-    output.print(f"{verdict} ({result['interval']})", soft_wrap=True)
+        interval = f"[{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
+        output.print(f"A - B = {gap['value']:+z.3f}  {interval}  p = {gap['p']:.3f}  n = {gap['n']}", markup=False)
+        excluded = gap["low"] > 0 or gap["high"] < 0
+        decision = "the interval excludes 0" if excluded else "no difference can be claimed: the interval holds 0"
+    output.print(f"{decision} ({result['interval']})", soft_wrap=True)
     protocol = result["protocol"]
-    for said in filter(None, [*protocol.get("overlap", []), protocol.get("interval_means")]):
-        output.print(said, soft_wrap=True, markup=False)
+    for line in filter(None, [*protocol.get("overlap", []), protocol.get("interval_means")]):
+        output.print(line, soft_wrap=True, markup=False)
     return 0

@@ -1,4 +1,4 @@
-"""What people see while something runs: messages and progress on stderr, tables on stdout."""
+"""Output of the command line: messages and progress on stderr, tables on stdout."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Output(Console):
-    """The console of stdout; a reader that has gone away (`affuse show mlp | head`) is for `main` to take as the end."""
+    """The console of stdout; a reader that has gone away (`affuse show mlp | head`) ends the command in `main`."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -89,7 +89,10 @@ def by_modality(option: str, given: Sequence[str], what: str) -> dict[str, str]:
 
 @contextmanager
 def progress(quiet: bool, window: float = 30) -> Iterator[Progress]:
-    """A rich progress display on stderr, its speed over `window` seconds; silent where --quiet or stderr is no terminal (or closed)."""
+    """A rich progress display on stderr, its speed over `window` seconds.
+
+    Silent under --quiet, and where stderr is closed or no terminal.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
 

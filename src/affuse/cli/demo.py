@@ -20,10 +20,10 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
     from affuse.core import registry
     from affuse.core.config import load_recipe
     from affuse.evaluation.protocol import evaluate
-    from affuse.inference.clips import analyze_one
+    from affuse.inference.clips import analyze_clip
     from affuse.inference.recognizer import load
     from affuse.reporting.report import write_report
-    from affuse.training.run import bind, missing_stores
+    from affuse.training.binding import bind, missing_stores
 
     device = choose_device("cpu", threads)
     _make_room(out)
@@ -44,15 +44,16 @@ def run(out: Path = Path("demo"), *, threads: Threads = None, quiet: Quiet = Fal
         print_scores(result)
     note("[bold]5/5[/] analyse a clip that the model has not seen, with that model and with affuse-base", quiet)
     clip = corpus.path / corpus.table.loc[corpus.table["split"] == "test", "video"].iloc[0]
-    timeline = analyze_one(load(out / "run", device), str(clip))
-    shipped = analyze_one(load("affuse-base", device), str(clip))
+    timeline = analyze_clip(load(out / "run", device), str(clip))
+    shipped = analyze_clip(load("affuse-base", device), str(clip))
     print_table(timeline)
     print_table(shipped)
     timeline.save(out / "timeline.json", "json")
     timeline.save(out / "timeline.html", "html")
     output.print("\n[yellow]The corpus is synthetic: these numbers show that the way works, nothing about people.[/]")
-    for what, path in (("report", page), ("run", out / "run"), ("timeline", out / "timeline.html"), ("corpus", corpus.path)):
-        output.print(f"{what:>9}: {path}", soft_wrap=True, markup=False)
+    made = {"report": page, "run": out / "run", "timeline": out / "timeline.html", "corpus": corpus.path}
+    for name, path in made.items():
+        output.print(f"{name:>9}: {path}", soft_wrap=True, markup=False)
     return 0
 
 
@@ -63,7 +64,8 @@ def _make_room(out: Path) -> None:
 
     ours, old = out / "demo.json", [out / name for name in ("corpus", "run") if (out / name).exists()]
     if old and not ours.is_file():
-        raise BadConfig(f"{old[0]} is there already, and no demo's", "give the demo a folder of its own: affuse demo OUT")
+        message = f"{old[0]} is there already, and no demo's"
+        raise BadConfig(message, "give the demo a folder of its own: affuse demo OUT")
     io.write_json(ours, {"made_by": "affuse demo"})
     for folder in old:
         shutil.rmtree(folder)

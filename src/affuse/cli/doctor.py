@@ -24,7 +24,7 @@ PACKAGES = ("affuse", "torch", "numpy", "av", "safetensors", "pyarrow", "mtcnn",
 def run(
     *folders: Path, as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object")] = False
 ) -> int:
-    """Check the installation: versions, devices, parts that lack an extra, cache and (for the FOLDERS given) store sizes."""
+    """Check the installation: versions, devices, parts that lack an extra, cache, and sizes of stores in FOLDERS."""
     for folder in folders:
         if not folder.is_dir():
             raise MissingFile(f"no folder {folder}", "give folders that hold feature stores")
@@ -43,7 +43,7 @@ def run(
 
 
 def examine(folders: tuple[Path, ...]) -> dict[str, Any]:
-    """Everything that doctor says, as one JSON-like object."""
+    """The whole report of doctor, as one JSON-like object."""
     import torch
 
     cache = io.cache_dir()
@@ -78,7 +78,8 @@ def _problems() -> list[str]:
         try:
             __import__("torchvision")
         except Exception as error:  # any failure of a foreign package is the finding itself
-            problems.append(f"torchvision is installed but broken ({error}); it breaks transformers: pip uninstall torchvision")
+            broken = f"torchvision is installed but broken ({error})"
+            problems.append(f"{broken}; it breaks transformers: pip uninstall torchvision")
     if find_spec("mtcnn") is None:
         problems.append("the mtcnn wheel is missing, faces cannot be found: pip install mtcnn")
     return problems

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.markup import escape
 
 from affuse.cli.console import Device, Quiet, Threads, by_modality, choose_device, console, metric_cell, note
+from affuse.core import run_files
 
 if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
@@ -31,21 +32,25 @@ def run(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
-    """Score RUN (a run folder, or a shipped model: affuse-base) on a split of CORPUS: metrics with intervals, every single modality, the majority class.
+    """Score RUN (a run folder, or a shipped model: affuse-base) on a split of CORPUS.
+
+    Metrics with intervals, of all modalities, of every single one, and of the majority class.
 
     Parameters
     ----------
     corpus
-        The run's own corpus, or another one: labels are then mapped by name, and the scores and their report go to RUN/on-NAME.
+        The run's own corpus, or another one: labels are then mapped by name, and the scores and their report go to
+        RUN/on-NAME.
     missing
         `each` for every subset of modalities, or the modalities to take away (audio, vision, audio+text).
     probes
         Also score a linear probe of every modality's frozen encoder.
     alone
-        MODALITY=RUN, repeatable: a run that was trained on that modality alone; the difference of the probes is the gap.
+        MODALITY=RUN, repeatable: a run that was trained on that modality alone; the difference of the probes is the
+        gap.
     include_seen
-        Also score utterances of another corpus that RUN was trained on (by id, source or speaker), and mark them; else they are
-        left out where others are there.
+        Also score utterances of another corpus that RUN was trained on (by id, source or speaker), and mark them; else
+        they are left out where there are others.
     out
         Where the scores of a shipped model go (default: runs/MODEL-on-CORPUS).
     workers
@@ -57,7 +62,8 @@ def run(
     from affuse.corpora.manifest import Corpus
     from affuse.evaluation.protocol import evaluate, scores_folder
     from affuse.reporting.report import write_report
-    from affuse.training.run import missing_stores, open_run
+    from affuse.training.binding import missing_stores
+    from affuse.training.run_folder import open_run
 
     paths = {modality: Path(path) for modality, path in by_modality("--alone", alone or [], "RUN").items()}
     chosen = choose_device(device, threads)
@@ -68,14 +74,15 @@ def run(
         result = _shipped(run, opened, out, split, missing, include_seen, workers, chosen, quiet)
     else:
         if out is not None:
-            raise BadConfig(f"{run} is a run folder", "--out is for shipped models: the scores of a run go into its folder")
+            remedy = "--out is for shipped models: the scores of a run go into its folder"
+            raise BadConfig(f"{run} is a run folder", remedy)
         info, recipe, _ = open_run(run)
         for name, parameters in missing_stores(recipe, opened).items():
             extract_into(opened, name, parameters, workers, quiet, needed=False)
         result = evaluate(run, opened, split, missing, chosen, paths if probes or paths else None, include_seen)
-        if ((folder := scores_folder(run, info, opened)) / "evaluation.json").is_file():
+        if ((folder := scores_folder(run, info, opened)) / run_files.EVALUATION).is_file():
             note(escape(f"report: {write_report(folder)}"), quiet)
-    tell_protocol(result["protocol"], quiet)
+    note_protocol(result["protocol"], quiet)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -85,9 +92,10 @@ def run(
 
 
 def _shipped(
-    name: Path, corpus: Corpus, out: Path | None, split: str, missing: str | None, include_seen: bool, workers: int, device: str, quiet: bool
-) -> dict[str, Any]:
-    """Score a shipped model, after extracting what it looks at and telling what it was trained on."""
+    name: Path, corpus: Corpus, out: Path | None, split: str, missing: str | None,
+    include_seen: bool, workers: int, device: str, quiet: bool,
+) -> dict[str, Any]:  # fmt: skip
+    """Score a shipped model, after extracting the features that it needs."""
     from affuse.cli.extract import extract_into
     from affuse.core.config import shipped
     from affuse.evaluation.shipped import evaluate_shipped, stores_of
@@ -103,13 +111,14 @@ def _shipped(
     return result
 
 
-def tell_protocol(protocol: dict[str, Any], quiet: bool) -> None:
-    """What of the scored corpus was trained on, and which of its labels the model cannot say."""
+def note_protocol(protocol: dict[str, Any], quiet: bool) -> None:
+    """What of the scored corpus was trained on, and which of its labels the model lacks."""
     shared = bool(protocol.get("crossing") or protocol.get("seen_in_training"))
     for line in protocol["overlap"]:
         note(("[yellow]take care[/]: " if shared else "") + escape(line), quiet and not shared)
-    if unsaid := (protocol["mapping"] or {}).get("model_cannot_say"):
-        note(f"[yellow]the model cannot say[/] {escape(', '.join(unsaid))}: utterances with such labels count as wrong")
+    if lacking := (protocol["mapping"] or {}).get("model_lacks"):
+        named = escape(", ".join(lacking))
+        note(f"[yellow]the model cannot predict[/] {named}: utterances with such labels count as wrong")
 
 
 def print_balance(result: dict[str, Any]) -> None:
@@ -118,11 +127,13 @@ def print_balance(result: dict[str, Any]) -> None:
 
     shapley, probes = result.get("shapley", {}), result.get("probes", {})
     columns = {f"Shapley value ({result['imbalance']['metric']})": shapley} if shapley else {}
-    names = ("joint", "alone", "gap")
-    columns |= {f"probe: {n}": {m: p[n] for m, p in probes.items() if n in p} for n in names if any(n in p for p in probes.values())}
+    for name in ("joint", "alone", "gap"):
+        if scored := {m: probe[name] for m, probe in probes.items() if name in probe}:
+            columns[f"probe: {name}"] = scored
     if not columns:
         return
     grid = Table("", *columns, box=None, pad_edge=False, header_style="bold")
     for modality in shapley or probes:
-        grid.add_row(modality, *[metric_cell(found[modality]) if modality in found else "" for found in columns.values()])
+        cells = [metric_cell(found[modality]) if modality in found else "" for found in columns.values()]
+        grid.add_row(modality, *cells)
     console.print(grid)

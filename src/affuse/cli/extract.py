@@ -27,7 +27,9 @@ def run(
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
-    """Run EXTRACTOR over CORPUS with key=value OPTIONS; goes on where it stopped, lists what failed (exit 1, also where nothing is usable).
+    """Run EXTRACTOR over CORPUS with key=value OPTIONS.
+
+    Goes on where it stopped, and lists what failed; exits with 1 then, also where nothing is usable.
 
     Parameters
     ----------
@@ -56,7 +58,8 @@ def extract_into(
 ) -> int:
     """Extract with a progress bar; prints the store, what is unusable and what failed; returns the exit code.
 
-    It is 1 for failures, and where nothing is usable unless the stream is not `needed`: then it is absent, which is normal.
+    It is 1 for failures, and where nothing is usable unless the stream is not `needed`: then it is absent, which is
+    normal.
     """
     from affuse.corpora.extraction.extract import extract
 
@@ -64,21 +67,33 @@ def extract_into(
         raise BadConfig(f"--workers {workers}", "give 0 or more")
     with progress(quiet) as bar:
         task = bar.add_task(extractor, total=None)
-        done = extract(
-            corpus, extractor, parameters, workers,
-            lambda n, total, failed: bar.update(task, completed=n, total=total, description=f"{extractor} ({failed} failed)" if failed else extractor),
-            on,
-        )  # fmt: skip
+
+        def show(done: int, total: int, failed: int) -> None:
+            description = f"{extractor} ({failed} failed)" if failed else extractor
+            bar.update(task, completed=done, total=total, description=description)
+
+        done = extract(corpus, extractor, parameters, workers, show, on)
     note(escape(f"{extractor}: {done.added} new, {len(done.store)} in all -> {done.store.path}"), quiet)
     for name, error in list(done.failures.items())[:10]:
         note("  [red]failed[/] " + escape(f"{name}: {error['message']}"))
     if done.failures:
-        output.print(f"{len(done.failures)} of {len(corpus)} failed, see {done.store.path / 'failures.json'}", soft_wrap=True, markup=False)
+        output.print(
+            f"{len(done.failures)} of {len(corpus)} failed, see {done.store.path / 'failures.json'}",
+            soft_wrap=True,
+            markup=False,
+        )
     content = CONTENT[done.store.spec.modality]
     if needed and done.unusable and len(done.unusable) == len(done.store):
-        note(f"  [red]nothing usable[/]: none of the {len(done.store)} utterances has any {content} for {escape(extractor)}; check start and end, and the media")
+        note(
+            f"  [red]nothing usable[/]: none of the {len(done.store)} utterances has any {content} for "
+            f"{escape(extractor)}; check start and end, and the media"
+        )
         return 1
     if done.unusable:
         listed = ", ".join(done.unusable[:3]) + (", ..." if len(done.unusable) > 3 else "")
-        note(f"  [yellow]{len(done.unusable)} of {len(corpus)} utterances have no {content}[/] for {escape(f'{extractor}: {listed}')}", quiet)
+        note(
+            f"  [yellow]{len(done.unusable)} of {len(corpus)} utterances have no {content}[/] for "
+            f"{escape(f'{extractor}: {listed}')}",
+            quiet,
+        )
     return 1 if done.failures else 0

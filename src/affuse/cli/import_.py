@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
     from affuse.stores.store import FeatureStore
 
-app = App(name="import", help="Import a corpus release, your own table, or your own features.", result_action="return_value")
+app = App(
+    name="import", help="Import a corpus release, your own table, or your own features.", result_action="return_value"
+)
 
 
 @app.default
@@ -29,7 +31,9 @@ def release(
     partial: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
-    """Import the release NAME (see: affuse list corpora) from SRC (a folder, or a file of features) into folder DST, with its key=value OPTIONS.
+    """Import the release NAME from SRC into folder DST, with its key=value OPTIONS.
+
+    NAME: see affuse list corpora. SRC: a folder, or a file of features.
 
     Parameters
     ----------
@@ -69,8 +73,8 @@ def table(
     root
         Folder that media paths are relative to (default: the table's).
     columns
-        name=column pairs; names: id, video, audio, text, label, speaker, source, conversation, position, start, end, split; \
-        value for numbers to regress on (value=valence,arousal: two); file for media that are audio or video.
+        name=column pairs; names: id, video, audio, text, label, speaker, source, conversation, position, start, end, \
+        split; value for numbers to regress on (value=valence,arousal: two); file for media that are audio or video.
     labels
         label=spelling pairs, for labels that the table spells its own way.
     space
@@ -81,7 +85,9 @@ def table(
     from affuse.corpora.table import import_table
 
     spelling = {theirs: ours for ours, theirs in pairs(labels, "--label").items()}
-    return summary(import_table(file, dst, root=root, columns=pairs(columns, "--map"), labels=spelling, space=space, name=name))
+    return summary(
+        import_table(file, dst, root=root, columns=pairs(columns, "--map"), labels=spelling, space=space, name=name)
+    )
 
 
 @app.command
@@ -95,7 +101,9 @@ def features(
     tables: Literal["openface", "opensmile"] | None = None,
     columns: str = "*",
 ) -> int:
-    """Import FILE.npz (ids, values, optional offsets; or an array per id), or a folder of tables, as the feature store NAME of CORPUS.
+    """Import FILE as the feature store NAME of CORPUS.
+
+    FILE: an .npz (ids, values, optional offsets; or an array per id), or a folder of tables.
 
     Parameters
     ----------
@@ -114,16 +122,25 @@ def features(
 
     opened = Corpus.open(corpus)
     if name in ("", "..") or Path(name).name != name:
-        raise BadConfig(f"'{name}' is no name of a feature store", "give a word such as openface; the store is made in the corpus")
+        raise BadConfig(
+            f"'{name}' is no name of a feature store", "give a word such as openface; the store is made in the corpus"
+        )
     if tables is not None:
         return _tables(opened, name, file, tables, modality, columns, rate)
     known = set(opened.table["id"])
     given = read_npz(file, known)
     foreign = [i for i in given.ids if i not in known]
     if len(foreign) == len(given.ids):
-        raise BadFeatures(f"none of the {len(foreign)} ids is an utterance of {corpus}", f"e.g. '{foreign[0]}' against '{opened.table['id'].iloc[0]}'")
+        raise BadFeatures(
+            f"none of the {len(foreign)} ids is an utterance of {corpus}",
+            f"e.g. '{foreign[0]}' against '{opened.table['id'].iloc[0]}'",
+        )
     store = import_arrays(opened.store_path(name), *given, modality, rate)
-    output.print(f"{len(store)} utterances, {store.spec.modality}, {list(store.spec.shape)} per step -> {store.path}", soft_wrap=True, markup=False)
+    output.print(
+        f"{len(store)} utterances, {store.spec.modality}, {list(store.spec.shape)} per step -> {store.path}",
+        soft_wrap=True,
+        markup=False,
+    )
     if foreign:
         note(f"[yellow]{len(foreign)} ids are not in the corpus[/], e.g. {escape(foreign[0])}")
     if holes := store.card["missing"]:
@@ -136,15 +153,28 @@ def features(
 
 
 def _tables(
-    corpus: Corpus, name: str, folder: Path, kind: Literal["openface", "opensmile"], modality: Any, columns: str, rate: float
+    corpus: Corpus,
+    name: str,
+    folder: Path,
+    kind: Literal["openface", "opensmile"],
+    modality: Any,
+    columns: str,
+    rate: float,
 ) -> int:
     from affuse.stores.tables import find_tables, import_tables
 
     files, strange = find_tables(folder, set(corpus.table["id"]))
     if not files:
-        raise BadFeatures(f"no ID.csv of an utterance of {corpus.path} below {folder}", f"name the tables by id, e.g. {min(corpus.table['id'])}.csv")
+        raise BadFeatures(
+            f"no ID.csv of an utterance of {corpus.path} below {folder}",
+            f"name the tables by id, e.g. {min(corpus.table['id'])}.csv",
+        )
     store = import_tables(corpus.store_path(name), files, kind, modality=modality, columns=columns, rate=rate)
-    output.print(f"{len(store)} utterances, {list(store.spec.shape)} per step, {store.spec.rate:g} per second -> {store.path}", soft_wrap=True, markup=False)
+    output.print(
+        f"{len(store)} utterances, {list(store.spec.shape)} per step, {store.spec.rate:g} per second -> {store.path}",
+        soft_wrap=True,
+        markup=False,
+    )
     for i, error in store.failures.items():
         note("  [red]failed[/] " + escape(f"{i}: {error['message']}"))
     if strange:
@@ -158,7 +188,10 @@ def _absent(corpus: Corpus, store: FeatureStore) -> int:
     ids = corpus.table["id"].tolist()
     usable = sum(i in store and store.usable(i) for i in ids)
     if usable < len(ids):
-        note(f"[yellow]{len(ids) - usable} of {len(ids)} utterances have no usable step in it[/]: there the stream counts as absent")
+        note(
+            f"[yellow]{len(ids) - usable} of {len(ids)} utterances have no usable step in it[/]: there the stream "
+            "counts as absent"
+        )
     return usable
 
 
@@ -202,5 +235,9 @@ def summary(corpus: Corpus, where: str = "") -> int:
     for column, shared in info["overlap"].items():
         for pair, values in shared.items():
             note(f"[yellow]leak check[/]: {len(values)} {column}s occur in both {pair}, e.g. {escape(values[0])}")
-    output.print(f"{info['name']} ({info['label_space']}, {info['hash']}) {where or f'-> {corpus.path}'}", soft_wrap=True, markup=False)
+    output.print(
+        f"{info['name']} ({info['label_space']}, {info['hash']}) {where or f'-> {corpus.path}'}",
+        soft_wrap=True,
+        markup=False,
+    )
     return 0

@@ -31,7 +31,10 @@ def recipe_cards() -> list[dict[str, Any]]:
     from affuse.core.config import read_yaml, recipe_names
 
     found = ((name, path, read_yaml(path)) for name, path in recipe_names().items())
-    return [{"name": n, "summary": v.get("summary", ""), "source": v.get("source", ""), "path": str(p)} for n, p, v in found]
+    return [
+        {"name": name, "summary": card.get("summary", ""), "source": card.get("source", ""), "path": str(path)}
+        for name, path, card in found
+    ]
 
 
 def model_cards() -> list[dict[str, Any]]:
@@ -40,8 +43,15 @@ def model_cards() -> list[dict[str, Any]]:
     return [json.loads(p.read_text(encoding="utf-8")) for p in sorted(shipped.glob("*/card.json"))]
 
 
-def run(kind: str, *, as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON list")] = False) -> int:
-    """List what there is of a kind: corpora, extractors, encoders, fusions, contexts, objectives, balancers, metrics, writers, recipes or models."""
+def run(
+    kind: str,
+    *,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON list")] = False,
+) -> int:
+    """List what there is of a kind.
+
+    Kinds: corpora, extractors, encoders, fusions, contexts, objectives, balancers, metrics, writers, recipes, models.
+    """
     cards = cards_of(kind)
     if as_json:
         print(json.dumps(cards, ensure_ascii=False, indent=1))

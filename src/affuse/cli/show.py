@@ -10,18 +10,18 @@ from cyclopts import Parameter
 
 from affuse.cli.console import output
 from affuse.cli.list_ import ALL, cards_of
-from affuse.core import io, registry
+from affuse.core import io, registry, run_files
 from affuse.core.config import load_recipe, to_yaml
 from affuse.core.errors import UnknownName
 
 
 def find(name: str) -> list[dict[str, Any]]:
-    """Every card of that name (a name may stand in several kinds), or what a corpus or run folder holds."""
+    """Every card of that name (several kinds may have it), or what a corpus or run folder holds."""
     path = Path(name)
     if (path / "corpus.json").is_file():
         return [{"kind": "corpus folder", "name": name, **io.read_json(path / "corpus.json")}]
-    if (path / "run.json").is_file():
-        return [{"kind": "run", "name": name, **io.read_json(path / "run.json")}]
+    if (path / run_files.INFO).is_file():
+        return [{"kind": "run", "name": name, **io.read_json(path / run_files.INFO)}]
     kinds = {kind: {card["name"]: card for card in cards_of(kind)} for kind in ALL}
     found = [{"kind": kind, **cards[name]} for kind, cards in kinds.items() if name in cards]
     if not found:
@@ -44,8 +44,15 @@ def _default(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 
-def run(name: str, *overrides: str, as_json: Annotated[bool, Parameter(name="--json", negative="", help="JSON")] = False) -> int:
-    """Show a part, corpus, recipe or model by name, or a corpus or run folder by path; of a YAML file, or with key=value OVERRIDES, what a recipe comes to."""
+def run(
+    name: str,
+    *overrides: str,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", help="JSON")] = False,
+) -> int:
+    """Show a part, corpus, recipe or model by name, or a corpus or run folder by path.
+
+    Of a recipe's YAML file, or with key=value OVERRIDES, all values of the recipe.
+    """
     if overrides or Path(name).suffix in (".yaml", ".yml"):
         recipe = load_recipe(name, overrides)
         print(json.dumps(recipe.to_dict(), ensure_ascii=False, indent=1) if as_json else to_yaml(recipe))

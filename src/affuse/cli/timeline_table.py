@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 HEIGHTS = "▁▂▃▄▅▆▇█"
-WIDE, MIDDLE = 96, 68  # columns of a terminal beside the words
+WIDE, MIDDLE = 96, 68  # columns of a terminal without those of the words
 WORDS = 34  # columns that the words need
 
 
@@ -39,11 +39,14 @@ def print_table(timeline: Timeline) -> None:
     grid.add_column("", no_wrap=True)
     for name in modalities:
         grid.add_column(name if wide >= MIDDLE else name[:3], no_wrap=True)
+    for name in timeline.other_tasks:
+        grid.add_column(name if wide >= MIDDLE else name[:4], no_wrap=True)
     grid.add_column("words" if any(s.text for s in timeline.segments) else "", ratio=1, overflow="fold")
     for s in timeline.segments:
         alone = [_alone(s.modalities.get(m), colours, wide) for m in modalities]
         when = f"{clock(s.start, 1)}–{clock(s.end, 1)}" if wide >= MIDDLE else clock(s.start, 1)
-        grid.add_row(when, _label(s, wide), _won(s, colours, wide), *alone, _said(s, wide))
+        others = [timeline.other_answer(s, name) or "–" for name in timeline.other_tasks]
+        grid.add_row(when, _label(s, wide), _won(s, colours, wide), *alone, *others, _words(s, wide))
     output.print(grid)
     for line in timeline.notes:
         output.print(Text(printable(f"note: {line}"), "dim"))
@@ -65,18 +68,18 @@ def _won(s: Segment, colours: dict[str, str], wide: int) -> Text:
     if s.label is None:
         return Text()
     length = 16 if wide >= WIDE else 10 if wide >= MIDDLE else 5
-    p = s.probabilities.get(s.label, 0.0)
+    p = s.probability
     eighths = round(8 * length * min(max(p, 0.0), 1.0))
     bar = "█" * (eighths // 8) + (EIGHTHS[eighths % 8] if eighths % 8 else "")
-    found = Text.assemble(f"{p:.2f} ", (f"{bar:<{length}}", colours.get(s.label, "")))
-    second = max((k for k in s.probabilities if k != s.label), key=lambda k: s.probabilities[k], default=None)
+    found = Text.assemble(f"{p:.2f} ", (f"{bar:<{length}}", colours.get(s.labels[0], "")))
+    second = max((k for k in s.probabilities if k not in s.labels), key=lambda k: s.probabilities[k], default=None)
     if wide >= WIDE and second is not None:
         found.append(f" {s.probabilities[second]:.2f} {second}", "dim")
     return found
 
 
 def _alone(view: ModalityView | None, colours: dict[str, str], wide: int) -> Text:
-    """What a modality says by itself: its coverage as a column's height and as a number, coloured by its winner."""
+    """A modality by itself: its coverage as a column's height and as a number, in the colour of its label."""
     from rich.text import Text
 
     if view is None or not view.present or not view.probabilities:
@@ -89,8 +92,8 @@ def _alone(view: ModalityView | None, colours: dict[str, str], wide: int) -> Tex
     return Text.assemble((height, colours.get(best, "")), f" {view.coverage:4.0%}{name}")
 
 
-def _said(s: Segment, wide: int) -> Text:
-    """Who said what; what speaks against the answer; of a segment that tells nothing, why."""
+def _words(s: Segment, wide: int) -> Text:
+    """Speaker and words; the modalities that disagree with the answer; the reason where there is no answer."""
     from rich.text import Text
 
     from affuse.core.timeline import UNKNOWN
@@ -100,4 +103,5 @@ def _said(s: Segment, wide: int) -> Text:
     if s.label is None:
         why = s.reason or "" if wide >= MIDDLE else f"{UNKNOWN}: {s.reason}"
     who = f"{s.speaker}: " if s.speaker and s.text else s.speaker or ""
-    return Text.assemble((f"({printable(why)}) " if why else "", "dim italic"), (printable(who), "bold"), printable(s.text or ""))
+    remark = f"({printable(why)}) " if why else ""
+    return Text.assemble((remark, "dim italic"), (printable(who), "bold"), printable(s.text or ""))

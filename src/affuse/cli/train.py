@@ -52,21 +52,22 @@ def run(
     from affuse.core.errors import BadConfig
     from affuse.corpora.manifest import Corpus
     from affuse.training import distributed
-    from affuse.training import run as runs
+    from affuse.training.binding import bind, check, missing_stores
+    from affuse.training.train import record_attempt
 
     if folds is not None and folds < 2:
         raise BadConfig(f"--folds {folds}", "give at least 2, or leave it out")
     opened = Corpus.open(corpus)
-    bound = runs.bind(load_recipe(recipe, overrides), opened, only or ())
+    bound = bind(load_recipe(recipe, overrides), opened, only or ())
     chosen = choose_device(device, threads)
     name = Path(recipe).stem
-    splits = runs.check(bound, opened, folds)
+    splits = check(bound, opened, folds)
     _, world = distributed.start(chosen)
     if distributed.is_first():
-        tell_split(bound, opened, splits, folds, quiet)
-        for stream, parameters in runs.missing_stores(bound, opened).items():
+        note_split(bound, opened, splits, folds, quiet)
+        for stream, parameters in missing_stores(bound, opened).items():
             extract_into(opened, stream, parameters, workers, quiet, needed=False)
-        runs.record_attempt(opened, name, bound, folds)
+        record_attempt(opened, name, bound, folds)
     distributed.wait(world)
     folder = out or default_folder(name, bound, opened, folds)
     train_with_progress(bound, name, opened, folder, folds, chosen, quiet or not distributed.is_first())
@@ -78,16 +79,16 @@ def run(
     return 0
 
 
-def tell_split(recipe: Recipe, corpus: Corpus, splits: Sequence[np.ndarray], folds: int | None, quiet: bool) -> None:
-    """How many utterances each part has, and what crosses them."""
+def note_split(recipe: Recipe, corpus: Corpus, splits: Sequence[np.ndarray], folds: int | None, quiet: bool) -> None:
+    """Note how many utterances each part of the split has, and what crosses them."""
     from affuse.corpora.crossing import crossing, describe
 
     sizes = {part: [int((split == part).sum()) for split in splits] for part in ("train", "valid", "test")}
     parts = ", ".join(f"{part} {' / '.join(map(str, n))}" for part, n in sizes.items() if any(n))
     rows = crossing(corpus.table, splits)
     note(f"split: {parts} utterances, grouped by {escape(recipe.split.group_by)}", quiet)
-    told = escape(describe(rows, corpus.table, folds, recipe.split.group_by))
-    note(("[yellow]take care[/]: " if rows else "") + told, quiet and not rows)
+    crossed = escape(describe(rows, corpus.table, folds, recipe.split.group_by))
+    note(("[yellow]take care[/]: " if rows else "") + crossed, quiet and not rows)
 
 
 def default_folder(name: str, recipe: Recipe, corpus: Corpus, folds: int | None) -> Path:
@@ -101,7 +102,7 @@ def train_with_progress(
     recipe: Recipe, name: str, corpus: Corpus, folder: Path, folds: int | None, device: str, quiet: bool
 ) -> None:
     """Train under a progress bar with one line per fold."""
-    from affuse.training.run import train
+    from affuse.training.train import train
 
     with progress(quiet) as bar:
         tasks: dict[Any, Any] = {}
@@ -116,7 +117,8 @@ def train_with_progress(
                 bar.update(tasks[name], completed=row["epoch"] - 1 + row["step"] / row["steps"])
             else:
                 scores = ", ".join(f"{k} {v:.3f}" for k, v in row["valid"].items())
-                terms = ", ".join(f"{k.removeprefix('balance.')} {v:.3f}" for k, v in row["terms"].items()) if len(row["terms"]) > 1 else ""
+                several = row["terms"].items() if len(row["terms"]) > 1 else ()
+                terms = ", ".join(f"{term.removeprefix('balance.')} {loss:.3f}" for term, loss in several)
                 shown = "; ".join(filter(None, [scores, terms])) or f"loss {row['loss']:.3f}"
                 bar.update(tasks[name], completed=row["epoch"], description=f"{name} ({shown})")
 
@@ -141,18 +143,27 @@ def report(folder: Path, corpus: Corpus, device: str, quiet: bool) -> None:
 
 
 def print_scores(result: dict[str, Any]) -> None:
-    """The metrics of an evaluation as a table on stderr, a column for each of its rows."""
+    """The metrics of an evaluation as a table on stderr, a column per row; then those of other tasks."""
+    _print_task(result, result["task"])
+    for name, part in {**result.get("tasks", {}), "utterances": result.get("per_utterance")}.items():
+        if part:
+            _print_task(result | part, name)
+
+
+def _print_task(result: dict[str, Any], name: str) -> None:
     from rich.table import Table
 
     from affuse.cli.console import console
 
-    title = escape(f"{result['corpus']['name']}, {result['split']}, n = {result['n']}")
+    several = "tasks" in result or "per_utterance" in result
+    about = f"{name}: " if several else ""
+    title = escape(f"{about}{result['corpus']['name']}, {result['split']}, n = {result['n']}")
     grid = Table(box=None, pad_edge=False, header_style="bold", title=title)
     grid.add_column(overflow="fold")
     for row in result["rows"]:
         grid.add_column(escape(row["name"]), overflow="fold")
-    for name in result["metrics"]:
-        grid.add_row(name, *[escape(metric_cell(row["metrics"][name])) for row in result["rows"]])
+    for key in result["metrics"]:
+        grid.add_row(key, *[escape(metric_cell(row["metrics"][key])) for row in result["rows"]])
     console.print(grid)
     console.print(f"[dim]{result['protocol']['interval']}; selection: {result['protocol']['selection']}[/]")
     if meaning := result["protocol"].get("interval_means"):

@@ -1,4 +1,4 @@
-"""torch checkpoints (.pt, .pth) as numpy arrays, through the restricted unpickler: no code of the file ever runs."""
+"""torch checkpoints (.pt, .pth) as numpy arrays, through the restricted unpickler: no code of the file is run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from affuse.core.errors import BadFeatures, MissingFile
 from affuse.core.pickles import ArrayUnpickler, refuse
 
 _STORAGES = {
-    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "bf16", "LongStorage": "<i8",
-    "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?",
+    "DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "BFloat16Storage": "bf16",
+    "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
+    "BoolStorage": "?",
 }  # fmt: skip
 
 
-MAGIC = 0x1950A86A20F9469CFC6C  # what the format before torch 1.6 begins with
+MAGIC = 0x1950A86A20F9469CFC6C  # the first object of the format before torch 1.6
 
 
 def load(path: Path | str) -> Any:
     """The content of a checkpoint that torch.save wrote: containers whose tensors are arrays (bfloat16 as float32).
 
-    Raises MissingFile, or BadFeatures for a damaged file, another format, or anything that is no tensor or plain container.
+    Raises MissingFile, or BadFeatures for a damaged file, another format, or any object that is no tensor or plain
+    container.
     """
     path = Path(path)
     if not path.is_file():
@@ -41,7 +43,7 @@ def load(path: Path | str) -> Any:
 
 
 def load_state(path: Path | str) -> dict[str, np.ndarray]:
-    """The tensors of a state dict by name, also where it is the `state_dict` of a larger checkpoint; see `load`."""
+    """The tensors of a state dict by name, also from the `state_dict` of a larger checkpoint; see `load`."""
     found = load(path)
     state = found.get("state_dict", found) if isinstance(found, dict) else None
     tensors = {k: v for k, v in (state or {}).items() if isinstance(k, str) and isinstance(v, np.ndarray)}
@@ -58,7 +60,7 @@ def _from_zip(path: Path) -> Any:
 
 
 def _from_stream(path: Path) -> Any:
-    """Before torch 1.6: pickles one after the other, then the numbers of every storage."""
+    """The format before torch 1.6: pickles one after the other, then the numbers of every storage."""
     room = path.stat().st_size
 
     def promise(_: str, code: str, numel: int) -> np.ndarray:
@@ -88,7 +90,7 @@ def _array(data: bytes, code: str) -> np.ndarray:
 
 
 class _TensorUnpickler(ArrayUnpickler):
-    """Adds tensors: views of the storages that `storage(key, element type, numbers)` gives."""
+    """Also reads tensors: views of the storages that `storage(key, element type, count)` returns."""
 
     def __init__(self, file: IO[bytes], storage: Callable[[str, str, int], np.ndarray]) -> None:
         super().__init__(file)
@@ -114,9 +116,10 @@ class _TensorUnpickler(ArrayUnpickler):
 
 
 def _tensor(storage: np.ndarray, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> np.ndarray:
-    """A view of the storage, whose bounds are checked and not believed."""
+    """A view of the storage; its bounds are checked."""
     numbers = (offset, *size, *stride)
-    if not isinstance(storage, np.ndarray) or len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers):
+    forged = len(size) != len(stride) or any(type(n) is not int or n < 0 for n in numbers)
+    if not isinstance(storage, np.ndarray) or forged:
         refuse(f"a tensor of size {size!r}"[:200], "its shape is forged")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if all(size) else offset - 1
     if last >= len(storage):

@@ -1,7 +1,8 @@
 """Recipes: dataclasses filled from a YAML file, then from `dotted.key=value` overrides.
 
-A part (encoder, fusion, context, objective) is written `name` or `{name: ..., option: value}`; its options
-are checked against the part's own parameters by the registry. The resolved recipe is plain YAML again.
+A part (encoder, fusion, context, objective, balancer) is written `name` or `{name: ..., option: value}`, and read as a
+Part; its options are checked against the part's own parameters by the registry. The resolved recipe is plain YAML
+again.
 """
 
 from __future__ import annotations
@@ -11,44 +12,70 @@ import math
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig, MissingFile, UnknownName
+from affuse.core.parts import Part
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
 GROUPS = "speaker+source"  # what never crosses a split unless a user asks for it
-Part = dict[str, Any]
-Parts = list[dict[str, Any]]
 
 
 @dataclass
 class TaskConfig:
     """What is predicted: the manifest column and its label space (inferred from the corpus where empty).
 
-    `refine`: a column (intensity, say) whose values part every class into finer ones while training; answers add
+    `kind`: labels of the space of which any number holds (multilabel), where the space itself says otherwise.
+    `resolution`: an answer per utterance or per frame; frames are labelled by the label track `track` of the corpus,
+    without one every frame has its utterance's label, at `rate` Hz. `reduce`: how frames become the utterance's answer.
+    `refine`: a column (intensity, say) whose values divide every class into finer ones while training; answers add
     their probabilities up again.
     """
 
     column: str = "label"
     space: str = ""
     refine: str = ""
+    kind: Literal["", "classes", "multilabel", "values"] = ""
+    resolution: Literal["utterance", "frame"] = "utterance"
+    track: str = ""
+    rate: float = 5.0
+    reduce: Literal["mean_logits", "mean_probabilities", "vote"] = "mean_probabilities"
+
+
+@dataclass
+class ObjectiveConfig:
+    """One term of the loss: the part `of` with its options, the task it is for (empty: the one that selects), its
+    weight.
+
+    In a recipe these stand side by side, `{name: PART, task: ..., weight: ..., OPTION: ...}`, under a name of one's
+    own; where the part's name is missing, the term is called like its part.
+    """
+
+    part: Part
+    task: str = ""
+    weight: float = 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As in a recipe."""
+        return {"name": self.part.name, "task": self.task, "weight": self.weight, **self.part.options}
 
 
 @dataclass
 class StreamConfig:
     """One input: the encoder, and the extractor's options (the stream's name is the extractor's, unless they name one).
 
-    `rate`: steps per second at which the store is read, by `how` (0: as it was made). `init`: a run whose encoder of the same
-    modality this one starts from; `frozen`: it then stays as it is. `lr` multiplies optim.lr for the encoder.
+    `rate`: steps per second at which the store is read, by `how` (0: as it was made). `init`: a run whose encoder of
+    the same modality this one starts from; `frozen`: it then stays as it is. `lr` multiplies optim.lr for the encoder.
     `standardise_by`: a manifest column, such as speaker, by whose groups the stored values are standardised (see
     `features.groups`).
     """
 
     encoder: Part
-    extractor: Part = field(default_factory=dict)
+    extractor: dict[str, Any] = field(default_factory=dict)
     init: str = ""
     frozen: bool = False
     lr: float = 1.0
@@ -59,7 +86,7 @@ class StreamConfig:
 
 @dataclass
 class SplitConfig:
-    """How utterances are parted; what shares a value of `group_by`, a column or several joined by +, is never parted."""
+    """How utterances are split; what shares a value of `group_by`, a column or several joined by +, stays together."""
 
     group_by: str = GROUPS
     valid: float = 0.15
@@ -69,7 +96,7 @@ class SplitConfig:
 
 @dataclass
 class OptimConfig:
-    """AdamW with decoupled weight decay, or SGD with `momentum` (biases and norms are not decayed); a schedule per step."""
+    """AdamW with decoupled weight decay, or SGD with `momentum` (biases, norms: no decay); a schedule per step."""
 
     name: typing.Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9
@@ -82,7 +109,7 @@ class OptimConfig:
 
 @dataclass
 class AugmentConfig:
-    """What is done to training batches only; probabilities are per utterance, `words` is the share of token ids that are hidden."""
+    """What is done to training batches only; probabilities per utterance, `words`: the share of hidden token ids."""
 
     modality_dropout: float = 0.0
     mixup: float = 0.0
@@ -103,18 +130,25 @@ class AugmentConfig:
 class TrainConfig:
     """The loop; `batch_size` is the whole effective batch: `accumulate` parts of it are run one after another.
 
-    `members` > 1 trains that many models with different seeds and averages their probabilities. `specialists`: further models,
-    a second stage that starts from the first member and trains on with balanced sampling and class weights at
-    `specialist_lr` * optim.lr, so that rare classes have a say in the average. `amp`: bfloat16 where it is safe; auto on a GPU only.
+    `task` is the one that selects and leads reports (empty: the first), `selection` its metric (empty: uar for classes,
+    label_f1 for labels, ccc for values). `ema`: momentum of the teacher, a moving average of the model (0: none);
+    `ema_schedule`: warm rises from 0.1 to it, cosine from it to 1, over the steps; with `ema_keeps` it is the average
+    that is scored and kept. `members` > 1 trains that many models with different seeds and averages their
+    probabilities. `specialists`: further models, a second stage that starts from the first member and trains on with
+    balanced sampling and class weights at `specialist_lr` * optim.lr, so that rare classes count in the average.
+    `amp`: bfloat16 where it is safe; auto on a GPU only.
     """
 
     epochs: int = 40
     batch_size: int = 32
     accumulate: int = 1
     patience: int = 0
-    selection: str = "uar"
+    task: str = ""
+    selection: str = ""
     sampling: typing.Literal["natural", "balanced"] = "natural"
     ema: float = 0.0
+    ema_schedule: Literal["warm", "constant", "cosine"] = "warm"
+    ema_keeps: bool = True
     amp: typing.Literal["auto", "on", "off"] = "auto"
     keep: typing.Literal["best", "last"] = "best"
     members: int = 1
@@ -136,10 +170,12 @@ class Recipe:
     source: str = ""
     tasks: dict[str, TaskConfig] = field(default_factory=lambda: {"emotion": TaskConfig()})
     streams: dict[str, StreamConfig] = field(default_factory=dict)
-    fusion: Part = field(default_factory=lambda: {"name": "concat"})
-    context: Parts = field(default_factory=list)
-    objectives: dict[str, Part] = field(default_factory=lambda: {"cross_entropy": {}})
-    balance: Part = field(default_factory=lambda: {"name": "none"})
+    fusion: Part = field(default_factory=lambda: Part("concat"))
+    context: list[Part] = field(default_factory=list)
+    objectives: dict[str, ObjectiveConfig] = field(
+        default_factory=lambda: {"cross_entropy": ObjectiveConfig(Part("cross_entropy"))}
+    )
+    balance: Part = field(default_factory=lambda: Part("none", {"apply": "auto"}))
     split: SplitConfig = field(default_factory=SplitConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -147,8 +183,18 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain YAML values."""
-        plain: dict[str, Any] = _plain(dataclasses.asdict(self))
-        return plain
+        return {f.name: _written(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def _written(value: Any) -> Any:
+    """A value of a recipe as YAML has it."""
+    if isinstance(value, Part | ObjectiveConfig):
+        return _plain(value.to_dict())
+    if dataclasses.is_dataclass(value):
+        return {f.name: _written(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): _written(v) for k, v in value.items()}
+    return [_written(v) for v in value] if isinstance(value, list | tuple) else _plain(value)
 
 
 def recipe_names() -> dict[str, Path]:
@@ -184,7 +230,11 @@ def _merged(base: Any, over: Any) -> Any:
     """`over` on top of `base`; a part of `base` may be its name alone."""
     if isinstance(base, str) and isinstance(over, dict):
         base = {"name": base}
-    if not isinstance(base, dict) or not isinstance(over, dict) or base.get("name") != over.get("name", base.get("name")):
+    if (
+        not isinstance(base, dict)
+        or not isinstance(over, dict)
+        or base.get("name") != over.get("name", base.get("name"))
+    ):
         return over
     return base | {key: _merged(base.get(key), value) for key, value in over.items()}
 
@@ -205,14 +255,36 @@ def read_yaml(path: Path, what: str = "recipe") -> dict[str, Any]:
     import yaml
 
     if not path.is_file():
-        raise MissingFile(f"no {what} file {path}", "see: affuse list recipes" if what == "recipe" else "check the path")
+        raise MissingFile(
+            f"no {what} file {path}", "see: affuse list recipes" if what == "recipe" else "check the path"
+        )
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _loader())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path} is not valid YAML: {error}", "mend the file") from error
     if not isinstance(values, dict):
-        raise BadConfig(f"{path} does not hold a mapping", "start from: affuse show RECIPE" if what == "recipe" else f"write the {what} as key: value")
+        raise BadConfig(
+            f"{path} does not hold a mapping",
+            "start from: affuse show RECIPE" if what == "recipe" else f"write the {what} as key: value",
+        )
     return values
+
+
+@lru_cache
+def _loader() -> type[Any]:
+    """YAML's safe loader, but a key that stands twice is an error: YAML itself forgets the first one in silence."""
+    import yaml
+
+    class Unique(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            keys = [
+                self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"
+            ]
+            if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
+                raise yaml.YAMLError(f"'{twice[0]}' stands twice in one mapping, line {node.start_mark.line + 1}")
+            return super().construct_mapping(node, deep)
+
+    return Unique
 
 
 def to_yaml(recipe: Recipe) -> str:
@@ -294,35 +366,43 @@ def fill(cls: type[Any], data: Mapping[str, Any], where: str = "") -> Any:
 
 def _value(value: Any, hint: Any, where: str) -> Any:
     args = typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if hint not in (Part, ObjectiveConfig) and dataclasses.is_dataclass(hint):
         return fill(typing.cast("type[Any]", hint), value or {}, where)
-    if hint == Part:
-        return _part(value, where)
-    if hint == Parts:
+    if hint is Part:
+        return Part.read(value, where)
+    if hint == dict[str, Any] and isinstance(value, str):  # an extractor by its name alone
+        return {"name": value}
+    if hint == dict[str, Any] and isinstance(value, Mapping) and not isinstance(value.get("name", ""), str):
+        raise BadConfig(
+            f"{where}.name = {value['name']!r} is not a name", f"write {where}=NAME or {where}: {{name: NAME, ...}}"
+        )
+    if hint is ObjectiveConfig:
+        return _objective(value, where)
+    if hint == list[Part]:
         return parts(value, where)
     if typing.get_origin(hint) is dict and isinstance(value, Mapping):
         return {str(key): _value(v, args[1], f"{where}.{key}") for key, v in value.items()}
     return registry.convert(value, hint, where)
 
 
-def _part(value: Any, where: str) -> Part:
-    if isinstance(value, str):
-        return {"name": value}
-    if value is None:
-        return {}
-    if isinstance(value, Mapping) and isinstance(value.get("name", ""), str):
-        return dict(value)
-    raise BadConfig(f"{where} = {value!r} is not a part", f"write {where}=NAME or {where}: {{name: NAME, ...}}")
+def _objective(value: Any, where: str) -> ObjectiveConfig:
+    """A term of the loss; one without a part's name is called like its part."""
+    given = {"name": value} if isinstance(value, str) else dict(value or {})
+    task, weight = given.pop("task", ""), registry.convert(given.pop("weight", 1.0), float, f"{where}.weight")
+    return ObjectiveConfig(Part.read({"name": where.rpartition(".")[2]} | given, where), str(task), weight)
 
 
-def parts(value: Any, where: str = "context") -> Parts:
+def parts(value: Any, where: str = "context") -> list[Part]:
     """Parts one after the other, from a list, a single one, or none."""
-    several = value if isinstance(value, list) else [value]
-    found = [part for v in several if (part := _part(v, where)) not in ({}, {"name": "none"})]
-    for part in found:
-        if part.get("name", "none") == "none":
-            raise BadConfig(f"{where} = {part} has options and names no part", f"write {where}=NAME before them; see: affuse list contexts")
-    return found
+    several = value if isinstance(value, list | tuple) else [value]
+    given = [v for v in several if v not in (None, {}, "none", {"name": "none"})]
+    for v in given:
+        if isinstance(v, Mapping) and v.get("name", "none") == "none":
+            raise BadConfig(
+                f"{where} = {v} has options and names no part",
+                f"write {where}=NAME before them; see: affuse list contexts",
+            )
+    return [part for v in given if (part := Part.read(v, where)).name != "none"]
 
 
 _MOST: dict[str, dict[str, float]] = {
@@ -334,8 +414,12 @@ _MOST: dict[str, dict[str, float]] = {
 
 
 def _check_numbers(recipe: Recipe) -> None:
-    """Refuse numbers that training would stop at late, or take without a word: negative, not finite, a share above 1."""
-    given = {f"{part}.{key}": (getattr(getattr(recipe, part), key), most) for part, keys in _MOST.items() for key, most in keys.items()}
+    """Raise BadConfig for numbers that training cannot use: negative ones, infinite ones, a share above 1."""
+    given = {
+        f"{part}.{key}": (getattr(getattr(recipe, part), key), most)
+        for part, keys in _MOST.items()
+        for key, most in keys.items()
+    }
     given |= {f"streams.{name}.lr": (stream.lr, math.inf) for name, stream in recipe.streams.items()}
     for key, (value, most) in given.items():
         if not 0 <= value <= most or value == math.inf:
@@ -348,7 +432,10 @@ def _resolve_parts(recipe: Recipe) -> None:
         raise BadConfig("the recipe has no streams", "add streams: {NAME: {encoder: NAME}}")
     if not recipe.tasks:
         raise BadConfig("the recipe has no tasks", "add tasks: {emotion: {column: label}}")
-    if recipe.train.selection not in (metrics := registry.cards("metrics")):
+    lead = recipe.train.task or next(iter(recipe.tasks))
+    if lead not in recipe.tasks:
+        raise UnknownName.among("value of train.task:", lead, recipe.tasks)
+    if recipe.train.selection not in ("", *(metrics := registry.cards("metrics"))):
         raise UnknownName.among("value of train.selection:", recipe.train.selection, metrics)
     for name, stream in recipe.streams.items():
         stream.encoder = _resolved("encoders", stream.encoder, f"streams.{name}.encoder")
@@ -358,28 +445,31 @@ def _resolve_parts(recipe: Recipe) -> None:
             stream.extractor = ({"name": kind} if kind != name else {}) | resolved
     recipe.fusion = _resolved("fusions", recipe.fusion, "fusion")
     recipe.context = [_resolved("contexts", part, f"context.{i}") for i, part in enumerate(recipe.context)]
-    for name, options in recipe.objectives.items():
-        weight = {"weight": registry.convert(options.get("weight", 1.0), float, f"objectives.{name}.weight")}
-        rest = {k: v for k, v in options.items() if k not in ("weight", "name")}
-        recipe.objectives[name] = weight | registry.resolve("objectives", name, rest, f"objectives.{name}")
-    how = {"apply": registry.convert(recipe.balance.pop("apply", "auto"), Literal["auto", "grad", "lr"], "balance.apply")}
-    recipe.balance = how | _resolved("balancers", recipe.balance, "balance")
+    for name, objective in recipe.objectives.items():
+        objective.part = _resolved("objectives", objective.part, f"objectives.{name}")
+        objective.task = objective.task or lead
+        if objective.task not in recipe.tasks:
+            raise UnknownName.among(f"value of objectives.{name}.task:", objective.task, recipe.tasks)
+    given = dict(recipe.balance.options)
+    how = {"apply": registry.convert(given.pop("apply", "auto"), Literal["auto", "grad", "lr"], "balance.apply")}
+    balance = _resolved("balancers", Part(recipe.balance.name, given), "balance")
+    recipe.balance = Part(balance.name, how | balance.options)
 
 
 def extractor_of(stream: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """(extractor, its parameters) of a stream: the extractor that the options name, else the one of the stream's name."""
+    """(extractor, its parameters) of a stream: that which the options name, else the one of the stream's name."""
     return options.get("name", stream), {k: v for k, v in options.items() if k != "name"}
 
 
 def _resolved(kind: str, part: Part, where: str) -> Part:
-    if "name" not in part:
-        raise BadConfig(f"{where} has no name", f"see: affuse list {kind}")
-    options = {k: v for k, v in part.items() if k != "name"}
-    return {"name": part["name"], **registry.resolve(kind, part["name"], options, where)}
+    return Part(part.name, registry.resolve(kind, part.name, part.options, where))
 
 
 def shipped(name: Path) -> Path:
-    """The folder of the model of that name that ships with affuse. Raises MissingFile for a path, UnknownName for another name."""
+    """The folder of the model of that name that ships with affuse.
+
+    Raises MissingFile for a path, UnknownName for another name.
+    """
     there = {p.name: p for p in PRETRAINED.iterdir()} if PRETRAINED.is_dir() else {}
     if len(name.parts) > 1:
         raise MissingFile(f"no run {name}", "train one (affuse train ...) or give the path of a run folder")

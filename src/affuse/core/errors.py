@@ -1,4 +1,4 @@
-"""Every error that affuse raises on purpose: each names the thing, the value and the remedy."""
+"""The errors that affuse raises: each names the thing, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class AffuseError(Exception):
-    """Base of all deliberate errors; `remedy` says what the user can do about it."""
+    """The base of all errors of affuse; `remedy` says what the user can do."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message)
@@ -20,12 +20,12 @@ class AffuseError(Exception):
         return type(self), (self.message, self.remedy)
 
     def to_dict(self) -> dict[str, str]:
-        """The error as the JSON outputs carry it: {type, message, remedy}."""
+        """The error as in JSON outputs: {type, message, remedy}."""
         return {"type": type(self).__name__, "message": self.message, "remedy": self.remedy}
 
 
 class UnknownName(AffuseError):
-    """A name that no registry, config or label space holds."""
+    """A name that is not in the registry, config or label space."""
 
     @classmethod
     def among(cls, what: str, name: str, known: Iterable[str]) -> UnknownName:
@@ -60,7 +60,7 @@ class BadRun(AffuseError):
 
 
 class ProtocolError(AffuseError):
-    """A score that would break the evaluation protocol, and is therefore refused."""
+    """A score that would break the evaluation protocol."""
 
 
 class MissingDependency(AffuseError):

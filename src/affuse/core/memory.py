@@ -1,4 +1,4 @@
-"""How the memory of hours of video stays that of minutes."""
+"""Memory that does not grow with the length of a video."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ M_MMAP_THRESHOLD, LARGE = -3, 1 << 20  # glibc's malloc.h; bytes
 
 
 def keep_flat() -> None:
-    """Have glibc give buffers of 1 MB and more back at once: pictures and sounds of many sizes fragment its heap. Elsewhere nothing."""
+    """Make glibc return freed buffers of 1 MB and more to the system at once; does nothing with other C libraries.
+
+    Otherwise pictures and sounds of many sizes fragment its heap.
+    """
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, LARGE)

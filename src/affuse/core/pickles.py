@@ -1,9 +1,9 @@
-"""The one door for foreign pickles: arrays and plain containers come through, nothing else does.
+"""A restricted unpickler for files of others: it reads arrays and plain containers, and nothing else.
 
-Community feature files and the `mtcnn` wheel's weights are pickles, and a pickle is a program. This
-unpickler runs only its data part: every global it may name is mapped to a small function of this file or to
-a plain container, so no code of another module is ever called with arguments from the file. Numpy's own
-`__setstate__` trusts its input (a forged dtype or a short object list reads stray memory), hence the checks.
+Community feature files and the `mtcnn` wheel's weights are pickles, and a pickle is a program. Here every global that a
+file may name is mapped to a small function of this module or to a plain container, so that no code of another module
+is called with arguments from the file. Numpy's own `__setstate__` does not check its input (a forged dtype or a short
+object list reads foreign memory), so the checks are made here.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _DTYPE = re.compile(r"[<>|=]?(\?|[biufcSUO]\d*)")
 def load(path: str | Path, sha256: str | None = None) -> Any:
     """The content of a pickle or joblib file (plain, zlib, gzip, bz2, xz or lz4).
 
-    Returns numpy arrays (native byte order) and scalars, dict, list, tuple, set, str, bytes, numbers, bool and None. With
-    `sha256` (hexadecimal) the file is hashed before anything of it is read. Raises MissingFile, BadFeatures (wrong hash,
+    Returns numpy arrays (native byte order) and scalars, dict, list, tuple, set, str, bytes, numbers, bool and None.
+    With `sha256` (hexadecimal) the file is hashed before it is read. Raises MissingFile, BadFeatures (wrong hash,
     damaged file, or any other object, named module.name), MissingDependency (lz4).
     """
     path = Path(path)
@@ -64,7 +64,7 @@ def _check_hash(file: IO[bytes], path: Path, sha256: str) -> None:
 
 
 def _decompressed(file: IO[bytes]) -> IO[bytes]:
-    """The pickle stream behind joblib's compressors, told apart by their first bytes."""
+    """The decompressed file; joblib's compressors are recognised by their first bytes."""
     magic = file.read(6)
     file.seek(0)
     if magic.startswith(b"\x1f\x8b"):
@@ -97,7 +97,7 @@ def refuse(what: str, why: str) -> NoReturn:
 
 
 class _Blank:
-    """Stands for numpy's array class and joblib's wrapper: an empty array that BUILD fills in place."""
+    """In place of numpy's array class and joblib's wrapper: an empty array that BUILD fills in place."""
 
     def __new__(cls, *_: object) -> Any:
         return np.ndarray(0, "b")
@@ -124,7 +124,7 @@ def _frombuffer(data: bytes | bytearray, dtype: np.dtype, shape: tuple[int, ...]
 
 
 def _encode(text: str, encoding: str = "latin1") -> bytes:
-    """Bytes as protocol 2 writes them."""
+    """Bytes, in the form in which protocol 2 writes them."""
     if encoding not in ("latin1", "latin-1"):
         refuse(f"_codecs.encode({encoding!r})", "only latin1 is used for bytes")
     return text.encode("latin1")
@@ -153,7 +153,7 @@ _RENAMED |= {"numpy._core.numeric": "numpy.core.numeric"}
 
 
 class ArrayUnpickler(pickle._Unpickler):
-    """Python's own unpickler (the pure one: joblib's array bytes stand between its opcodes) with a closed world."""
+    """Python's own unpickler (in pure Python: joblib puts array bytes between opcodes) with a fixed list of globals."""
 
     dispatch: ClassVar[dict[int, Callable[..., None]]] = dict(pickle._Unpickler.dispatch)
     stack: list[Any]
@@ -200,7 +200,7 @@ class ArrayUnpickler(pickle._Unpickler):
 
 
 def _set_dtype(target: np.dtype, state: tuple[Any, ...]) -> None:
-    """Byte order is all that a plain element type has to say; the rest is recomputed, not believed."""
+    """Set the byte order, the only state of a plain element type that is read; the rest is recomputed."""
     if len(state) < 8 or any(part is not None for part in state[2:5]):
         refuse(f"numpy.dtype with state {state!r}"[:200], "structured element types are not read")
     if state[1] == ">" and target.itemsize > 1:
@@ -208,7 +208,7 @@ def _set_dtype(target: np.dtype, state: tuple[Any, ...]) -> None:
 
 
 def _set_array(target: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fortran: bool, data: Any) -> None:
-    """Fill `target` in place, so that every later reference to it in the file sees the content."""
+    """Fill `target` in place, so that every later reference to it in the file has the content."""
     if not isinstance(dtype, np.dtype) or not all(type(n) is int and n >= 0 for n in shape):
         refuse(f"an array of shape {shape!r}"[:200], "its shape or element type is forged")
     count = math.prod(shape)
@@ -220,5 +220,6 @@ def _set_array(target: np.ndarray, shape: tuple[int, ...], dtype: np.dtype, fort
     if fits and dtype.kind == "U" and (np.frombuffer(data, f"{dtype.byteorder}u4") > 0x10FFFF).any():
         refuse("an array of text", "it holds code points that do not exist")
     if not fits:
-        raise BadFeatures(f"an array of shape {shape} and type {dtype} has not its data", "the file is cut off or forged")
+        message = f"an array of shape {shape} and type {dtype} has not its data"
+        raise BadFeatures(message, "the file is cut off or forged")
     target.__setstate__((1, tuple(shape), dtype, bool(fortran), data))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Work spread over processes, where a process that dies costs one item and not the run."""
+"""Work spread over processes; when a process dies, only the item it worked on is lost."""
 
 from __future__ import annotations
 
@@ -16,22 +16,27 @@ from affuse.core.errors import AffuseError, BadConfig
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 CRASH = "the process that worked on it died (a crash in a decoder, or no memory left)"
-BEGUN, READY = 1, 2  # how far a process got: to its own beginning, and past `start`
+BEGUN, READY = 1, 2  # stages of a process: it runs, and its `start` has returned
 GUARD = 'put what it does below  if __name__ == "__main__":  or use one process'
 
-_refused: AffuseError | None = None  # in a process: why its `start` failed
+_failed: AffuseError | None = None  # in a process: why its `start` failed
 
 
 def spread(
-    work: Callable[[Item], Result], items: Sequence[Item], workers: int, start: Callable[..., None], arguments: tuple[Any, ...]
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    start: Callable[..., None],
+    arguments: tuple[Any, ...],
 ) -> Iterator[tuple[Item, Result | None]]:
-    """(item, result) as they come from `workers` processes, each begun with `start(*arguments)`; None: it died on that item.
+    """(item, result) in the order in which `workers` processes finish; None: the process died on that item.
 
-    When a process dies nobody knows on which item, so those then under way are done again, each in a process of its own.
-    Who interrupts, or asks for no more, does not wait for what is under way: its processes are ended.
+    Each process first calls `start(*arguments)`. When one dies it is not known on which item, so all items in progress
+    are done again, each in a process of its own. After an interruption, or when the iterator is closed, the processes
+    are ended without waiting for the items in progress.
 
-    Raises BadConfig, once and for no item, where no process can begin (a script without `if __name__ == "__main__":`, or
-    one from standard input) or where `start` fails; an AffuseError of `start` is raised as it is.
+    Raises BadConfig, once and for no item, where no process can start (a script without `if __name__ == "__main__":`,
+    or one from standard input) or where `start` fails; an AffuseError of `start` is raised as it is.
     """
     _check_script()
     waiting, others = list(reversed(items)), set(active_children())
@@ -50,7 +55,7 @@ def spread(
                         yield item, future.result()
                     except BrokenProcessPool:
                         suspects.append(item)
-        except BrokenProcessPool:  # at submit: the item that was to go in, and all under way
+        except BrokenProcessPool:  # at submit: the item to be submitted, and all in progress
             suspects += [item, *running.values()]
         except (KeyboardInterrupt, GeneratorExit):
             for process in set(active_children()) - others:
@@ -64,7 +69,10 @@ def spread(
             yield item, _alone(work, item, start, arguments)
 
 
-def _alone(work: Callable[[Item], Result], item: Item, start: Callable[..., None], arguments: tuple[Any, ...]) -> Result | None:
+def _alone(
+    work: Callable[[Item], Result], item: Item, start: Callable[..., None], arguments: tuple[Any, ...]
+) -> Result | None:
+    """One item in a process of its own; None where the process dies."""
     pool, stage = _pool(1, start, arguments)
     with pool:
         try:
@@ -75,36 +83,37 @@ def _alone(work: Callable[[Item], Result], item: Item, start: Callable[..., None
 
 
 def _pool(workers: int, start: Callable[..., None], arguments: tuple[Any, ...]) -> tuple[ProcessPoolExecutor, Any]:
-    """Processes, and how far the foremost of them got (without a lock, which a process that dies might keep)."""
+    """A pool, and the furthest stage of its processes (without a lock, which a process that dies might keep)."""
     context = get_context("spawn")
     stage = context.RawValue("b", 0)
     return ProcessPoolExecutor(workers, context, _start, (stage, start, arguments)), stage
 
 
 def _start(stage: Any, start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    global _refused
+    global _failed
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and keeps what is complete
     stage.value = max(stage.value, BEGUN)
     try:
         start(*arguments)
     except AffuseError as error:
-        _refused = error
-    except Exception as error:  # noqa: BLE001 whatever it is, it is the whole run's and no item's
-        _refused = BadConfig(f"a process could not get ready: {type(error).__name__}: {error}", "use one process, or fewer")
-        _refused.__cause__ = error
+        _failed = error
+    except Exception as error:  # noqa: BLE001 any error here concerns the run, not an item
+        message = f"a process could not get ready: {type(error).__name__}: {error}"
+        _failed = BadConfig(message, "use one process, or fewer")
+        _failed.__cause__ = error
     stage.value = READY
 
 
 def _run(work: Callable[[Item], Result], item: Item) -> Result:
-    if _refused is not None:
-        raise _refused
+    if _failed is not None:
+        raise _failed
     return work(item)
 
 
 def _check_script() -> None:
-    """BadConfig where the script that runs cannot be read anew, as every process that begins does first."""
+    """Raise BadConfig where the main script cannot be read again, which every process does when it starts."""
     if getattr(current_process(), "_inheriting", False):
-        sys.exit(1)  # this is such a process, in a script without its guard: the one that started it says so
+        sys.exit(1)  # such a process, in a script without the guard; the parent process raises the error
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if file is not None and getattr(main, "__spec__", None) is None and not os.path.isfile(file):
@@ -112,7 +121,7 @@ def _check_script() -> None:
 
 
 def _check_stage(stage: int) -> None:
-    """BadConfig where no process got as far as its work, so that no item is to blame."""
+    """Raise BadConfig where no process reached its work, so that no item is the cause."""
     if stage < BEGUN:
         script = getattr(sys.modules["__main__"], "__file__", "the script")
         what = f'each first runs {script} anew, which lacks  if __name__ == "__main__":  or fails'

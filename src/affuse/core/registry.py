@@ -1,14 +1,18 @@
 """One registry: a part is a file, its card a literal in that file, read without importing it.
 
 A part's configuration is the keyword parameters of the class or function that its card names as
-`entry`: their names, annotations and defaults are the schema.
+`entry`: their names, annotations and defaults are the schema. Parts of one's own lie in folders that the environment
+variable AFFUSE_PARTS names, below the same folders as here (FOLDER/fusions/mine.py), and are used like any other.
 """
 
 from __future__ import annotations
 
 import ast
 import importlib
+import importlib.machinery
 import inspect
+import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -31,15 +35,30 @@ KINDS: dict[str, str] = {
     "writers": "reporting/writers",
 }
 _ROOT = Path(__file__).resolve().parent.parent
+OWN = "AFFUSE_PARTS"
 
 
 @lru_cache
 def cards(kind: str) -> dict[str, dict[str, Any]]:
     """Name -> card of every part of `kind`, read from the files' literals (imports nothing)."""
+    found = {name: _read_card(path) for name, path in sorted(files(kind).items())}
+    return {name: {"name": name, **card} for name, card in found.items() if card}
+
+
+def files(kind: str) -> dict[str, Path]:
+    """Name -> file of everything in the folders of a kind: affuse's own, and those that AFFUSE_PARTS names.
+
+    Raises BadConfig for a file of one's own that is called like one of affuse.
+    """
     if kind not in KINDS:
         raise UnknownName.among("kind", kind, KINDS)
-    found = {path.stem: _read_card(path) for path in sorted((_ROOT / KINDS[kind]).glob("*.py"))}
-    return {name: {"name": name, **card} for name, card in found.items() if card}
+    found = {path.stem: path for path in (_ROOT / KINDS[kind]).glob("*.py")}
+    for folder in filter(None, os.environ.get(OWN, "").split(os.pathsep)):
+        for path in (Path(folder) / kind).glob("*.py"):
+            if path.stem in found:
+                raise BadConfig(f"{path} is called like a part that is there already", "give the file another name")
+            found[path.stem] = path
+    return found
 
 
 def _read_card(path: Path) -> dict[str, Any] | None:
@@ -67,8 +86,21 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         raise MissingDependency(
             f"'{name}' needs {', '.join(card['packages'])}", f"pip install 'affuse[{card['extra']}]'"
         )
-    module = importlib.import_module(f"affuse.{KINDS[kind].replace('/', '.')}.{name}")
-    return typing.cast("Callable[..., Any]", getattr(module, card["entry"]))
+    return typing.cast("Callable[..., Any]", getattr(_module(kind, name), card["entry"]))
+
+
+def _module(kind: str, name: str) -> types.ModuleType:
+    """The module of a part; one of one's own is imported under a name that no package has."""
+    path = files(kind)[name]
+    if path.is_relative_to(_ROOT):
+        return importlib.import_module(f"affuse.{KINDS[kind].replace('/', '.')}.{name}")
+    own = f"affuse_parts_{kind}_{name}"
+    if own not in sys.modules:
+        loader = importlib.machinery.SourceFileLoader(own, str(path))
+        module = types.ModuleType(own)
+        module.__file__, sys.modules[own] = str(path), module
+        loader.exec_module(module)
+    return sys.modules[own]
 
 
 def schema(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
@@ -97,13 +129,15 @@ def resolve(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[
 
 
 def build(kind: str, name: str, /, *args: Any, **parameters: Any) -> Any:
-    """Construct a part: positional arguments of its kind, then its own parameters; BadConfig where it cannot be made of them."""
+    """Make a part from the positional arguments of its kind and its own parameters; BadConfig where that fails."""
     entry = load(kind, name)
     try:
         return entry(*args, **parameters)
     except (ValueError, ArithmeticError, RuntimeError) as error:  # of torch: a size below 0, a share above 1
         given = ", ".join(f"{k}={v}" for k, v in parameters.items())
-        raise BadConfig(f"{kind.removesuffix('s')} '{name}' cannot be made: {error}", f"change one of {given}") from error
+        raise BadConfig(
+            f"{kind.removesuffix('s')} '{name}' cannot be made: {error}", f"change one of {given}"
+        ) from error
 
 
 def convert(value: Any, annotation: Any, where: str) -> Any:
@@ -147,7 +181,9 @@ def _from_text(value: str, annotation: Any, where: str) -> Any:
     try:
         return _WRITTEN[annotation](value)
     except (ValueError, KeyError) as error:
-        raise BadConfig(f"{where} = {value!r} is not a {annotation.__name__}", f"give {where} a {annotation.__name__}") from error
+        raise BadConfig(
+            f"{where} = {value!r} is not a {annotation.__name__}", f"give {where} a {annotation.__name__}"
+        ) from error
 
 
 def _convert_union(value: Any, args: tuple[Any, ...], where: str) -> Any:

@@ -7,7 +7,7 @@ import random
 
 
 def seed_all(seed: int) -> None:
-    """Seed python, numpy and torch; called once at the start of a run, never again."""
+    """Seed python, numpy and torch; called once, at the start of a run."""
     import numpy as np
     import torch
 
@@ -23,7 +23,7 @@ def default_threads() -> int:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set torch's intra-op threads (None: `default_threads`); BadConfig for a number below 0."""
+    """Set torch's intra-op threads (None: `default_threads`); raises BadConfig for a number below 0."""
     import torch
 
     from affuse.core.errors import BadConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNKNOWN = "not enough to tell"
+AND = " + "  # between the labels of a segment that has several
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,33 @@ class ModalityView:
 
 @dataclass(frozen=True)
 class Context:
-    """Another segment (its index) that an answer rested on; influence 0..1: how far the answer moves without it."""
+    """Another segment (its index) on which an answer rests; influence 0..1: how far the answer moves without it."""
 
     segment: int
     influence: float
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One stretch of a clip, seconds; `label` is None where nothing was usable and `reason` says why.
+class Answer:
+    """What one of a model's other tasks predicts for a segment: of all modalities together, and of each alone.
 
-    `context`: the others that the answer rested on, the strongest first, where that was asked. `conflict`: the modalities
-    that say otherwise than the answer by themselves, clearly, or all of them where none says it.
+    `label`: the class, the labels joined by " + ", or None where there is no answer and `reason` says why;
+    `probabilities` are values on their scale for a task of values.
+    """
+
+    label: str | None
+    probabilities: dict[str, float]
+    modalities: dict[str, dict[str, float]]
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One part of a clip, from `start` to `end` (s); `label` is None where there is no answer and `reason` says why.
+
+    `context`: the segments on which the answer rests, the strongest first, where that was asked for. `conflict`: the
+    modalities that clearly predict another label by themselves, or all of them where none predicts this one. `answers`:
+    those of the model's other tasks, by name.
     """
 
     start: float
@@ -53,17 +69,56 @@ class Segment:
     reason: str | None = None
     context: list[Context] = field(default_factory=list)
     conflict: list[str] = field(default_factory=list)
+    answers: dict[str, Answer] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[str]:
+        """The label, or the labels of a task of which several may hold."""
+        return self.label.split(AND) if self.label else []
+
+    @property
+    def probability(self) -> float:
+        """That of the label; the lowest of several."""
+        return min((self.probabilities.get(label, 0.0) for label in self.labels), default=0.0)
+
+    def of(self, task: str) -> Segment:
+        """The segment with the answer of another task in place of the leading one's."""
+        answer = self.answers[task]
+        views = {m: replace(v, probabilities=answer.modalities.get(m, {})) for m, v in self.modalities.items()}
+        own = replace(self, label=answer.label, probabilities=answer.probabilities, reason=answer.reason)
+        return replace(own, modalities=views, conflict=[], answers={})
+
+    def with_answer(self, task: str, other: Segment) -> Segment:
+        """The segment with the leading answer of another one as its answer for a task."""
+        alone = {m: v.probabilities for m, v in other.modalities.items() if v.probabilities}
+        answer = Answer(other.label, other.probabilities, alone, other.reason)
+        return replace(self, answers={**self.answers, task: answer})
 
     @property
     def dissent(self) -> str:
-        """What the modalities in conflict say by themselves: "audio disgust 0.46, text sad 0.82"; empty without a conflict."""
-        said = {m: self.modalities[m].probabilities for m in self.conflict}
-        return ", ".join(f"{m} {best} {p[best]:.2f}" for m, p in said.items() for best in [max(p, key=lambda k: p[k])])
+        """What the modalities in conflict predict: "audio disgust 0.46, text sad 0.82"; empty without a conflict."""
+        alone = {m: self.modalities[m].probabilities for m in self.conflict}
+        best = {m: max(p, key=lambda label: p[label]) for m, p in alone.items()}
+        return ", ".join(f"{m} {best[m]} {p[best[m]]:.2f}" for m, p in alone.items())
+
+
+@dataclass(frozen=True)
+class TaskInfo:
+    """A task of the model: classes, multilabel or values, its labels, and the range of values."""
+
+    kind: str
+    labels: tuple[str, ...]
+    low: float = 0.0
+    high: float = 1.0
+
+    def share(self, value: float) -> float:
+        """Where a value stands in the range, 0..1."""
+        return min(1.0, max(0.0, (value - self.low) / (self.high - self.low)))
 
 
 @dataclass(frozen=True)
 class FaceTrack:
-    """One person's face: the stretches (s) in which it was seen, and those in which its mouth moved with the voice."""
+    """One person's face: the spans (s) in which it is on screen, and those in which its mouth moves with the voice."""
 
     id: int
     seen: list[tuple[float, float]]
@@ -74,8 +129,9 @@ class FaceTrack:
 class Timeline:
     """The analysis of one clip; iterates as (segment, label).
 
-    `faces`: one track per person; `speech`: stretches (s) with a voice, None where there is no sound;
-    `notes`: what the reader should know, such as a modality that could not be used.
+    `faces`: one track per face; `speech`: spans (s) with a voice, None where there is no sound; `notes`: what the
+    reader should know, such as a modality that could not be used; `tasks`: what the model predicts, the leading task
+    first, whose labels are `labels`.
     """
 
     clip: str
@@ -87,6 +143,7 @@ class Timeline:
     speech: list[tuple[float, float]] | None = None
     notes: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
+    tasks: dict[str, TaskInfo] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[Segment, str]]:
         return ((s, s.label or UNKNOWN) for s in self.segments)
@@ -95,8 +152,37 @@ class Timeline:
         return len(self.segments)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fixed JSON layout: clip, duration, model, labels, segments, faces, speech, notes, error."""
-        return asdict(self) | {"labels": list(self.labels)}
+        """The fixed JSON layout: clip, duration, model, labels, segments, faces, speech, notes, error, tasks."""
+        tasks = {name: asdict(task) | {"labels": list(task.labels)} for name, task in self.tasks.items()}
+        return asdict(self) | {"labels": list(self.labels), "tasks": tasks}
+
+    def of_task(self, name: str) -> Timeline:
+        """The timeline of another task alone, its values as shares of their range: drawn like the leading one."""
+        task = self.tasks[name]
+        found = []
+        for s in (s.of(name) for s in self.segments if name in s.answers):
+            shares = {label: task.share(v) for label, v in s.probabilities.items()}
+            found.append(replace(s, probabilities=shares) if task.kind == "values" else s)
+        return replace(self, labels=task.labels, segments=found, tasks={name: task})
+
+    def other_answer(self, s: Segment, task: str) -> str:
+        """What another task predicts for a segment, in words: the label with its probability, or the values.
+
+        Empty where the segment has no answer at all.
+        """
+        answer = s.answers.get(task)
+        if answer is None or not answer.probabilities:
+            return ""
+        if self.tasks[task].kind == "values":
+            values = answer.probabilities.items()
+            return ", ".join(f"{v:+.2f}" if len(values) == 1 else f"{label} {v:+.2f}" for label, v in values)
+        of = s.of(task)
+        return f"{of.label} {of.probability:.2f}" if of.label else UNKNOWN
+
+    @property
+    def other_tasks(self) -> dict[str, TaskInfo]:
+        """All but the leading task."""
+        return dict(list(self.tasks.items())[1:])
 
     def to_json(self) -> str:
         """One JSON object on one line."""
@@ -109,7 +195,7 @@ class Timeline:
         return pd.DataFrame([self._row(s) for s in self.segments])
 
     def render(self, format: str, **options: Any) -> str | bytes:
-        """What a file of this format holds; `format` is a name of `affuse list writers`, `options` are the writer's own.
+        """The content of a file of this format: a name of `affuse list writers`; `options` are the writer's own.
 
         Raises UnknownName for another format, MissingDependency for a writer whose packages are absent, BadMedia for a
         clip that could not be analysed in a format that cannot say so.
@@ -122,7 +208,7 @@ class Timeline:
         return _written(path, self.render(format, **options))
 
     def to_html(self, path: Path | str | None = None) -> str:
-        """One self-contained page (returned, and written to `path`); with pictures and sound while the clip is there."""
+        """One self-contained page, returned and written to `path`; with pictures and sound while the clip exists."""
         page = str(self.render("html"))
         if path is not None:
             _written(path, page)
@@ -143,6 +229,12 @@ class Timeline:
         row: dict[str, Any] = {"clip": clip, "start": s.start, "end": s.end, "speaker": s.speaker}
         row |= {"label": s.label or UNKNOWN} | {f"p:{label}": s.probabilities.get(label) for label in self.labels}
         row |= {f"coverage:{m}": view.coverage for m, view in s.modalities.items()}
+        for name, task in self.other_tasks.items():
+            answer = s.answers.get(name)
+            if task.kind != "values":
+                row[name] = (answer.label if answer else None) or UNKNOWN
+            mark = f"{name}:p:" if task.kind != "values" else f"{name}:"
+            row |= {f"{mark}{label}": answer.probabilities.get(label) if answer else None for label in task.labels}
         return row | {"text": s.text, "reason": s.reason, "conflict": s.dissent or None}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -80,8 +81,9 @@ class Batch:
     """N utterances with every stream a model asks for.
 
     x[s] [N, T_s, *shape] (float32, padded with 0); mask[s] [N, T_s] bool; present [N, S] bool in the
-    order of `streams`; rate[s] Hz; t0[s] [N] seconds; target[task] ([N] int64, [N, C] or [N, D] float);
-    target_mask[task] [N] bool; weight [N] float (1 unless an augmentation or sampler says otherwise).
+    order of `streams`; rate[s] Hz; t0[s] [N] seconds. target[task] with target_mask[task] bool: [N] int64, [N, C] or
+    [N, D] float with a mask [N]; of a task per frame [N, L] or [N, L, C] with a mask [N, L], where step k has the label
+    of the time k / grid[task] s on the utterance's clock.
     """
 
     streams: tuple[StreamSpec, ...]
@@ -91,6 +93,7 @@ class Batch:
     t0: dict[str, Tensor] = field(default_factory=dict)
     target: dict[str, Tensor] = field(default_factory=dict)
     target_mask: dict[str, Tensor] = field(default_factory=dict)
+    grid: dict[str, float] = field(default_factory=dict)
     id: list[str] = field(default_factory=list)
     conversation: list[str] = field(default_factory=list)
     position: list[int] = field(default_factory=list)
@@ -105,21 +108,18 @@ class Batch:
         """Steps per second of each stream."""
         return {s.name: s.rate for s in self.streams}
 
+    def _tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = ("x", "mask", "t0", "target", "target_mask")
+        named: dict[str, Any] = {k: {n: change(v) for n, v in getattr(self, k).items()} for k in parts}
+        return replace(self, present=change(self.present), **named)
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on `device`."""
+        return self._tensors(lambda v: v.to(device, non_blocking=True))
 
-        def move(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
-
-        return replace(
-            self,
-            x=move(self.x),
-            mask=move(self.mask),
-            present=self.present.to(device),
-            t0=move(self.t0),
-            target=move(self.target),
-            target_mask=move(self.target_mask),
-        )
+    def pinned(self) -> Batch:
+        """The same batch in page-locked memory, from which a GPU copies while it computes."""
+        return self._tensors(lambda v: v.pin_memory())
 
     def without(self, streams: set[str]) -> Batch:
         """The same batch with the named streams absent: masked and zeroed, as if never recorded."""
@@ -137,7 +137,9 @@ class Batch:
 class Encoded:
     """All streams after their encoders.
 
-    tokens[s] [N, T', d]; mask[s] [N, T']; pooled[s] [N, d]; present [N, S] bool in the order of `streams`.
+    tokens[s] [N, T', d]; mask[s] [N, T']; pooled[s] [N, d]; present [N, S] bool in the order of `streams`; rate[s]:
+    tokens per second (0: they are no moments in time); t0[s] [N]: time in seconds of token 0. `tokens` is empty where
+    only pooled vectors were kept (`without_tokens`).
     """
 
     streams: tuple[str, ...]
@@ -145,17 +147,100 @@ class Encoded:
     mask: dict[str, Tensor]
     pooled: dict[str, Tensor]
     present: Tensor
+    rate: dict[str, float] = field(default_factory=dict)
+    t0: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return int(self.present.shape[0])
+
+    def keep(self, keep: Tensor) -> Encoded:
+        """Streams taken away: keep [N, S] bool; what was absent stays absent."""
+        present = self.present & keep
+        column = {s: present[:, i, None] for i, s in enumerate(self.streams)}
+        return replace(
+            self,
+            present=present,
+            tokens={s: v * column[s].unsqueeze(-1) for s, v in self.tokens.items()},
+            mask={s: v & column[s] for s, v in self.mask.items()},
+            pooled={s: v * column[s] for s, v in self.pooled.items()},
+        )
+
+    def take(self, rows: Tensor | slice) -> Encoded:
+        """Some utterances, in any order and as often as `rows` names them."""
+        parts = ("tokens", "mask", "pooled", "t0")
+        named: dict[str, Any] = {k: {s: v[rows] for s, v in getattr(self, k).items()} for k in parts}
+        return replace(self, present=self.present[rows], **named)
+
+    def select(self, streams: Sequence[str]) -> Encoded:
+        """These streams only, in this order."""
+        column = [self.streams.index(s) for s in streams]
+        parts = ("tokens", "mask", "pooled", "rate", "t0")
+        named: dict[str, Any] = {k: {s: getattr(self, k)[s] for s in streams if s in getattr(self, k)} for k in parts}
+        return replace(self, streams=tuple(streams), present=self.present[:, column], **named)
+
+    def repaired(self, stream: str, rows: Tensor) -> Encoded:
+        """Utterance i with the stream of utterance rows[i] [N] beside its own other streams."""
+        other, column = self.take(rows), self.streams.index(stream)
+        present = self.present.clone()
+        present[:, column] = other.present[:, column]
+        parts = ("tokens", "mask", "pooled", "t0")
+        named: dict[str, Any] = {
+            k: getattr(self, k) | {s: v for s, v in getattr(other, k).items() if s == stream} for k in parts
+        }
+        return replace(self, present=present, **named)
+
+    def without_tokens(self) -> Encoded:
+        """The pooled vectors with their masks: all that a fusion of vectors needs, at a fraction of the memory."""
+        return replace(self, tokens={})
+
+    @staticmethod
+    def join(parts: Sequence[Encoded]) -> Encoded:
+        """Utterances one after the other, tokens and masks padded to the longest."""
+        import torch
+        from torch.nn.functional import pad
+
+        first = parts[0]
+        longest = {s: max(part.mask[s].shape[1] for part in parts) for s in first.streams}
+
+        def joined(kind: str, padded: bool) -> dict[str, Tensor]:
+            found = {}
+            for s in getattr(first, kind):
+                values = [getattr(part, kind)[s] for part in parts]
+                if padded:
+                    right = [(0, 0) * (v.dim() - 2) + (0, longest[s] - v.shape[1]) for v in values]
+                    values = [pad(v, r) for v, r in zip(values, right, strict=True)]
+                found[s] = torch.cat(values)
+            return found
+
+        present = torch.cat([part.present for part in parts])
+        tokens, mask = joined("tokens", True), joined("mask", True)
+        return Encoded(first.streams, tokens, mask, joined("pooled", False), present, first.rate, joined("t0", False))
+
+
+@dataclass
+class Fused:
+    """What a fusion makes of all streams.
+
+    pooled [N, d]; where it keeps a sequence, tokens [N, T, d] with mask [N, T] bool, `rate` tokens per second (0: no
+    moments in time) and t0 [N], the time in seconds of token 0.
+    """
+
+    pooled: Tensor
+    tokens: Tensor | None = None
+    mask: Tensor | None = None
+    rate: float = 0.0
+    t0: Tensor | None = None
 
 
 @dataclass
 class Output:
-    """What a model says of a batch.
+    """What a model answers for a batch.
 
-    logits[task] [N, C]; unimodal[stream][task] [N, C] (only when asked for); fused [N, d]; aux: anything
-    a part wants to show (gates, attention).
+    logits[task] [N, C], or [N, T, C] on the grid of `fused` for a task per frame; unimodal[stream][task] [N, C] (only
+    when asked for); aux: anything a part wants to show (gates, attention).
     """
 
     logits: dict[str, Tensor]
-    fused: Tensor
+    fused: Fused
     unimodal: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     aux: dict[str, Any] = field(default_factory=dict)

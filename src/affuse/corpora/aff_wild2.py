@@ -1,4 +1,4 @@
-"""Aff-Wild2: videos with valence and arousal, expression and 12 action units per frame, as the ABAW challenges release it."""
+"""Aff-Wild2, as the ABAW challenges release it: valence and arousal, expression and 12 action units per frame."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from affuse.corpora.reading.release import PICTURE
 
 CARD = {
     "summary": "Aff-Wild2 (ABAW): videos from the web; valence and arousal, 8 expressions, 12 action units per frame",
-    "source": "Kollias & Zafeiriou, Aff-Wild2: Extending the Aff-Wild Database for Affect Recognition, 2018; the ABAW challenges",
+    "source": "Kollias & Zafeiriou, Aff-Wild2: Extending the Aff-Wild Database for Affect Recognition, 2018; the ABAW "
+    "challenges",
     "entry": "import_aff_wild2",
     "licence": "by agreement with the organisers (ibug / ABAW), non-commercial research",
-    "download": "annotations and videos (batch1, batch2, ...; cropped_aligned if wanted) as the organisers of ABAW send them",
-    "layout": "{VA_Estimation,EXPR_Classification,AU_Detection}_Challenge/{Train_Set,Validation_Set}/VIDEO.txt, a line per frame, or "
-    "{training,validation}_set_annotations.txt (multi-task: VIDEO/FRAME.jpg, values); VIDEO.mp4 anywhere; cropped_aligned/VIDEO/FRAME.jpg",
+    "download": "annotations and videos (batch1, batch2, ...; cropped_aligned if wanted) as the organisers of ABAW "
+    "send them",
+    "layout": "{VA_Estimation,EXPR_Classification,AU_Detection}_Challenge/{Train_Set,Validation_Set}/VIDEO.txt, a "
+    "line per frame, or {training,validation}_set_annotations.txt (multi-task: VIDEO/FRAME.jpg, values); VIDEO.mp4 "
+    "anywhere; cropped_aligned/VIDEO/FRAME.jpg",
     "counts": {},
-    "splits": "the challenges' training and validation sets; their tests are unlabelled. Task all holds out what any challenge validates on",
+    "splits": "the challenges' training and validation sets; their tests are unlabelled. Task all holds out what any "
+    "challenge validates on",
 }
 UNITS = tuple(f"AU{n}" for n in (1, 2, 4, 6, 7, 10, 12, 15, 23, 24, 25, 26))
 
@@ -90,12 +94,13 @@ def import_aff_wild2(
 ) -> Corpus:
     """Import videos and their frame labels below `src`; a person of a two-person video (_left, _right) is a row of it.
 
-    Label tracks: valence_arousal [T, 2], expression [T, 1] (index of abaw-8), action_units [T, 12]; frames marked -5 or -1
-    are absent. Frame n is shown from (n - 1) / fps s on; fps is the video's, else the one in its name (46-30-484x360), else
-    `fps`. Videos differ in fps, a track has one clock: step k of `rate` Hz has the label of the frame shown at k / rate s;
-    columns frames and fps lead back. `task`: one challenge with its official sets; all challenges (any validation set held
-    out, with the whole video); or the multi-task set, which `all` takes where no challenge folder is.
-    Raises BadCorpus for damaged files, foreign values, missing sets or videos; BadConfig for rates.
+    Label tracks: valence_arousal [T, 2], expression [T, 1] (index of abaw-8), action_units [T, 12]; frames marked -5 or
+    -1 are absent. Frame n is shown from (n - 1) / fps s on; fps is the video's, else the one in its name
+    (46-30-484x360), else `fps`. Videos differ in fps, a track has one clock: step k of `rate` Hz has the label of the
+    frame shown at k / rate s; columns frames and fps lead back. `task`: one challenge with its official sets; all
+    challenges (any validation set held out, with the whole video); or the multi-task set, which `all` takes where no
+    challenge folder is. Raises BadCorpus for damaged files, foreign values, missing sets or videos; BadConfig for
+    rates.
     """
     if not (rate > 0 and fps > 0):
         raise BadConfig(f"rate = {rate}, fps = {fps}", "give steps per second above 0")
@@ -297,7 +302,7 @@ def _clock(name: str, video: Path | None, fps: float, partial: bool) -> tuple[fl
 
 
 def _warn(labels: Labels, rows: list[dict[str, Any]], rate: float) -> None:
-    """What a user must know: sets that contradict each other, guessed and resampled frame rates, lines without pictures."""
+    """What a user must know: contradictory sets, guessed and resampled frame rates, lines without pictures."""
     splits = labels.splits.values()
     mixed = sum(len({s[row["id"]] for s in splits if row["id"] in s}) > 1 for row in rows)
     guessed = {kind: sum(row["fps_from"] == kind for row in rows) for kind in ("name", "assumed")}
@@ -310,14 +315,17 @@ def _warn(labels: Labels, rows: list[dict[str, Any]], rate: float) -> None:
         "(columns split_*; task=NAME imports one challenge with its official sets)": mixed,
         f"frame rates of {guessed['name']} rows are read from their names": guessed["name"],
         f"frame rates of {guessed['assumed']} rows are not known: taken as the option fps": guessed["assumed"],
-        f"{other} rows are not at {rate:g} frames per second: label tracks are on a clock of {rate:g} Hz, official scores "
+        f"{other} rows are not at {rate:g} frames per second: label tracks are on a clock of {rate:g} Hz, official "
+        "scores "
         "are per frame (columns frames and fps)": other,
         f"label lines and pictures differ in number, most in '{worst}': {off.get(worst, 0):+d}": off.get(worst, 0),
     }
     labels.warnings += [line for line, holds in lines.items() if holds]
 
 
-def _write_track(corpus: Corpus, name: str, values: dict[str, np.ndarray], clocks: dict[str, tuple[float, float]], rate: float) -> None:
+def _write_track(
+    corpus: Corpus, name: str, values: dict[str, np.ndarray], clocks: dict[str, tuple[float, float]], rate: float
+) -> None:
     from affuse.stores.store import import_arrays
 
     timed = [on_clock(v, *clocks[n], rate) for n, v in values.items()]
@@ -326,7 +334,7 @@ def _write_track(corpus: Corpus, name: str, values: dict[str, np.ndarray], clock
 
 
 def on_clock(values: np.ndarray, fps: float, start: float, rate: float) -> np.ndarray:
-    """Frame values [T, D] as steps of `rate` Hz from time 0: those of the frame shown then, NaN before the first at `start` s."""
+    """Frame values [T, D] as steps of `rate` Hz from 0 s: of the frame shown then, NaN before `start` s."""
     steps = np.arange(int(np.ceil((start + len(values) / fps) * rate - 1e-6)))
     frame = np.floor((steps / rate - start) * fps + 1e-6).astype(int)
     return np.where((frame >= 0)[:, None], values[np.clip(frame, 0, len(values) - 1)], np.nan).astype(np.float32)

@@ -1,4 +1,4 @@
-"""C-EXPR-DB: compound expressions in videos from the wild: annotated intervals, or the challenge's unlabelled videos."""
+"""C-EXPR-DB: compound expressions in the wild: annotated intervals of videos, or the challenge's unlabelled videos."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.reading.release import PICTURE, below, first, media, read_csv, seconds
 
 CARD = {
-    "summary": "C-EXPR-DB: 125 intervals of 56 videos, 7 compound expressions and Other; or the 56 videos of the ABAW challenge",
-    "source": "Kollias, Multi-Label Compound Expression Recognition: C-EXPR Database & Network, CVPR 2023; intervals: Richet et al. 2024",
+    "summary": "C-EXPR-DB: 125 intervals of 56 videos, 7 compound expressions and Other; or the 56 videos of the ABAW "
+    "challenge",
+    "source": "Kollias, Multi-Label Compound Expression Recognition: C-EXPR Database & Network, CVPR 2023; intervals: "
+    "Richet et al. 2024",
     "entry": "import_c_expr_db",
     "licence": "none stated for the annotations; videos: by agreement with the organisers of ABAW, research use",
-    "download": "C-EXPR-DB/ (annotation, folds) of github.com/nicolas-richet/feature-vs-text-compound-emotion; videos from the ABAW organisers",
-    "layout": "annotation/NN.csv (begin, end, one column per class); folds/split-K/{train,val,test}.txt; videos/NN.mp4, NN = 01..56",
+    "download": "C-EXPR-DB/ (annotation, folds) of github.com/nicolas-richet/feature-vs-text-compound-emotion; videos "
+    "from the ABAW organisers",
+    "layout": "annotation/NN.csv (begin, end, one column per class); folds/split-K/{train,val,test}.txt; "
+    "videos/NN.mp4, NN = 01..56",
     "counts": {
         "Fearfully Surprised": 24,
         "Happily Surprised": 15,
@@ -33,7 +37,8 @@ CARD = {
         "annotation files": 56,
         "videos": 56,
     },
-    "splits": "none (folds are made by video); folds=published: 5 folds by interval, which share 92 of 125 intervals' videos with training",
+    "splits": "none (folds are made by video); folds=published: 5 folds by interval, which share 92 of 125 intervals' "
+    "videos with training",
 }
 COUNTS: dict[str, int] = CARD["counts"]  # type: ignore[assignment]
 BEGIN, END = "Begin Time - hh:mm:ss.ms", "End Time - hh:mm:ss.ms"
@@ -78,7 +83,9 @@ def import_c_expr_db(
 
 def _challenge(dst: Path, videos: dict[str, Path], partial: bool) -> Corpus:
     if not videos:
-        raise BadCorpus("none of the challenge's videos 01.mp4 ... 56.mp4 is there", "ask the organisers of ABAW for them")
+        raise BadCorpus(
+            "none of the challenge's videos 01.mp4 ... 56.mp4 is there", "ask the organisers of ABAW for them"
+        )
     short = check_counts({"videos": len(videos)}, {"videos": len(VIDEOS)}, "C-EXPR-DB challenge", partial)
     rows = [
         {"id": n, "conversation": n, "source": n, "split": "test", "video": str(p)} for n, p in sorted(videos.items())
@@ -105,7 +112,8 @@ def _intervals(path: Path, name: str, videos: dict[str, Path]) -> list[Row]:
     seen: Counter[str] = Counter()
     rows: list[Row] = []
     last = 0.0
-    for i, (cells, begin, end) in enumerate(zip(table.to_dict("records"), seconds(table, BEGIN), seconds(table, END), strict=True)):
+    lines = zip(table.to_dict("records"), seconds(table, BEGIN), seconds(table, END), strict=True)
+    for i, (cells, begin, end) in enumerate(lines):
         where = f"{path}, interval {i + 1}"
         if not (begin >= last and end > begin):
             raise BadCorpus(
@@ -147,7 +155,8 @@ def _apply_lists(src: Path, rows: list[Row], published: bool, partial: bool) -> 
         if published:
             raise BadCorpus(f"no folds/split-0 below {src}", "download folds/ too, or leave folds=published out")
         return []
-    folds = [_read_lists(folder.with_name(f"split-{k}"), {str(row["id"]): row for row in rows}, partial) for k in range(5)]
+    by_id = {str(row["id"]): row for row in rows}
+    folds = [_read_lists(folder.with_name(f"split-{k}"), by_id, partial) for k in range(5)]
     tested = Counter(name for lists in folds for name in lists["val"])
     if wrong := next((row["id"] for row in rows if tested[str(row["id"])] != 1), None):
         raise BadCorpus(
@@ -171,7 +180,9 @@ def _read_lists(folder: Path, rows: dict[str, Row], partial: bool) -> Lists:
             raise BadCorpus(f"no {path}", "the folds are split-0 ... split-4 with train.txt, val.txt and test.txt")
         found = dict(_entry(path, line) for line in path.read_bytes().splitlines() if line.strip())
         if not partial and (unknown := sorted(set(found) - set(rows))):
-            raise BadCorpus(f"{path}: no annotation has an interval '{unknown[0]}'", "use annotations and folds of one release")
+            raise BadCorpus(
+                f"{path}: no annotation has an interval '{unknown[0]}'", "use annotations and folds of one release"
+            )
         lists[name] = {k: v for k, v in found.items() if k in rows}
         for interval, (label, _) in lists[name].items():
             if rows[interval]["expression"] != label:
@@ -202,9 +213,13 @@ def _leak(folds: list[Lists]) -> list[str]:
         shared.append(sum(name.split("_")[0] in trained for name in lists["val"]))
         total.append(len(lists["val"]))
     each = ", ".join(f"{a}/{b}" for a, b in zip(shared, total, strict=True))
-    line = f"the published folds leak: {sum(shared)} of {sum(total)} validation intervals come from a video of their training list ({each})"
+    line = (
+        f"the published folds leak: {sum(shared)} of {sum(total)} validation intervals come from a video of their "
+        f"training list ({each})"
+    )
     same = sum(lists["val"].keys() == lists["test"].keys() for lists in folds)
-    return [line, f"in {same} of {len(folds)} published folds the test list is the validation list: what selects is what scores"]
+    equal = f"in {same} of {len(folds)} published folds the test list is the validation list"
+    return [line, f"{equal}: what selects is what scores"]
 
 
 def _write_track(corpus: Corpus, rate: float) -> None:
@@ -215,7 +230,7 @@ def _write_track(corpus: Corpus, rate: float) -> None:
     labelled = corpus.table[corpus.table["label"] != ""]
     if labelled.empty:
         return
-    lengths = [max(1, grid_steps(end - start, rate)) for start, end in zip(labelled["start"], labelled["end"], strict=True)]
+    lengths = [max(1, grid_steps(duration, rate)) for duration in labelled["end"] - labelled["start"]]
     index = [SPACES["compound-7"].labels.index(canonical(label)) for label in labelled["label"]]
     values = np.repeat(np.array(index, dtype=np.float32), lengths)[:, None]
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])

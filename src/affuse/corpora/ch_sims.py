@@ -14,11 +14,14 @@ CARD = {
     "source": "Yu et al., CH-SIMS: A Chinese Multimodal Sentiment Analysis Dataset, ACL 2020",
     "entry": "import_ch_sims",
     "licence": "none stated by its repositories: research use",
-    "download": "Raw and label.csv, or unaligned_39.pkl, named by github.com/thuiar/MMSA; or the label JSON of MERTools (MERBench)",
-    "layout": "a folder or file, told by content: label.csv (video_id, clip_id, text, label, label_T, label_A, label_V, annotation, "
-    "mode); Raw/VIDEO/CLIP.mp4; MMSA pickle; {train,val,test}_corpus JSON with its transcription csv",
+    "download": "Raw and label.csv, or unaligned_39.pkl, named by github.com/thuiar/MMSA; or the label JSON of "
+    "MERTools (MERBench)",
+    "layout": "a folder or file, recognised by content: label.csv (video_id, clip_id, text, label, label_T, label_A, "
+    "label_V, annotation, mode); Raw/VIDEO/CLIP.mp4; MMSA pickle; {train,val,test}_corpus JSON with its transcription "
+    "csv",
     "counts": {"train": 1368, "valid": 456, "test": 457},
-    "splits": "default: none, training makes one by video; split=published is by clip: nearly every video is in both train and valid",
+    "splits": "default: none, training makes one by video; split=published is by clip: nearly every video is in both "
+    "train and valid",
 }
 RELEASE = Release(name="ch_sims", title="CH-SIMS", card=CARD, space="sentiment-sims", unimodal=True, language="zh")
 
@@ -37,8 +40,8 @@ def importer(release: Release) -> Callable[..., Corpus]:
         """Import a folder or file: `sentiment`, and sentiment_text, sentiment_audio, sentiment_vision (-1 ... 1).
 
         `labels`: classes for the label column (sentiment-3, or sentiment-2 without the zeros). The published split is
-        checked and kept as published_split; it shares videos, so it is used only with split=published. Raises BadCorpus,
-        BadFeatures.
+        checked and kept as published_split; it shares videos, so it is used only with split=published. Raises
+        BadCorpus, BadFeatures.
         """
         return import_release(release, src, dst, partial=partial, labels=labels, split=split)
 

@@ -17,10 +17,10 @@ CARD = {
     "entry": "import_cheavd",
     "licence": "by signed agreement with CASIA (ChineseLDC); no redistribution",
     "download": "ask CASIA (chineseldc.org) for CHEAVD 2.0 of MEC 2017 and sign the agreement",
-    "layout": "the release's own files are not publicly described: give its labels as one csv (name, label, split) or"
-    " as one csv per split (train.csv, val.csv, test.csv: name, label), and the clips below: NAME.avi, .mp4 or .wav",
-    "splits": "the official train, validation and test; whether they share speakers or films is not published. The"
-    " challenge ranks by macro average precision (mean over classes of TP / (TP + FP)), which is not retrieval's mAP",
+    "layout": "the release's own files are not publicly described: give its labels as one csv (name, label, split) or "
+    "as one csv per split (train.csv, val.csv, test.csv: name, label), and the clips below: NAME.avi, .mp4 or .wav",
+    "splits": "the official train, validation and test; whether they share speakers or films is not published. The "
+    "challenge ranks by macro average precision (mean over classes of TP / (TP + FP)), which is not retrieval's mAP",
 }
 SPELLED = {
     "train": "train",
@@ -54,9 +54,9 @@ def import_cheavd(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
 
 
 def _warnings(found: Counter[str]) -> list[str]:
-    told = ["speakers and films are not published: the splits, and folds made of them, may share both"]
+    notes = ["speakers and films are not published: the splits, and folds made of them, may share both"]
     other = [f"{s} {found[s]} (not {n})" for s, n in HEARSAY.items() if found[s] not in (0, n)]
-    return told + ([f"clips per split differ from those commonly reported: {', '.join(other)}"] if other else [])
+    return notes + ([f"clips per split differ from those commonly reported: {', '.join(other)}"] if other else [])
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""CREMA-D: 91 actors, twelve sentences, six acted emotions, and what a crowd heard, saw, and heard and saw in every clip."""
+"""CREMA-D: 91 actors, twelve sentences, six acted emotions, and the votes of a crowd for voice, face and both."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.reading.release import PICTURE, check_labels, first, media, read_csv
 
 CARD = {
-    "summary": "CREMA-D: 7,442 clips of 91 actors, 6 acted emotions, crowd votes for voice, face and both; sound, picture",
+    "summary": "CREMA-D: 7,442 clips of 91 actors, 6 acted emotions, crowd votes for voice, face and both; sound, "
+    "picture",
     "source": "Cao et al., CREMA-D: Crowd-sourced Emotional Multimodal Actors Dataset, IEEE TAFFC 5(4), 2014",
     "entry": "import_crema_d",
     "licence": "Open Database License 1.0; contents: Database Contents License 1.0",
     "download": "github.com/CheyneyComputerScience/CREMA-D with git lfs (a zip download has pointers instead of media)",
-    "layout": "AudioWAV (or AudioMP3), VideoFlash, SentenceFilenames.csv, VideoDemographics.csv, processedResults/tabulatedVotes.csv; "
-    "clips are ACTOR_SENTENCE_EMOTION_LEVEL. Four clips are damaged (README.md of the release) and keep no picture: "
-    "1064_IEO_DIS_MD, 1064_TIE_SAD_XX, 1076_MTI_NEU_XX, 1076_MTI_SAD_XX (the last has no sound either)",
+    "layout": "AudioWAV (or AudioMP3), VideoFlash, SentenceFilenames.csv, VideoDemographics.csv, "
+    "processedResults/tabulatedVotes.csv; clips are ACTOR_SENTENCE_EMOTION_LEVEL. Four clips are damaged (README.md "
+    "of the release) and keep no picture: 1064_IEO_DIS_MD, 1064_TIE_SAD_XX, 1076_MTI_NEU_XX, 1076_MTI_SAD_XX (the "
+    "last has no sound either)",
     "counts": {"clips": 7442},
     "splits": "default none, grouped by actor (--folds 5); audeering and hicmae are by actor; ogm shares all 91 actors",
 }
@@ -50,7 +52,9 @@ DAMAGED = {"1064_IEO_DIS_MD", "1064_TIE_SAD_XX", "1076_MTI_NEU_XX", "1076_MTI_SA
 SILENT = {"1076_MTI_SAD_XX"}
 OGM = {"train": 6698, "test": 744}
 AUDEERING = {
-    "valid": {1049, 1053, 1054, 1055, 1058, 1059, 1061, 1062, 1063, 1064, 1065, 1066, 1067, 1068, 1070, 1075, 1080, 1085},
+    "valid": {
+        1049, 1053, 1054, 1055, 1058, 1059, 1061, 1062, 1063, 1064, 1065, 1066, 1067, 1068, 1070, 1075, 1080, 1085,
+    },
     "test": {1048, 1069, 1071, 1074, 1076, 1077, 1078, 1079, 1082, 1083, 1084, 1086, 1087, 1088, 1089, 1090, 1091},
 }
 HICMAE_FIRST = (1001, 1019, 1037, 1055, 1073)  # the first actor of every fold
@@ -69,13 +73,13 @@ def import_crema_d(
 ) -> Corpus:
     """Import the clips and tables below `src`; `source` is the actor.
 
-    labels: the emotion that was acted (also in the column `acted`), or the one that most of the crowd named for sound and
-    picture together, which is summaryTable.csv's MultiModalVote (no label where that has several). votes, votes_voice
-    and votes_face count the crowd's answers in the order of crema-d-6; `intensity` is the acted level.
+    labels: the emotion that was acted (also in the column `acted`), or the one that most of the crowd named for sound
+    and picture together, which is summaryTable.csv's MultiModalVote (no label where that has several). votes,
+    votes_voice and votes_face count the crowd's answers in the order of crema-d-6; `intensity` is the acted level.
 
-    split: ogm reads OGM-GE's train.csv and test.csv (or ogmge_*.csv), which must lie below `src`; audeering is by actor;
-    hicmae keeps the five folds by actor in `fold`. Raises BadCorpus for foreign names, wrong counts, changed labels or
-    votes, and missing parts.
+    split: ogm reads OGM-GE's train.csv and test.csv (or ogmge_*.csv), which must lie below `src`; audeering is by
+    actor; hicmae keeps the five folds by actor in `fold`. Raises BadCorpus for foreign names, wrong counts, changed
+    labels or votes, and missing parts.
     """
     rows = [_row(name) for name in _names(src)]
     short = check_counts({"clips": len(rows)}, CARD["counts"], "release", partial)  # type: ignore[arg-type]
@@ -135,25 +139,31 @@ def _link(rows: list[Row], src: Path, partial: bool) -> list[str]:
 
 
 def _clips(src: Path, suffixes: set[str], partial: bool) -> dict[str, str]:
-    """Name -> file of the clips that are media; the pointers that a clone without git lfs leaves in their place are none."""
+    """Name -> file of the clips; the pointers that a clone without git lfs leaves in their place do not count."""
     found = {name: path for name, path in media(src, suffixes).items() if _NAME.fullmatch(name)}
-    pointers = [name for name, path in found.items() if path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs")]
+    pointers = [
+        name
+        for name, path in found.items()
+        if path.stat().st_size < 1024 and path.read_bytes().startswith(b"version https://git-lfs")
+    ]
     if pointers and not partial:
-        raise BadCorpus(f"{len(pointers)} files are git-lfs pointers, e.g. {found[pointers[0]]}", "git lfs pull, or --partial")
+        raise BadCorpus(
+            f"{len(pointers)} files are git-lfs pointers, e.g. {found[pointers[0]]}", "git lfs pull, or --partial"
+        )
     return {name: str(path) for name, path in found.items() if name not in set(pointers)}
 
 
 def _votes(rows: list[Row], src: Path, partial: bool) -> list[str]:
     """Fill in the crowd's votes per clip; clips that the table lacks have none (zeros)."""
     path = first(src, "tabulatedVotes.csv")
-    found = _tabulated(path) if path else {}
+    found = _read_votes(path) if path else {}
     for row in rows:
         row |= {column: found.get((kind, row["id"]), [0.0] * len(LETTERS)) for column, kind in VOTES.items()}
     counts = {f"clips with {column}": sum((kind, r["id"]) in found for r in rows) for column, kind in VOTES.items()}
     return check_counts(counts, dict.fromkeys(counts, len(rows)), "tabulatedVotes.csv", partial)
 
 
-def _tabulated(path: Path) -> dict[tuple[int, str], list[float]]:
+def _read_votes(path: Path) -> dict[tuple[int, str], list[float]]:
     table = read_csv(path, "fileName", "numResponses", *LETTERS)
     try:
         kinds = table.iloc[:, 0].astype(int) // 100_000
@@ -182,7 +192,9 @@ def _actors(rows: list[Row], src: Path, partial: bool) -> list[str]:
         row |= {"age": float(age), "gender": person.get("Sex", "").lower()}
         row |= {"race": person.get("Race", ""), "ethnicity": person.get("Ethnicity", "")}
     actors = {r["speaker"] for r in rows}
-    return check_counts({"actors": len(actors & set(people))}, {"actors": len(actors)}, "VideoDemographics.csv", partial)
+    return check_counts(
+        {"actors": len(actors & set(people))}, {"actors": len(actors)}, "VideoDemographics.csv", partial
+    )
 
 
 def _crowd(rows: list[Row], src: Path) -> list[str]:
@@ -207,7 +219,9 @@ def _split(rows: list[Row], split: str, src: Path, partial: bool) -> list[str]:
             row["split"] = next((name for name, actors in AUDEERING.items() if actor in actors), "train")
         elif split == "hicmae":
             row["fold"] = bisect_right(HICMAE_FIRST, actor) - 1
-    return ["split=hicmae: HiCMAE leaves out five clips, which are here in their actor's fold"] if split == "hicmae" else []
+    if split != "hicmae":
+        return []
+    return ["split=hicmae: HiCMAE leaves out five clips, which are here in their actor's fold"]
 
 
 def _split_ogm(rows: list[Row], src: Path, partial: bool) -> list[str]:
@@ -215,7 +229,9 @@ def _split_ogm(rows: list[Row], src: Path, partial: bool) -> list[str]:
     for name in OGM:
         path = first(src, f"ogmge_{name}.csv") or first(src, f"{name}.csv")
         if path is None:
-            raise BadCorpus(f"split=ogm: no {name}.csv below {src}", "put data/CREMAD/*.csv of GeWu-Lab/OGM-GE_CVPR2022 there")
+            raise BadCorpus(
+                f"split=ogm: no {name}.csv below {src}", "put data/CREMAD/*.csv of GeWu-Lab/OGM-GE_CVPR2022 there"
+            )
         for line in path.read_text(encoding="utf-8-sig", errors="replace").split():
             clip, _, emotion = line.partition(",")
             if not _NAME.fullmatch(clip) or clip[9:12] != emotion or clip in where:
@@ -226,4 +242,7 @@ def _split_ogm(rows: list[Row], src: Path, partial: bool) -> list[str]:
         row["split"] = where.get(row["id"], "")
     groups = {name: {r["speaker"] for r in rows if r["split"] == name} for name in OGM}
     shared = len(groups["train"] & groups["test"])
-    return [f"split=ogm is speaker-dependent: {shared} actors are in train and in test", *(f"split=ogm: {line}" for line in short)]
+    return [
+        f"split=ogm is speaker-dependent: {shared} actors are in train and in test",
+        *(f"split=ogm: {line}" for line in short),
+    ]

@@ -26,7 +26,10 @@ def crossing(table: pd.DataFrame, splits: Sequence[np.ndarray]) -> list[dict[str
     for fold, split in enumerate(splits):
         for column in COLUMNS:
             shared = overlap(table[[column]].assign(split=split), column)
-            rows += [{"fold": fold if len(splits) > 1 else None, "parts": p, "column": column, "count": len(v), "examples": v[:EXAMPLES]} for p, v in shared.items()]
+            number = fold if len(splits) > 1 else None
+            for parts, values in shared.items():
+                row = {"fold": number, "parts": parts, "column": column}
+                rows.append({**row, "count": len(values), "examples": values[:EXAMPLES]})
     return rows
 
 
@@ -38,7 +41,11 @@ def crossed(rows: Iterable[Mapping[str, Any]], parts: str = "train/test") -> set
 def describe(rows: Sequence[Mapping[str, Any]], table: pd.DataFrame, folds: int | None, group_by: str) -> str:
     """`rows` of `crossing` in words: counts per pair of parts (from fold to fold), and by what they cross."""
     named = [c for c in COLUMNS if (table[c] != "").any()]
-    lines = [_pair(parts, rows, named, folds) + f" {_made(parts, table, folds, group_by)}" for parts in PAIRS if crossed(rows, parts)]
+    lines = [
+        f"{_pair(parts, rows, named, folds)} {_divided_by(parts, table, folds, group_by)}"
+        for parts in PAIRS
+        if crossed(rows, parts)
+    ]
     if not crossed(rows):
         lines.insert(0, f"no {_list(named, 'or')} is in train and test")
     return "; ".join(lines)
@@ -50,7 +57,8 @@ def _pair(parts: str, rows: Sequence[Mapping[str, Any]], named: Sequence[str], f
     counts = {c: [0] * ((folds or 1) - len(found)) + [row["count"] for row in found] for c, found in chosen.items()}
     listed = _list([f"{_span(n)} {c}{'' if max(n) == 1 else 's'}" for c, n in counts.items()])
     examples = next(found[0]["examples"] for found in chosen.values() if found)
-    return f"{listed} ({', '.join(examples[:3])}{', ...' if len(examples) > 3 else ''}) are in {parts.replace('/', ' and ')}"
+    shown = ", ".join(examples[:3]) + (", ..." if len(examples) > 3 else "")
+    return f"{listed} ({shown}) are in {parts.replace('/', ' and ')}"
 
 
 def _span(counts: Sequence[int]) -> str:
@@ -58,8 +66,8 @@ def _span(counts: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _made(parts: str, table: pd.DataFrame, folds: int | None, group_by: str) -> str:
-    """Who parted them: the corpus, or affuse by the recipe's grouping."""
+def _divided_by(parts: str, table: pd.DataFrame, folds: int | None, group_by: str) -> str:
+    """Who divided them: the corpus, or affuse by the recipe's grouping."""
     published = "fold" in table and "valid" not in parts if folds else set(parts.split("/")) <= set(table["split"])
     return f"by the published {'folds' if folds else 'split'}" if published else f"by split.group_by={group_by}"
 

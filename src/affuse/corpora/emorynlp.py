@@ -14,7 +14,8 @@ from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.reading.release import check_labels, first, mend, read_csv, read_json, seconds
 
 CARD = {
-    "summary": "EmoryNLP: 12,606 utterances of 897 scenes of Friends, 7 emotions (peaceful and powerful among them); words",
+    "summary": "EmoryNLP: 12,606 utterances of 897 scenes of Friends, 7 emotions (peaceful and powerful among them); "
+    "words",
     "source": "Zahiri & Choi, Emotion Detection on TV Show Transcripts with Sequence-Based CNNs, AffCon 2018",
     "entry": "import_emorynlp",
     "licence": "none stated by emorynlp/emotion-detection; the csv files are part of declare-lab/MELD (GPL-3.0)",
@@ -23,7 +24,11 @@ CARD = {
     "counts": {"train": 9934, "valid": 1344, "test": 1328},
     "splits": "as published, by episode",
 }
-JSON = {"train": "emotion-detection-trn.json", "valid": "emotion-detection-dev.json", "test": "emotion-detection-tst.json"}
+JSON = {
+    "train": "emotion-detection-trn.json",
+    "valid": "emotion-detection-dev.json",
+    "test": "emotion-detection-tst.json",
+}
 CSV = {"train": "emorynlp_train_final.csv", "valid": "emorynlp_dev_final.csv", "test": "emorynlp_test_final.csv"}
 EMOTIONS = ("neutral", "happy", "peaceful", "powerful", "fear", "angry", "sad")
 # Utterances per emotion in the order of EMOTIONS: as published, and as counted in the csv files.
@@ -70,8 +75,11 @@ def _from_csv(split: str, path: Path) -> Iterator[Row]:
         try:
             speakers = _names(ast.literal_eval(row["Speaker"]))
         except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-            raise BadCorpus(f"{path}: speakers {row['Speaker']!r} are not a list of names", "use the official file") from error
-        yield _row(split, numbers, speakers, row["Utterance"], row["Emotion"]) | {"episode_start": begun, "episode_end": ended}
+            raise BadCorpus(
+                f"{path}: speakers {row['Speaker']!r} are not a list of names", "use the official file"
+            ) from error
+        times = {"episode_start": begun, "episode_end": ended}
+        yield _row(split, numbers, speakers, row["Utterance"], row["Emotion"]) | times
 
 
 def _from_json(split: str, path: Path) -> Iterator[Row]:

@@ -17,19 +17,24 @@ from affuse.core.labels import canonical
 from affuse.core.labels import space as label_space
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import SPLITS, Corpus, write_corpus
-from affuse.corpora.reading.erc_fields import Field, check_shapes, matrix, refused, roles_of, sniff
+from affuse.corpora.reading.erc_fields import Field, check_shapes, matrix, refusal, roles_of, sniff
 from affuse.corpora.reading.release import below, mend
 from affuse.stores.store import guess_modality, import_arrays
 
 CARD = {
-    "summary": "feature pickles of conversation models (DialogueGCN, MMGCN, MM-DFN, COSMIC, M3Net, SDT) as corpus and stores",
-    "source": "loaders of declare-lab/conv-emotion (DialogueRNN, DialogueGCN, COSMIC), MMGCN (ACL 2021), MM-DFN, M3Net, SDT",
+    "summary": "feature pickles of conversation models (DialogueGCN, MMGCN, MM-DFN, COSMIC, M3Net, SDT) as corpus and "
+    "stores",
+    "source": "loaders of declare-lab/conv-emotion (DialogueRNN, DialogueGCN, COSMIC), MMGCN (ACL 2021), MM-DFN, "
+    "M3Net, SDT",
     "entry": "import_erc_features",
-    "licence": "that of the corpus inside: IEMOCAP needs its signed licence, MELD is GPL-3.0; the files themselves state none",
+    "licence": "that of the corpus inside: IEMOCAP needs its signed licence, MELD is GPL-3.0; the files themselves "
+    "state none",
     "download": "links in the README files of those repositories; one .pkl in the source folder, or file=NAME",
-    "layout": "a tuple of 6 to 13 fields, told apart by content: {dialogue: [ids | speakers | classes | vectors | words]}, id sets",
+    "layout": "a tuple of 6 to 13 fields, distinguished by content: {dialogue: [ids | speakers | classes | vectors | "
+    "words]}, id sets",
     "counts": {"iemocap": 7433, "meld": 13708},
-    "splits": "the file's own; valid where it has one, else carved from train. MELD's share speakers, which one-hot places cannot show",
+    "splits": "the file's own; valid where it has one, else carved from train. MELD's share speakers, which one-hot "
+    "places cannot show",
 }
 # Class indices as the loaders of these files document them.
 ORDERS = {
@@ -57,12 +62,12 @@ def import_erc_features(
     sets: str = "",
     name: str = "",
 ) -> Corpus:
-    """Import the one pickle in folder `src` (or `src` itself, or `file` in it): utterances, splits, a store per feature field.
+    """Import the pickle in folder `src` (or `src`, or `file` in it): utterances, splits, a store per feature field.
 
     `space` and `order` (class names by index, comma-separated) name the classes; the published order is assumed, with a
     warning, where ids and class count decide it. `fields` names the feature fields in file order (default: text, audio,
-    vision, text2... as published), `sets` the id sets (train, test, valid or none). A dialogue in several sets counts as
-    test, then valid. Rows of zeros are absent. Raises BadCorpus (no file), BadFeatures (layout, damage), BadConfig.
+    vision, text2... as published), `sets` the id sets (train, test, valid or none). A dialogue in several sets counts
+    as test, then valid. Rows of zeros are absent. Raises BadCorpus (no file), BadFeatures (layout, damage), BadConfig.
     """
     path = _find(src, file)
     found = sniff(path, pickles.load(path))
@@ -112,22 +117,24 @@ def _splits(
         raise BadConfig(f"sets={sets} is not a list of train, test, valid, none", "for example sets=train,test,valid")
     if len(order) != len(groups) or len(groups) < 2:
         wanted = f"{len(order)} wanted ({', '.join(order)})"
-        raise refused(path, found, f"{len(groups)} id sets, {wanted}", "name them: sets=train,test")
+        raise refusal(path, found, f"{len(groups)} id sets, {wanted}", "name them: sets=train,test")
     by_split = {s: dict.fromkeys(g) for s, g in zip(order, groups, strict=True) if s != "none"}
     if not sets and max(map(len, by_split.values())) > len(by_split["train"]):
         why = "the first id set is not the largest, so it may not be train"
-        raise refused(path, found, why, f"name them: sets={','.join(order)}")
+        raise refusal(path, found, why, f"name them: sets={','.join(order)}")
     chosen: dict[str, str] = {}
     for split in SPLITS:  # of several sets the last one counts: what is tested on is not trained on
         shared = [n for n in by_split.get(split, ()) if n in chosen]
         if shared:
-            warnings.append(f"{len(shared)} dialogues are in {split} and in an earlier set, e.g. {shared[0]}: kept in {split} only")
+            warnings.append(
+                f"{len(shared)} dialogues are in {split} and in an earlier set, e.g. {shared[0]}: kept in {split} only"
+            )
         chosen |= dict.fromkeys(by_split.get(split, ()), split)
     if "train" not in chosen.values():
-        raise refused(path, found, "every dialogue of the train set is in another set, too")
+        raise refusal(path, found, "every dialogue of the train set is in another set, too")
     unused, absent = [n for n in names if n not in chosen], [n for n in chosen if n not in set(names)]
     if len(absent) == len(chosen):
-        raise refused(path, found, f"no dialogue of the id sets is in the fields, e.g. {absent[0]} against {names[0]}")
+        raise refusal(path, found, f"no dialogue of the id sets is in the fields, e.g. {absent[0]} against {names[0]}")
     warnings += [f"{len(unused)} dialogues are in no id set, e.g. {unused[0]}: left out"] if unused else []
     missing = f"{len(absent)} dialogues without fields, e.g. {absent[0]}" if absent else ""
     return {n: chosen[n] for n in names if n in chosen}, missing
@@ -151,7 +158,7 @@ def _classes(
         raise BadConfig(
             f"no published index order of {label_space(wanted).name} is known", "give it: order=NAME,NAME,..."
         )
-    assumed = "" if names or wanted else _assumed(labels, used, roles["speakers"].kind == "one-hot")
+    assumed = "" if names or wanted else _assume_space(labels, used, roles["speakers"].kind == "one-hot")
     if not (names or wanted or assumed):
         indices = f"{used[0]}..{used[-1]}" if used else "none"
         raise BadFeatures(
@@ -171,8 +178,8 @@ def _classes(
     return names, wanted or assumed
 
 
-def _assumed(labels: Mapping[str, list[Any]], used: list[int], one_hot: bool) -> str:
-    """The space whose published order ids and class count decide: IEMOCAP's dialogue names, or MELD's numbers; else ""."""
+def _assume_space(labels: Mapping[str, list[Any]], used: list[int], one_hot: bool) -> str:
+    """The label space that ids and number of classes point to: IEMOCAP's dialogue names, or MELD's numbers; else ""."""
     if all(_IEMOCAP.fullmatch(name) for name in labels) and used and used[-1] < 6:
         return "iemocap-6" if used[-1] > 3 else "iemocap-4"
     flat = [int(v) for part in labels.values() for v in part]
@@ -199,7 +206,7 @@ def _check_published(
 
 
 def _streams(path: Path, vectors: list[Field], fields: str, warnings: list[str]) -> dict[str, dict[str, list[Any]]]:
-    """Store name -> content: as told, else by number and width as published."""
+    """Store name -> content: as `fields` says, else by number and width as published."""
     widths = [int(f.says.rsplit(" ", 1)[1]) for f in vectors]
     known = {(600, 300): ["text", "audio"], (600,): ["text"], (1024,): ["text"]}
     names = known.get(tuple(widths), [])
@@ -218,13 +225,14 @@ def _streams(path: Path, vectors: list[Field], fields: str, warnings: list[str])
     elif clash := [(n, w) for n, w in zip(names, widths) if w in WIDTHS and not n.startswith(WIDTHS[w])]:
         name, width = clash[0]
         why = f"{width} numbers are a width of {WIDTHS[width]}, not of {name}"
-        raise refused(path, vectors, why, "name the fields: fields=text,audio,vision")
+        raise refusal(path, vectors, why, "name the fields: fields=text,audio,vision")
     if len(names) != len(widths):
         why = f"{len(widths)} feature fields of widths {widths}: which is which cannot be told"
-        raise refused(path, vectors, why, "name them in file order: fields=text,audio,vision")
+        raise refusal(path, vectors, why, "name them in file order: fields=text,audio,vision")
     if widths[:2] == [600, 300]:
         warnings.append(
-            "vectors of 600 and 300 numbers are known as outputs of bcLSTMs trained on MELD's labels: they hold labels and the future"
+            "vectors of 600 and 300 numbers are known as outputs of bcLSTMs trained on MELD's labels: they hold labels "
+            "and the future"
         )
     return {n: f.content for n, f in zip(names, vectors, strict=True)}
 
@@ -249,7 +257,9 @@ def _rows(
     for row in rows if doubles else ():  # numbers written as strings start anew in every dialogue
         row["id"] = f"{row['conversation']}_utt{row['position']}"
     if roles["speakers"].kind == "one-hot":
-        warnings.append("speakers are places within a dialogue: who speaks in several, and in several splits, cannot be told")
+        warnings.append(
+            "speakers are places within a dialogue: who speaks in several, and in several splits, cannot be told"
+        )
     blank = sum(not r["label"] for r in rows)
     warnings += [f"{blank} of {len(rows)} utterances have the label -1: unlabelled"] if blank else []
     sessions = {str(r["source"]) for r in rows if r["split"] == "test" and _IEMOCAP.fullmatch(str(r["conversation"]))}
@@ -265,7 +275,7 @@ def _rows(
 
 
 def _speakers(field: Field, dialogue: str, session: str) -> list[str]:
-    """Speaker names; a one-hot place, or M and F, means another person in every dialogue (IEMOCAP: in every session)."""
+    """Speaker names; one-hot places, or M and F, are other persons in every dialogue (IEMOCAP: in every session)."""
     if field.kind == "one-hot":
         rows = np.asarray(field.content[dialogue], dtype=np.float32).reshape(len(field.content[dialogue]), -1)
         return [f"{dialogue}_s{int(row.argmax())}" if row.any() else "" for row in rows]

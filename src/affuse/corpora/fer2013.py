@@ -82,7 +82,9 @@ def _from_csv(path: Path) -> Iterator[Picture]:
                     raise BadCorpus(f"{path}, picture {i}: unknown Usage '{row.Usage}'", f"known: {', '.join(USAGE)}")
                 yield _picture(path, f"{row.Usage}_{i}", USAGE[row.Usage], row.emotion, _pixels(row.pixels))
     except (ValueError, OSError) as error:
-        raise BadCorpus(f"{path} is not a readable csv file: {error}", "download the official fer2013.csv again") from error
+        raise BadCorpus(
+            f"{path} is not a readable csv file: {error}", "download the official fer2013.csv again"
+        ) from error
 
 
 def _pixels(text: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""IEMOCAP: five sessions of two actors each, improvised and scripted; categories, valence, arousal, dominance, evaluators' votes."""
+"""IEMOCAP: five sessions of two actors each; categories, valence, arousal, dominance, and the evaluators' votes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.reading.release import PICTURE, SOUND, check_labels, first, media, mend
 
 CARD = {
-    "summary": "IEMOCAP: 10,039 utterances of 151 two-actor dialogues, 4 or 6 emotions, valence/arousal/dominance, votes",
+    "summary": "IEMOCAP: 10,039 utterances of 151 two-actor dialogues, 4 or 6 emotions, valence/arousal/dominance, "
+    "votes",
     "source": "Busso et al., IEMOCAP: Interactive Emotional Dyadic Motion Capture Database, LREC 42(4), 2008",
     "entry": "import_iemocap",
     "licence": "USC SAIL release form: research use, no redistribution",
     "download": "IEMOCAP_full_release, after signing the release form of sail.usc.edu/iemocap",
-    "layout": "Session1-5/dialog/{EmoEvaluation,transcriptions,wav,avi/DivX}, Session1-5/sentences/wav; or the folder above",
+    "layout": "Session1-5/dialog/{EmoEvaluation,transcriptions,wav,avi/DivX}, Session1-5/sentences/wav; or the folder "
+    "above",
     "counts": {"Ses01": 1819, "Ses02": 1811, "Ses03": 2136, "Ses04": 2103, "Ses05": 2170},
-    "splits": "default none, grouped by session (--folds 5: one session out); session5; erc (validation shares speakers with "
-    "train, 53 labels are not the release's); mme2e (utterances at random: dialogues and speakers leak)",
+    "splits": "default none, grouped by session (--folds 5: one session out); session5; erc (validation shares "
+    "speakers with train, 53 labels are not the release's); mme2e (utterances at random: dialogues and speakers leak)",
 }
 CODES = ("neu", "hap", "sad", "ang", "exc", "fru")
 OUTSIDE = ("fea", "sur", "dis", "oth", "xxx")  # three rare emotions, "other", no majority
@@ -38,7 +40,10 @@ EVALUATED = {"neutral", "happy", "sad", "angry", "excited", "frustrated", "fear"
 # The validation dialogues of COSMIC's label file (108 / 12 / 31 dialogues).
 ERC_VALID = {
     *("Ses01M_impro01", "Ses01M_script03_1", "Ses02F_impro02", "Ses02F_impro07", "Ses02M_script01_2", "Ses03F_impro01"),
-    *("Ses03M_impro02", "Ses03M_impro08a", "Ses03M_script02_2", "Ses03M_script03_2", "Ses04F_impro07", "Ses04F_script02_1"),
+    *(
+        "Ses03M_impro02", "Ses03M_impro08a", "Ses03M_script02_2", "Ses03M_script03_2", "Ses04F_impro07",
+        "Ses04F_script02_1",
+    ),
 }
 # 53 utterances without a majority ("xxx") that the label files of DialogueRNN and its followers call happy.
 _ERC_HAPPY = {
@@ -79,19 +84,19 @@ def import_iemocap(
     """Import the full release below `src`; conversations are dialogues, `source` is the session (two speakers).
 
     labels: iemocap-4 counts excited as happy (5,531 utterances), iemocap-6 keeps it and frustrated (7,380). Others have
-    no label; the release's code stays in `emotion`. valence, arousal and dominance are means of 1..5 as annotated (a few
-    are 0.5 or 5.5). votes: for every class how many of the `evaluators` named it (each may name several, self-reports
-    do not count).
+    no label; the release's code stays in `emotion`. valence, arousal and dominance are means of 1..5 as annotated (a
+    few are 0.5 or 5.5). votes: for every class how many of the `evaluators` named it (each may name several,
+    self-reports do not count).
 
     split: session5 tests on session 5; erc is the split of COSMIC with the labels of DialogueRNN (7,433 in 6 classes);
     mme2e reads {train,valid,test}_split.txt of MME2E, which must lie below `src`.
 
     video: take the dialogue's picture, and its sound on the same clock (start, end in seconds). Both actors are in one
     frame; `crop` says which half shows the speaker. The F or M of a dialogue's name is the actor who wears the markers
-    (README.txt of the release); that this is the left one is not said there, but is what the published preprocessings of
-    MME2E (`use_left`) and others agree on. Without picture the sound is sentences/wav where that is there, else the
-    dialogue's; dialogue_start and dialogue_end always are the times in the dialogue. Raises BadCorpus for damaged lines,
-    foreign codes, wrong counts or missing parts.
+    (README.txt of the release); that this is the left one is not said there, but is what the published preprocessings
+    of MME2E (`use_left`) and others agree on. Without picture the sound is sentences/wav where that is there, else the
+    dialogue's; dialogue_start and dialogue_end always are the times in the dialogue. Raises BadCorpus for damaged
+    lines, foreign codes, wrong counts or missing parts.
     """
     sessions = sorted({*src.glob("Session[1-5]"), *src.glob("*/Session[1-5]")})
     files = [p for s in sessions for p in sorted((s / "dialog" / "EmoEvaluation").glob("Ses*.txt"))]
@@ -181,7 +186,7 @@ def _class(name: str, wanted: LabelSpace) -> str:
 
 
 def _read(path: Path) -> str:
-    """Text of a file, UTF-8 or else Latin-1 (whose cp1252 punctuation `mend` repairs); BadCorpus names an unreadable one."""
+    """Text of a file, UTF-8 or else Latin-1 (`mend` repairs its cp1252 punctuation); BadCorpus if it cannot be read."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -226,7 +231,9 @@ def _link(rows: list[Row], sessions: list[Path], video: bool) -> None:
 
 def _check_parts(rows: list[Row], video: bool, partial: bool) -> list[str]:
     """What is missing besides evaluations, one line each."""
-    found = {f"utterances with {what}": sum(bool(r[k]) for r in rows) for what, k in (("words", "text"), ("sound", "audio"))}
+    found = {
+        f"utterances with {what}": sum(bool(r[k]) for r in rows) for what, k in (("words", "text"), ("sound", "audio"))
+    }
     wanted = dict.fromkeys(found, len(rows))
     if video:
         found["dialogues with picture"] = len({r["conversation"] for r in rows if r["video"]})
@@ -246,7 +253,8 @@ def _split(rows: list[Row], split: str, src: Path) -> list[str]:
         return []
     return [
         "split=erc: the validation dialogues share their speakers with train",
-        f"split=erc: {len(ERC_HAPPY)} utterances without a majority are called happy, as in DialogueRNN's labels (7,433, not 7,380)",
+        f"split=erc: {len(ERC_HAPPY)} utterances without a majority are called happy, as in DialogueRNN's labels "
+        "(7,433, not 7,380)",
     ]
 
 
@@ -259,7 +267,9 @@ def _split_mme2e(rows: list[Row], src: Path) -> list[str]:
         ids = _read(path).split()
         foreign = [i for i in ids if not _NAME.fullmatch(i) or i in where]
         if foreign:
-            raise BadCorpus(f"{path}: '{foreign[0]}' is no utterance, or is in two splits", "use IEMOCAP_split of MME2E")
+            raise BadCorpus(
+                f"{path}: '{foreign[0]}' is no utterance, or is in two splits", "use IEMOCAP_split of MME2E"
+            )
         where |= dict.fromkeys(ids, name)
     for row in rows:
         row["split"] = where.get(row["id"], "")

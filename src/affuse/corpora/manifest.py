@@ -77,6 +77,10 @@ class Corpus:
         """Where the label track `name` (a feature store: values per frame, with its rate) is kept."""
         return self.path / "annotations" / name
 
+    def annotations(self) -> list[str]:
+        """Names of the label tracks that the corpus has."""
+        return sorted(p.parent.name for p in (self.path / "annotations").glob("*/card.json"))
+
     def stores(self) -> list[str]:
         """Names of the feature stores that the corpus has."""
         return sorted(p.parent.name for p in (self.path / "features").glob("*/card.json"))
@@ -91,12 +95,17 @@ class Corpus:
 
 
 def write_corpus(
-    path: Path | str, rows: Sequence[Mapping[str, Any]] | pd.DataFrame, name: str, space: str | LabelSpace = "", **info: Any
+    path: Path | str,
+    rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    name: str,
+    space: str | LabelSpace = "",
+    **info: Any,
 ) -> Corpus:
     """Check rows, write `manifest.parquet` and `corpus.json` below `path`, return the opened Corpus.
 
-    `space`: the name of a label space, or one of the corpus' own values; found from the labels where empty.
-    Raises BadCorpus for no rows, missing or duplicate ids, unknown splits, start >= end, or a folder that holds another corpus.
+    `space`: the name of a label space, or one of the corpus' own values; found from the labels where empty. Raises
+    BadCorpus for no rows, missing or duplicate ids, unknown splits, start >= end, or a folder that holds another
+    corpus.
     """
     path = Path(path)
     if (path / "corpus.json").is_file() and (there := io.read_json(path / "corpus.json").get("name")) != name:
@@ -134,7 +143,7 @@ def check_rows(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame
         raise BadCorpus("the table has no 'id' column", "name it with --map id=COLUMN")
     for column, default in COLUMNS.items():
         given = table[column] if column in table else pd.Series(default, index=table.index)
-        table[column] = _typed(given, column, default)
+        table[column] = _convert(given, column, default)
     if (nameless := int((table["id"] == "").sum())):
         raise BadCorpus(f"{nameless} of {len(table)} utterances have no id", "fill the id column, or leave it out")
     doubles = table["id"][table["id"].duplicated()].unique()
@@ -143,11 +152,14 @@ def check_rows(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame
     unknown = sorted(set(table["split"]) - {"", *SPLITS})
     if unknown:
         raise BadCorpus(f"unknown split '{unknown[0]}'", f"use {', '.join(SPLITS)} or leave it empty")
-    wrong = table[(table["start"] < 0) | (table["end"] <= table["start"]) | np.isinf(table["start"]) | np.isinf(table["end"])]
+    wrong = table[
+        (table["start"] < 0) | (table["end"] <= table["start"]) | np.isinf(table["start"]) | np.isinf(table["end"])
+    ]
     if len(wrong):
         row = wrong.iloc[0]
         raise BadCorpus(
-            f"utterance '{row.id}' has start {row.start} and end {row.end}", "times are seconds, start < end; without end an utterance lasts to the end of its file"
+            f"utterance '{row.id}' has start {row.start} and end {row.end}",
+            "times are seconds, start < end; without end an utterance lasts to the end of its file",
         )
     table["source"] = table["source"].where(table["source"] != "", table["speaker"])
     table["source"] = table["source"].where(table["source"] != "", table["conversation"])
@@ -155,7 +167,7 @@ def check_rows(rows: Sequence[Mapping[str, Any]] | pd.DataFrame) -> pd.DataFrame
     return table
 
 
-def _typed(given: pd.Series[Any], column: str, default: Any) -> pd.Series[Any]:
+def _convert(given: pd.Series[Any], column: str, default: Any) -> pd.Series[Any]:
     import pandas as pd
 
     if isinstance(default, str):
@@ -202,7 +214,9 @@ def check_counts(found: Mapping[str, int], published: Mapping[str, int], what: s
     short = [f"{k}: {found.get(k, 0)} of {n}" for k, n in published.items() if found.get(k, 0) < n]
     if short and not partial:
         listed = "; ".join(short[:4]) + (" ..." if len(short) > 4 else "")
-        raise BadCorpus(f"{what}: incomplete ({listed})", "complete the release, or pass --partial to use what is there")
+        raise BadCorpus(
+            f"{what}: incomplete ({listed})", "complete the release, or pass --partial to use what is there"
+        )
     return short
 
 
@@ -214,17 +228,18 @@ def overlap(table: pd.DataFrame, column: str) -> dict[str, list[str]]:
 
 
 def groups_of(table: pd.DataFrame, by: str) -> np.ndarray:
-    """The group [N] of every utterance: its value of the column `by`, or what several columns joined by + keep together.
+    """The group [N] of every utterance: its value in the column `by`; several columns joined by + keep more together.
 
-    `speaker+source`: utterances that share a speaker or a source are in one group, and those that share one with these, and
-    so on; an empty cell links nothing. A group has the name of its first source. Raises BadCorpus for an unknown column.
+    `speaker+source`: utterances that share a speaker or a source are in one group, and those that share one with these,
+    and so on; an empty cell links nothing. A group has the name of its first source. Raises BadCorpus for an unknown
+    column.
     """
     cells = [_cells(table, column) for column in by.split("+")]
     if len(cells) == 1:
         return cells[0]
     own = np.array([f"utterance {i}" for i in range(len(table))], dtype=object)
     named = [np.where(column.astype(str) == "", own, column).astype(str) for column in cells]
-    group, last = _connected(named), named[-1]
+    group, last = _components(named), named[-1]
     order = np.argsort(last, kind="stable")
     return last[order][np.unique(group[order], return_index=True)[1]][group]
 
@@ -232,12 +247,14 @@ def groups_of(table: pd.DataFrame, by: str) -> np.ndarray:
 def _cells(table: pd.DataFrame, column: str) -> np.ndarray:
     """A column of the table; utterances without a value have the same one, the empty one."""
     if column not in table:
-        raise BadCorpus(f"no column '{column}' to group by", f"leave split.group_by out, or give one of: {', '.join(table.columns)}")
+        raise BadCorpus(
+            f"no column '{column}' to group by", f"leave split.group_by out, or give one of: {', '.join(table.columns)}"
+        )
     cells = table[column]
     return (cells.where(cells.notna(), "") if cells.dtype.kind == "O" else cells).to_numpy()
 
 
-def _connected(columns: Sequence[np.ndarray]) -> np.ndarray:
+def _components(columns: Sequence[np.ndarray]) -> np.ndarray:
     """Number of the connected component [N] of every row, where rows are linked by the values that they share."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -258,7 +275,7 @@ def make_splits(
     """Split names [N] per fold (one array without folds): groups never cross, labels are kept in proportion.
 
     Without `folds` a manifest's own splits are used; what it lacks (valid, test) is carved from train by group. Folds
-    that an importer was told to keep (a `fold` column) are used instead of made.
+    that an importer was asked to keep (a `fold` column) are used instead of made.
     """
     groups, labels = groups_of(table, group_by), table["label"].to_numpy()
 
@@ -285,14 +302,21 @@ def too_few(what: str, needed: int, found: int, table: pd.DataFrame, by: str) ->
     counts = {c: table.loc[table[c] != "", c].nunique() for c in ("source", "conversation", "speaker") if c in table}
     finer = [f"split.group_by={c} ({n:,} groups)" for c, n in counts.items() if n >= max(needed, found + 1)]
     message = f"{what} need {needed} groups, {by} makes {found} of the {len(table):,} utterances"
-    remedy = f"group by less, and read what then crosses: {' or '.join(finer)}" if finer else "name speakers or sources, or give the split column"
+    remedy = (
+        f"group by less, and read what then crosses: {' or '.join(finer)}"
+        if finer
+        else "name speakers or sources, or give the split column"
+    )
     return BadCorpus(message, remedy)
 
 
 def _published_folds(table: pd.DataFrame, k: int) -> np.ndarray:
     found = sorted(set(table["fold"]), key=str)
     if set(found) != set(range(k)):
-        raise BadCorpus(f"the corpus keeps {len(found)} published folds, not {k}", f"use --folds {len(found)}, or import it without them")
+        raise BadCorpus(
+            f"the corpus keeps {len(found)} published folds, not {k}",
+            f"use --folds {len(found)}, or import it without them",
+        )
     return table["fold"].to_numpy(dtype=int)
 
 
@@ -305,9 +329,10 @@ def _group_folds(groups: np.ndarray, labels: np.ndarray, k: int, seed: int) -> n
     fold = np.empty(len(groups), dtype=int)
     codes = np.unique(labels, return_inverse=True)[1]
     counts = np.bincount(codes)
-    if len(counts) > max(20, len(codes) // 10) or counts.max() < k:  # continuous targets, few of each class: nothing to stratify
-        codes = np.zeros_like(codes)
-    for i, (_, chosen) in enumerate(StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(codes, codes, groups)):
+    if len(counts) > max(20, len(codes) // 10) or counts.max() < k:
+        codes = np.zeros_like(codes)  # continuous targets, few of each class: nothing to stratify
+    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed)
+    for i, (_, chosen) in enumerate(splitter.split(codes, codes, groups)):
         fold[chosen] = i
     return fold
 

@@ -1,4 +1,4 @@
-"""MELD: dialogues of the series Friends, seven emotions and a sentiment per utterance; words, and clips where they are there."""
+"""MELD: dialogues of the series Friends, seven emotions and a sentiment per utterance; words, and clips if present."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ CARD = {
     "entry": "import_meld",
     "licence": "GPL-3.0 (labels and words, declare-lab/MELD); clips of a television series: research use",
     "download": "data/MELD/*.csv of github.com/declare-lab/MELD; for sound and picture MELD.Raw.tar.gz (named there)",
-    "layout": "{train,dev,test}_sent_emo.csv; dia{D}_utt{U}.mp4 in train_splits, dev_splits_complete, output_repeated_splits_test",
+    "layout": "{train,dev,test}_sent_emo.csv; dia{D}_utt{U}.mp4 in train_splits, dev_splits_complete, "
+    "output_repeated_splits_test",
     "counts": {"train": 9989, "valid": 1109, "test": 2610},
     "splits": "as published, by dialogue: train and dev share 81 of dev's 82 episodes",
 }
@@ -41,7 +42,9 @@ def import_meld(src: Path, dst: Path, *, partial: bool = False) -> Corpus:
     """
     files = {s: path for s, name in OFFICIAL.items() if (path := first(src, f"{name}_sent_emo.csv"))}
     if not files:
-        raise BadCorpus(f"no train_sent_emo.csv below {src}", "give the folder data/MELD of github.com/declare-lab/MELD")
+        raise BadCorpus(
+            f"no train_sent_emo.csv below {src}", "give the folder data/MELD of github.com/declare-lab/MELD"
+        )
     rows = [row for split, path in files.items() for row in _rows(split, path, _clips(src, split))]
     found = Counter(str(row["split"]) for row in rows)
     short = check_counts(found, CARD["counts"], "utterances per split", partial)  # type: ignore[arg-type]
@@ -59,7 +62,9 @@ def _clips(src: Path, split: str) -> dict[str, Path]:
 
 
 def _rows(split: str, path: Path, clips: dict[str, Path]) -> list[dict[str, object]]:
-    table = read_csv(path, "Utterance", "Speaker", "Emotion", "Sentiment", whole=("Dialogue_ID", "Utterance_ID", "Season", "Episode"))
+    table = read_csv(
+        path, "Utterance", "Speaker", "Emotion", "Sentiment", whole=("Dialogue_ID", "Utterance_ID", "Season", "Episode")
+    )
     start, end = seconds(table, "StartTime"), seconds(table, "EndTime")
     rows = []
     for row, begun, ended in zip(table.to_dict("records"), start, end, strict=True):

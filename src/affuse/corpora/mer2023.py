@@ -22,11 +22,11 @@ CARD = {
     "entry": "import_mer2023",
     "licence": "CC BY-NC 4.0 after signing the end-user licence; no redistribution",
     "download": "MERChallenge/MER2023 on Hugging Face, after signing the licence (merchallenge.contact@gmail.com)",
-    "layout": "train/, test1/, test2/, test3/ and {train,test1,test2,test3}-label.csv (name, discrete, valence);"
-    " or MERTools' video/, audio/, transcription.csv and label-6way.npz (or the same dictionaries as label-6way*.json)",
+    "layout": "train/, test1/, test2/, test3/ and {train,test1,test2,test3}-label.csv (name, discrete, valence); or "
+    "MERTools' video/, audio/, transcription.csv and label-6way.npz (or the same dictionaries as label-6way*.json)",
     "counts": {"train": 3373, "multi": 411, "noise": 412, "semi": 834},
-    "splits": "MULTI (test1), NOISE (test2) and SEMI (test3) are the test split (column part; test=multi for one);"
-    " no official validation, and nothing is published about speakers or films: carved by clip, it may share speakers",
+    "splits": "MULTI (test1), NOISE (test2) and SEMI (test3) are the test split (column part; test=multi for one); no "
+    "official validation, and nothing is published about speakers or films: carved by clip, it may share speakers",
 }
 PARTS = {"train": "train", "test1": "multi", "test2": "noise", "test3": "semi"}
 # Of the 3,373 utterances of train.
@@ -64,12 +64,12 @@ def import_mer2023(
 
 
 def _warnings(wanted: list[str]) -> list[str]:
-    told = ["neither speakers nor films are published: validation or folds carved from train may share speakers"]
+    notes = ["neither speakers nor films are published: validation or folds carved from train may share speakers"]
     if len(wanted) > 2:
-        told.append(
+        notes.append(
             "the test split joins MULTI, NOISE and SEMI, scored apart: import each (test=multi, test=noise, test=semi)"
         )
-    return told
+    return notes
 
 
 def _labels(src: Path) -> tuple[dict[str, Labels], Path]:

@@ -24,10 +24,10 @@ CARD = {
     "entry": "import_muse_mimic",
     "licence": "Hume AI's end-user licence (competitions@hume.ai); no redistribution",
     "download": "c1_muse_mimic of the MuSe 2023 challenge package, from Hume AI after signing the licence",
-    "layout": "c1_muse_mimic/partition.csv (id first, partition last), labels.csv (filename, Approval_,"
-    " Disappointment_, Uncertainty_) and features/SET/ID.csv (id, timestamp in ms, features); ids in double quotes",
-    "splits": "the official partition (train, devel, test; speaker-independent); labels of test are withheld."
-    " Speakers are not named: validation or folds carved from train may share them",
+    "layout": "c1_muse_mimic/partition.csv (id first, partition last), labels.csv (filename, Approval_, "
+    "Disappointment_, Uncertainty_) and features/SET/ID.csv (id, timestamp in ms, features); ids in double quotes",
+    "splits": "the official partition (train, devel, test; speaker-independent); labels of test are withheld. "
+    "Speakers are not named: validation or folds carved from train may share them",
 }
 PARTITIONS = {"train": "train", "devel": "valid", "test": "test"}
 TARGETS = {"approval": "Approval_", "disappointment": "Disappointment_", "uncertainty": "Uncertainty_"}
@@ -65,8 +65,8 @@ def import_muse_mimic(src: Path, dst: Path, *, partial: bool = False, features: 
     for name, found in files.items():
         counts, wanted = Counter(split.get(i, f"no partition ({i})") for i in found), Counter(split.values())
         short += [f"features {name} of {line}" for line in check_counts(counts, wanted, f"features {name}", partial)]
-    told = ["speakers are not named: validation or folds carved from train may share them"]
-    extra = {"licence": CARD["licence"], "warnings": told, **({"partial": short} if short else {})}
+    warnings = ["speakers are not named: validation or folds carved from train may share them"]
+    extra = {"licence": CARD["licence"], "warnings": warnings, **({"partial": short} if short else {})}
     for name, found in files.items():
         if found:
             _write_store(dst / "features" / f"muse_{name}", name, found)
@@ -119,7 +119,7 @@ def _rows(
     """Rows, and what labels are missing: a label without a partition fails, train and devel must be labelled."""
     foreign = next((i for i in target if i not in split), None)
     if foreign is not None:
-        raise BadCorpus(f"{path} has labels of {foreign}, which is in no partition", "use the partition.csv beside it")
+        raise BadCorpus(f"{path} has labels of {foreign}, which is in no partition", "use the partition.csv next to it")
     unknown = [float("nan")] * len(TARGETS)
     rows: list[dict[str, Any]] = []
     for i, s in split.items():
@@ -131,7 +131,7 @@ def _rows(
 
 
 def _write_store(to: Path, name: str, files: Mapping[str, Path]) -> None:
-    """A feature set as a store, in place of an older one; every file's times are read first, since they make the rate of all."""
+    """A feature set as a store, in place of an older one; the times of all files are read first: they give the rate."""
     times = {i: _times(path) for i, path in files.items()}
     dim, rate = _dim(next(iter(files.values()))), _rate(list(times.values()))
     spec = StreamSpec(to.name, MODALITY.get(name) or guess_modality(name), (dim,), rate)

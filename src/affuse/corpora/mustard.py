@@ -18,19 +18,19 @@ from affuse.corpora.reading.release import PICTURE, first, media, mend, read_csv
 
 CARD = {
     "summary": "MUStARD: 690 lines of comedies (MUStARD++: 1,202), sarcastic or sincere, with the dialogue before them",
-    "source": "Castro et al., Towards Multimodal Sarcasm Detection, ACL 2019; Ray et al., A Multimodal Corpus for"
-    " Emotion Recognition in Sarcasm, LREC 2022 (MUStARD++)",
+    "source": "Castro et al., Towards Multimodal Sarcasm Detection, ACL 2019; Ray et al., A Multimodal Corpus for "
+    "Emotion Recognition in Sarcasm, LREC 2022 (MUStARD++)",
     "entry": "import_mustard",
     "licence": "MIT (soujanyaporia/MUStARD), none stated (cfiltnlp/MUStARD_Plus_Plus); clips: research use",
-    "download": "data/sarcasm_data.json and data/split_indices.p of github.com/soujanyaporia/MUStARD, or"
-    " mustard++_text.csv of github.com/cfiltnlp/MUStARD_Plus_Plus; the MUStARD clips are linked in its README",
-    "layout": "sarcasm_data.json with ID.mp4 and ID_c.mp4 (utterances_final, context_final), or mustard++_text.csv with"
-    " ID_u.mp4 and ID_c.mp4 (final_utterance_videos, final_context_videos)",
+    "download": "data/sarcasm_data.json and data/split_indices.p of github.com/soujanyaporia/MUStARD, or "
+    "mustard++_text.csv of github.com/cfiltnlp/MUStARD_Plus_Plus; the MUStARD clips are linked in its README",
+    "layout": "sarcasm_data.json with ID.mp4 and ID_c.mp4 (utterances_final, context_final), or mustard++_text.csv "
+    "with ID_u.mp4 and ID_c.mp4 (final_utterance_videos, final_context_videos)",
     "counts": {"mustard": {"sarcastic": 345, "sincere": 345}, "mustard++": {"sarcastic": 601, "sincere": 601}},
-    "splits": "default: the published speaker-independent one, test on Friends, train on the other shows (validation is"
-    " carved from them by scene and shares characters; the lines of Golden Girls and Sarcasmaholics are nearly all"
-    " sarcastic). split=folds: the five published folds, which share characters and scenes. split=none: nothing, so"
-    " that the house groups by scene, which shares characters",
+    "splits": "default: the published speaker-independent one, test on Friends, train on the other shows (validation "
+    "is carved from them by scene and shares characters; the lines of Golden Girls and Sarcasmaholics are nearly all "
+    "sarcastic). split=folds: the five published folds, which share characters and scenes. split=none: nothing, so "
+    "that the house groups by scene, which shares characters",
 }
 # Lines of this many words are taken for the same scene when two items share them; shorter ones are said everywhere.
 TELLING = 4
@@ -75,8 +75,8 @@ def import_mustard(
     folds = _folds(src, items) if split == "folds" else [None] * len(items)
     rows: list[dict[str, Any]] = []
     for item, source, fold in zip(items, _scenes(items), folds, strict=True):
-        told = {"source": source, "show": item["show"], "split": _split(item) if split == "friends" else ""}
-        rows += _rows(item, context, told if fold is None else {**told, "fold": fold})
+        facts = {"source": source, "show": item["show"], "split": _split(item) if split == "friends" else ""}
+        rows += _rows(item, context, facts if fold is None else {**facts, "fold": fold})
     extra = {"licence": CARD["licence"], "warnings": [WARNINGS[split]], **({"partial": short} if short else {})}
     return write_corpus(dst, rows, release, "sarcasm-2", language="en", **extra)
 
@@ -95,7 +95,7 @@ def _mustard(src: Path) -> Iterator[Item]:
         for name, said in read_json(path).items():
             label = {True: "sarcastic", False: "sincere"}[said["sarcasm"]]
             speakers, words = [*said["context_speakers"], said["speaker"]], [*said["context"], said["utterance"]]
-            if not all(isinstance(told, str) for told in (*speakers, said["show"])):
+            if not all(isinstance(text, str) for text in (*speakers, said["show"])):
                 raise TypeError(f"a speaker or the show of {name} is not a text")
             lines = list(zip(speakers, map(mend, words), strict=True))
             yield {"id": name, "show": said["show"], "lines": lines, "label": label, "clip": name}
@@ -180,11 +180,11 @@ def _add_clips(src: Path, items: Sequence[Item], partial: bool) -> list[str]:
     return [f"clips of {line}" for line in check_counts(found, dict.fromkeys(kinds, len(items)), "clips", partial)]
 
 
-def _rows(item: Item, context: str, told: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _rows(item: Item, context: str, facts: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The manifest rows of an item: its context, then the labelled line."""
     name, (*before, last) = item["id"], item["lines"]
     more = item.get("more", {})
-    shared = {"conversation": name, **told, **{column: PLUS[column][1] for column in more}}
+    shared = {"conversation": name, **facts, **{column: PLUS[column][1] for column in more}}
     if context == "clip":
         words = " ".join(w for _, w in before)
         yield {**shared, "id": f"{name}_c", "position": 0, "text": words, "video": item["context_video"]}

@@ -1,4 +1,4 @@
-"""Any folder of recordings whose file names carry the labels: by a published rule (SAVEE, TESS, ...) or your own pattern."""
+"""A folder of recordings whose file names carry the labels: by a published rule (SAVEE, TESS, ...) or a pattern."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.reading.release import PICTURE, SOUND, below
 
 CARD = {
-    "summary": "files that are named after their labels: SAVEE, TESS, ShEMO, AESDD, EMOVO, CaFE, SUBESCO, or your own rule",
+    "summary": "files that are named after their labels: SAVEE, TESS, ShEMO, AESDD, EMOVO, CaFE, SUBESCO, or your own "
+    "rule",
     "source": "the file names themselves; rules as their releases describe them",
     "entry": "import_named",
     "licence": "that of the release",
     "download": "the release's sound or video files, in any folders",
-    "layout": "rule=savee|tess|shemo|aesdd|emovo|cafe|subesco, or pattern=REGULAR_EXPRESSION with a group (?P<label>...) and labels=a=angry,...",
+    "layout": "rule=savee|tess|shemo|aesdd|emovo|cafe|subesco, or pattern=REGULAR_EXPRESSION with a group "
+    "(?P<label>...) and labels=a=angry,...",
     "counts": {"savee": 480, "tess": 2800, "shemo": 3000, "emovo": 588, "cafe": 936, "subesco": 7000},
     "splits": "none of its own; groups are speakers where the names tell them (TESS has two only)",
 }
 _RESERVED = {"video", "audio", "start", "end"}
 _LIMIT = 5.0  # seconds for all names: an honest pattern needs milliseconds
-# Runs the user's pattern where it can be stopped: a pattern that backtracks for ever cannot be interrupted in its own process.
+# Runs the user's pattern where it can be stopped: one that backtracks for ever cannot be interrupted in this process.
 _MATCHER = """
 import json, re, sys
 pattern, names = json.load(sys.stdin)
@@ -126,10 +128,11 @@ def import_named(
 ) -> Corpus:
     """Import the sound and video files below `src` that the rule or pattern matches, as one utterance per name.
 
-    `pattern` is matched against the whole file name without its suffix, or, where it holds a slash, the whole path below
-    `src`. Its named groups are columns: label (needed), speaker, sentence, intensity, take, language, conversation, id...
-    `labels` says what the codes mean: "a=angry,d=disgust". Sound and picture of one name are one utterance. Raises
-    BadConfig for patterns that are invalid or never end, BadCorpus where nothing matches or a code has no meaning.
+    `pattern` is matched against the whole file name without its suffix, or, where it holds a slash, the whole path
+    below `src`. Its named groups are columns: label (needed), speaker, sentence, intensity, take, language,
+    conversation, id... `labels` says what the codes mean: "a=angry,d=disgust". Sound and picture of one name are one
+    utterance. Raises BadConfig for patterns that are invalid or never end, BadCorpus where nothing matches or a code
+    has no meaning.
     """
     files = [p for p in below(src) if p.suffix.lower() in PICTURE | SOUND and p.is_file()]
     if not files:
@@ -145,7 +148,7 @@ def import_named(
     if space:
         label_space(space)
     names = [p.relative_to(src).with_suffix("").as_posix() for p in files]
-    matches = _matched(chosen.pattern, names, trusted=bool(rule))
+    matches = _match(chosen.pattern, names, trusted=bool(rule))
     matches = [m if n.isprintable() else None for n, m in zip(names, matches, strict=True)]  # bytes that are no text
     warnings = _unmatched(
         [str(p.relative_to(src)) for p, m in zip(files, matches, strict=True) if m is None], len(files), chosen.pattern
@@ -167,7 +170,7 @@ def _pairs(text: str) -> dict[str, str]:
     return {a.strip(): b.strip() for a, _, b in pairs}
 
 
-def _matched(pattern: str, names: Sequence[str], trusted: bool) -> list[dict[str, str] | None]:
+def _match(pattern: str, names: Sequence[str], trusted: bool) -> list[dict[str, str] | None]:
     """The named groups of every name, None where it does not match; BadConfig for a pattern that cannot be used."""
     try:
         groups = set(re.compile(pattern).groupindex)
@@ -218,14 +221,14 @@ def _unmatched(left: list[str], n: int, pattern: str) -> list[str]:
 def _rows(
     taken: Sequence[tuple[Path, str, dict[str, str]]], meaning: Mapping[str, str], warnings: list[str]
 ) -> list[dict[str, object]]:
-    """A row per name: its stem where that is unique, else its path; a second copy of a file (same content) is left out."""
+    """A row per name: the stem if it is unique, else the path; a second copy of a file (same content) is left out."""
     kind = dict.fromkeys(PICTURE, "video") | dict.fromkeys(SOUND, "audio")
     copies: dict[tuple[str, str], set[tuple[str, ...]]] = {}
     times = Counter((path.stem, kind[path.suffix.lower()]) for path, _, _ in taken)
     for path, _, groups in taken:
         place = (path.stem, kind[path.suffix.lower()])
         copies.setdefault(place, set()).add((*groups.values(), io.file_sha256(path) if times[place] > 1 else ""))
-    unique = all(len(told) == 1 for told in copies.values())
+    unique = all(len(paths) == 1 for paths in copies.values())
     rows: dict[str, dict[str, object]] = {}
     doubled = 0
     for path, name, groups in taken:
@@ -244,7 +247,7 @@ def _rows(
 def _check(
     rows: Sequence[Mapping[str, object]], rule: str, chosen: Rule, partial: bool, warnings: list[str]
 ) -> list[str]:
-    """Shortfalls against the published files per speaker; a total that differs is only said where the parts are unknown."""
+    """Shortfalls against the published files per speaker; the total is compared only where the parts are unknown."""
     if chosen.published:
         return check_counts(
             Counter(str(r["speaker"]) for r in rows), chosen.published, f"files per speaker of {rule}", partial

@@ -266,8 +266,8 @@ def _write_clips(
         if absent["vision"][i]:
             pictures = iter([face.scene(faces[who])] * len(mouth))
         row["video"] = f"clips/{row['id']}.mp4"
-        heard = None if absent["audio"][i] else sound
-        write_clip(dst / row["video"], pictures, fps, heard, voice.RATE, preset="superfast")
+        track = None if absent["audio"][i] else sound
+        write_clip(dst / row["video"], pictures, fps, track, voice.RATE, preset="superfast")
 
 
 def feature_arrays(

@@ -11,7 +11,7 @@ import numpy as np
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import space as label_space
 from affuse.corpora.manifest import COLUMNS, Corpus, write_corpus
-from affuse.corpora.reading.columns import assign, described, is_known, is_milliseconds
+from affuse.corpora.reading.columns import assign, describe_roles, is_known, is_milliseconds
 from affuse.corpora.reading.delimited import Table, numbers, read, seconds
 from affuse.corpora.reading.media_paths import Finder, check_times, kind_of
 from affuse.corpora.reading.targets import put_targets
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 CARD = {
     "summary": "a CSV (or TSV, Parquet) with one utterance per row, columns named as affuse's or mapped with --map",
     "source": "your own data",
-    "usage": "affuse import table FILE DST [--map audio=COLUMN ...] [--label happy=joy ...] [--root DIR] [--space NAME]",
+    "usage": "affuse import table FILE DST [--map audio=COLUMN ...] [--label happy=joy ...] [--root DIR] [--space "
+    "NAME]",
     "entry": "import_table",
     "licence": "yours",
     "layout": "columns: id, video, audio, text, label, speaker, source, conversation, position, start, end, split",
@@ -43,17 +44,18 @@ def import_table(
     """Import a table; `columns` maps affuse's names to the table's, `labels` maps label spellings.
 
     Media paths are relative to `root` (default: the table's folder). Further columns are kept (as targets of other
-    tasks). A conversation may span rows. `columns` may also name `value`, a column of numbers to regress on (or several,
-    with commas between), and `file`, media that are audio or video. Raises BadCorpus, MissingFile or UnknownName.
+    tasks). A conversation may span rows. `columns` may also name `value`, a column of numbers to regress on (or
+    several, with commas between), and `file`, media that are audio or video. Raises BadCorpus, MissingFile or
+    UnknownName.
     """
     source = read(src, lambda column: is_known(column) or column in (columns or {}).values())
     roles = assign(source, columns or {}, src.name)
-    warnings = [*source.notes, *described(roles, columns or {}, source)]
+    warnings = [*source.notes, *describe_roles(roles, columns or {}, source)]
     if not {"video", "audio", "text", "file", "id"} & set(roles):
         raise BadCorpus(f"{src} has none of the columns id, video, audio, text", "name them: --map video=COLUMN")
     if source.cells.empty:
         raise BadCorpus("the corpus has no utterances", f"{src} has a header line and no rows")
-    table = _kept(source, roles)
+    table = _own_columns(source, roles)
     for ours, theirs in roles.items():
         if ours in COLUMNS:
             table[ours] = source.cells[theirs]
@@ -62,15 +64,18 @@ def import_table(
         table["id"] = _ids(table)
     _times(table, source, roles)
     warnings += check_times(table)
-    found, told = put_targets(table, source, roles, labels or {}, label_space(space) if space else None)
+    found, notes = put_targets(table, source, roles, labels or {}, label_space(space) if space else None)
     _positions(table, source)
     if "split" in table:
-        table["split"] = table["split"].astype(object).where(table["split"].notna(), "").astype(str).str.strip().str.lower()
-    return write_corpus(dst, table, name or src.stem, found or space, source=src.name, **({"warnings": w} if (w := warnings + told) else {}))
+        split = table["split"].astype(object).where(table["split"].notna(), "")
+        table["split"] = split.astype(str).str.strip().str.lower()
+    warnings += notes
+    extra = {"warnings": warnings} if warnings else {}
+    return write_corpus(dst, table, name or src.stem, found or space, source=src.name, **extra)
 
 
-def _kept(source: Table, roles: Mapping[str, str]) -> pd.DataFrame:
-    """The table's own columns: numbers where all their cells are, text (NaN where empty) otherwise; text as it stands where a role says so."""
+def _own_columns(source: Table, roles: Mapping[str, str]) -> pd.DataFrame:
+    """The table's own columns: numbers if all cells are numbers, else text (NaN where empty); text for text roles."""
     table = source.cells.copy()
     text = {theirs for ours, theirs in roles.items() if isinstance(COLUMNS.get(ours), str)}
     for column in table.columns if source.separator else ():
@@ -118,7 +123,7 @@ def _ids(table: pd.DataFrame) -> list[str]:
 
 
 def _times(table: pd.DataFrame, source: Table, roles: Mapping[str, str]) -> None:
-    """Put seconds into `start` and `end`, from numbers, clock text, milliseconds or a duration; BadCorpus names the row."""
+    """Put seconds into `start` and `end`, from numbers, clock times, milliseconds, durations; BadCorpus names a row."""
     for ours in ("start", "end", "duration"):
         if ours not in roles:
             continue
@@ -126,7 +131,9 @@ def _times(table: pd.DataFrame, source: Table, roles: Mapping[str, str]) -> None
         try:
             times = seconds(source.cells[theirs], source.separator)
         except ValueError as error:
-            raise BadCorpus(f"column '{theirs}' is not numeric: {error}", "seconds such as 62.5, or a clock time such as 00:01:02.5") from error
+            raise BadCorpus(
+                f"column '{theirs}' is not numeric: {error}", "seconds such as 62.5, or a clock time such as 00:01:02.5"
+            ) from error
         table[ours] = times / 1000 if is_milliseconds(theirs) else times
     table["start"] = table["start"].fillna(0.0) if "start" in table else 0.0
     if "duration" in roles and "end" not in roles:

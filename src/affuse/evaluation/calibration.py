@@ -40,7 +40,7 @@ def cross_fitted(
 
 
 def equal_mass_bins(p: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
-    """Confidence (of the winning class) and accuracy in `bins` bins of equally many items: low, high, confidence, accuracy, n."""
+    """Confidence (of the winning class) and accuracy in `bins` bins of equally many items, a row per bin."""
     confidence, hit = p.max(1), p.argmax(1) == truth
     parts = np.array_split(np.argsort(confidence, kind="stable"), bins)
     return [

@@ -1,6 +1,7 @@
 """Scores of runs that differ by seed, and paired comparisons: on the same items, over the same speakers or sources.
 
-`Scored` reads them from run folders; `Sums` keeps of several such arms what nobody can be recognised by, and gives the same numbers.
+`Scored` reads them from run folders. `Sums` keeps sums of several such arms from which no person can be recognised, and
+gives the same numbers.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from affuse.core import config, io, registry
+from affuse.core import config, io, registry, run_files
 from affuse.core.errors import BadRun, ProtocolError, UnknownName
+from affuse.core.tasks import DEFAULT_METRIC
 from affuse.evaluation.intervals import (
     Difference,
     Estimate,
@@ -28,29 +30,33 @@ from affuse.evaluation.intervals import (
     paired_difference,
     without_each,
 )
+from affuse.evaluation.predictions import read_predictions
 from affuse.metrics import metric, value
 
-SMALL = 5  # utterances: a group of fewer is joined with another, so that no sum tells the label of one
+SMALL = 5  # utterances: a group of fewer is joined with another, so that no sum shows the label of one
 
 
 class Scored:
-    """What runs that differ by seed answered on the same items: `truth` [N], `groups` [N], `answers(subset)`.
+    """What runs that differ by seed predicted on the same items: `truth` [N], `groups` [N], `predictions(subset)`.
 
-    Raises ProtocolError where they were not scored under the same protocol or on the same items.
+    `task`: one of the runs' other tasks than the leading one. Raises ProtocolError where they were not scored under the
+    same protocol or on the same items, UnknownName for a task that they do not have.
     """
 
-    def __init__(self, runs: Sequence[Path]) -> None:
+    def __init__(self, runs: Sequence[Path], task: str = "") -> None:
         self.runs = runs
-        evaluations = [io.read_json(r / "evaluation.json") for r in runs]
+        evaluations = [_of_task(io.read_json(r / run_files.EVALUATION), task) for r in runs]
         _agree(evaluations)
         self.evaluation = evaluations[0]
-        self.tables = [io.read_table(r / "predictions.parquet").sort_values("id") for r in runs]
+        name = f"predictions-{task}.parquet" if "lead" in self.evaluation else run_files.PREDICTIONS
+        tables = [io.read_table(r / name) for r in runs]
+        self.tables = [t.sort_values(["id", "frame"] if "frame" in t else "id") for t in tables]
         full = self.tables[0][self.tables[0]["full"]]
-        self.ids, self.truth = full["id"].tolist(), np.array(full["truth"].tolist())
+        self.ids, self.truth = _items(full), np.array(full["truth"].tolist())
         self.groups = full[self.evaluation["protocol"]["group_by"]].to_numpy()
 
-    def answers(self, subset: str = "") -> list[np.ndarray]:
-        """Per run the answers [N, C] with a subset of modalities ("audio", "audio+vision"), or with all of them."""
+    def predictions(self, subset: str = "") -> list[np.ndarray]:
+        """Per run the predictions [N, C] with a subset of modalities ("audio", "audio+vision"), or with all of them."""
         return [self._of(table, subset) for table in self.tables]
 
     def _of(self, table: pd.DataFrame, subset: str) -> np.ndarray:
@@ -58,45 +64,49 @@ class Scored:
         rows = table[named if subset else table["full"]]
         if rows.empty:
             raise UnknownName.among("subset of modalities", subset, table["modalities"])
-        if rows["id"].tolist() != self.ids:
+        if _items(rows) != self.ids:
             raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
-        return rows[[c for c in rows.columns if c.startswith("p:")]].to_numpy()
+        return read_predictions(rows)
 
     def averaged(self) -> Scored:
-        """The runs as one model, which averages their answers."""
-        one, key = copy(self), ["id", "modalities"]
-        answers = [c for c in self.tables[0].columns if c.startswith("p:")]
-        first, mean = self.tables[0].set_index(key), pd.concat(self.tables).groupby(key)[answers].mean()
+        """The runs as one model, which averages their predictions."""
+        one, key = copy(self), ["id", *(["frame"] if "frame" in self.tables[0] else []), "modalities"]
+        columns = [c for c in self.tables[0].columns if c.startswith("p:")]
+        first, mean = self.tables[0].set_index(key), pd.concat(self.tables).groupby(key)[columns].mean()
         one.runs, one.tables = self.runs[:1], [first.assign(**mean.loc[first.index]).reset_index()]
         return one
 
     def estimate(self, name: str, subset: str = "") -> Estimate:
         """Mean metric of the runs with its interval over groups and seeds."""
-        return estimate_mean(name, self.truth, self.answers(subset), self.groups)
+        return estimate_mean(name, self.truth, self.predictions(subset), self.groups)
 
     def each(self, name: str, subset: str = "") -> list[float]:
         """The metric of every run."""
-        return [value(name, self.truth, p) for p in self.answers(subset)]
+        return [value(name, self.truth, p) for p in self.predictions(subset)]
 
     def check(self, other: Scored) -> None:
-        """ProtocolError where others were scored otherwise, on other items or against other labels."""
+        """Raises ProtocolError where the others were scored otherwise, on other items or against other labels."""
         _agree([self.evaluation, other.evaluation])
         if self.ids != other.ids:
             raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
         if not np.array_equal(self.truth, other.truth, equal_nan=self.truth.dtype.kind == "f"):
-            raise ProtocolError("the runs were scored against different labels of the same items", "compare runs of one task and label column")
+            raise ProtocolError(
+                "the runs were scored against different labels of the same items",
+                "compare runs of one task and label column",
+            )
 
     def less(self, other: Scored, name: str, subset: str = "", subset_other: str = "") -> Difference:
         """Metric of these runs minus that of the others, with interval and p."""
         self.check(other)
-        return paired_difference(name, self.truth, self.answers(subset), other.answers(subset_other), self.groups)
+        own, theirs = self.predictions(subset), other.predictions(subset_other)
+        return paired_difference(name, self.truth, own, theirs, self.groups)
 
 
 class Sums:
     """Additive statistics per arm, subset of modalities, seed and group: enough for every score of a result page.
 
-    `table` has a row each: arm, modalities, full (all that the arm has), seed, group (a number), n, and by the name of its
-    statistics a list of sums. `info` is what a page says besides; its `metrics` come first.
+    `table` has a row each: arm, modalities, full (all that the arm has), seed, group (a number), n, and by the name of
+    its statistics a list of sums. `info` is what a page shows apart from scores; its `metrics` come first.
     """
 
     def __init__(self, table: pd.DataFrame, info: dict[str, Any]) -> None:
@@ -114,9 +124,10 @@ class Sums:
         for arm, runs in arms.items():
             full = dict(runs.tables[0][["modalities", "full"]].drop_duplicates().to_numpy())
             for subset in full:
-                for seed, predicted in enumerate(runs.answers(subset)):
+                for seed, predicted in enumerate(runs.predictions(subset)):
                     where = {"arm": arm, "modalities": subset, "full": bool(full[subset]), "seed": seed}
-                    rows += [where | {"group": g} | sums for g, sums in enumerate(_group_sums(families, first.truth, predicted, groups))]
+                    sums = _group_sums(families, first.truth, predicted, groups)
+                    rows += [where | {"group": group} | of_group for group, of_group in enumerate(sums)]
         return cls(pd.DataFrame(rows), info | {"metrics": list(metrics)})
 
     @classmethod
@@ -124,7 +135,8 @@ class Sums:
         """What `write` wrote. Raises BadRun for a Parquet table of another kind."""
         table = io.read_table(path)
         if "page" not in table.attrs:
-            raise BadRun(f"{path} is not the table of a result page", "give the .parquet that stands beside a page of affuse bench")
+            message = f"{path} is not the table of a result page"
+            raise BadRun(message, "give the .parquet that stands beside a page of affuse bench")
         return cls(table, table.attrs["page"])
 
     def write(self, path: Path) -> None:
@@ -153,11 +165,17 @@ class Sums:
         return first["n"].to_numpy()
 
     def scores(self, name: str, arm: str, subset: str = "") -> np.ndarray:
-        """The metric of every seed on all groups (first) and without each, [S, 1 + G]. Raises UnknownName where it is not stored."""
+        """The metric of every seed on all groups (first) and without each, [S, 1 + G].
+
+        Raises UnknownName for a metric whose statistics are not stored.
+        """
         if name not in registry.cards("metrics") or family(name) not in self.table:
-            raise UnknownName.among("metric of this table", name, [n for n in registry.cards("metrics") if family(n) in self.table])
-        rows = self.table[(self.table["arm"] == arm) & (self.table["modalities"] == subset if subset else self.table["full"])]
-        sums = np.stack(rows[family(name)].tolist()).astype(float).reshape(rows["seed"].nunique(), len(self.sizes()), -1)
+            stored = [n for n in registry.cards("metrics") if family(n) in self.table]
+            raise UnknownName.among("metric of this table", name, stored)
+        of_subset = self.table["modalities"] == subset if subset else self.table["full"]
+        rows = self.table[(self.table["arm"] == arm) & of_subset]
+        sums = np.stack(rows[family(name)].tolist()).astype(float)
+        sums = sums.reshape(rows["seed"].nunique(), len(self.sizes()), -1)
         if hasattr(metric(name), "weighted"):
             return np.concatenate([sums[:, :1, 0], sums[:, :, 1]], axis=1)
         return np.asarray(metric(name).compute(without_each(sums)))
@@ -176,19 +194,19 @@ class Sums:
 
 
 def family(name: str) -> str:
-    """What a metric is computed from: the same for all metrics that share their statistics; its own name where it has none."""
+    """The name of a metric's statistics, which several metrics may share; its own name where it has none."""
     chosen = metric(name)
     return chosen.statistics.__module__.rpartition(".")[2] if hasattr(chosen, "statistics") else name
 
 
 def joined(groups: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Numbers [N] of groups; those of fewer than SMALL items, or of one class alone, are joined until they are neither."""
+    """Numbers [N] of groups; those of fewer than SMALL items, or of one class, are joined until they are neither."""
     index, rest = codes(groups), np.array([], dtype=int)
     each = [np.flatnonzero(index == g) for g in range(index.max() + 1)]
-    parts = [rows for rows in each if not _tells(truth[rows])]
-    for rows in (rows for rows in each if _tells(truth[rows])):
+    parts = [rows for rows in each if not _shows_label(truth[rows])]
+    for rows in (rows for rows in each if _shows_label(truth[rows])):
         rest = np.concatenate([rest, rows])
-        if not _tells(truth[rest]):
+        if not _shows_label(truth[rest]):
             parts.append(rest)
             rest = rest[:0]
     found = np.zeros(len(index), dtype=int)
@@ -199,13 +217,18 @@ def joined(groups: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return found
 
 
-def _tells(truth: np.ndarray) -> bool:
-    """Whether the sums of these items tell a label."""
+def _shows_label(truth: np.ndarray) -> bool:
+    """Whether a label can be read off the sums of these items."""
     return len(truth) < SMALL or (truth.ndim == 1 and len(np.unique(truth)) == 1)
 
 
-def _group_sums(families: Mapping[str, str], truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray) -> list[dict[str, Any]]:
-    """Per group its items, and by the name of their statistics the sums; of a metric without any its value for all and without the group."""
+def _group_sums(
+    families: Mapping[str, str], truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray
+) -> list[dict[str, Any]]:
+    """Per group the number of its items, and by the name of their statistics the sums.
+
+    A metric without statistics has two values instead: that of all items and that without the group.
+    """
     found = {}
     for key, name in families.items():
         if hasattr(metric(name), "weighted"):
@@ -218,62 +241,86 @@ def _group_sums(families: Mapping[str, str], truth: np.ndarray, predicted: np.nd
     return [{"n": int(n), **{key: sums[g] for key, sums in found.items()}} for g, n in enumerate(np.bincount(groups))]
 
 
-def compare(a: Path, b: Path, name: str | None = None, subset_a: str = "", subset_b: str = "") -> dict[str, Any]:
+def _of_task(evaluation: dict[str, Any], task: str) -> dict[str, Any]:
+    """The part of an evaluation that is about a task, marked with the leading one where that is another."""
+    if not task or task == evaluation["task"]:
+        return evaluation
+    others = evaluation.get("tasks", {})
+    if task not in others:
+        raise UnknownName.among("task", task, [evaluation["task"], *others])
+    return {"corpus": evaluation["corpus"], "lead": evaluation["task"], "task": task, **others[task]}
+
+
+def _items(rows: pd.DataFrame) -> list[Any]:
+    """What identifies the items: their ids, and frames where these are scored."""
+    return list(zip(rows["id"], rows["frame"], strict=True)) if "frame" in rows else rows["id"].tolist()
+
+
+def compare(
+    a: Path, b: Path, name: str | None = None, subset_a: str = "", subset_b: str = "", task: str = ""
+) -> dict[str, Any]:
     """Metric of run `a` minus that of run `b`, with interval and p.
 
-    Each path is a run, or a folder of runs that differ by seed (their metrics are averaged, and how they differ is in the interval).
-    `subset_a`, `subset_b` choose a subset of modalities ("audio", "audio+vision") instead of all.
+    Each path is a run, or a folder of runs that differ by seed: their metrics are averaged, and the interval counts how
+    they differ. `subset_a`, `subset_b` choose a subset of modalities ("audio", "audio+vision") instead of all.
     Raises ProtocolError when the runs were not scored under the same protocol.
     """
-    runs_a, runs_b = Scored(seeds_of(a)), Scored(seeds_of(b))
+    runs_a, runs_b = Scored(seeds_of(a), task), Scored(seeds_of(b), task)
     known, protocol = runs_a.evaluation["metrics"], runs_a.evaluation["protocol"]
-    name = name or ("uar" if "uar" in known else next(iter(known)))
+    usual = [n for n in DEFAULT_METRIC.values() if n in known]
+    name = name or (usual[0] if usual else next(iter(known)))
     if name not in known:
         raise UnknownName.among("metric", name, known)
+    seeds = [len(runs_a.runs), len(runs_b.runs)]
     return {
         "a": str(a),
         "b": str(b),
         "subsets": [subset_a or "all", subset_b or "all"],
-        "seeds": [len(runs_a.runs), len(runs_b.runs)],
+        "seeds": seeds,
         "metric": name,
         "better": registry.cards("metrics")[name]["better"],
         "mean": [float(np.mean(runs_a.each(name, subset_a))), float(np.mean(runs_b.each(name, subset_b)))],
         "difference": runs_a.less(runs_b, name, subset_a, subset_b).to_dict(),
-        "interval": f"95 %, paired, {clustered(protocol['group_by'], protocol['groups'], min(len(runs_a.runs), len(runs_b.runs)))}",
+        "interval": f"95 %, paired, {clustered(protocol['group_by'], protocol['groups'], min(seeds))}",
         "protocol": protocol,
     }
 
 
 def seeds_of(path: Path) -> list[Path]:
-    """The evaluated runs that a path stands for: itself, or the run folders in it; ProtocolError where these are not one recipe's seeds."""
-    if (path / "evaluation.json").is_file():
+    """The evaluated runs that a path stands for: itself, or the run folders in it.
+
+    Raises BadRun where there are none, ProtocolError where they differ by more than their seed.
+    """
+    if (path / run_files.EVALUATION).is_file():
         return [path]
-    runs = sorted(p.parent for p in path.glob("*/evaluation.json") if (p.parent / "config.yaml").is_file())
+    runs = sorted(p.parent for p in path.glob("*/evaluation.json") if (p.parent / run_files.CONFIG).is_file())
     if not runs:
         raise BadRun(f"{path} holds no evaluated run", "evaluate it first: affuse evaluate RUN --corpus DIR")
     if len({_apart_from_seed(r) for r in runs}) > 1:
-        raise ProtocolError(f"{path} holds runs that differ by more than their seed", "compare single runs, or folders of one recipe's seeds")
+        message = f"{path} holds runs that differ by more than their seed"
+        raise ProtocolError(message, "compare single runs, or folders of one recipe's seeds")
     return runs
 
 
 def _apart_from_seed(run: Path) -> str:
-    """Digest of a run's recipe without the seed, and without the runs that its encoders start from, which are that seed's."""
-    values = config.load_recipe(str(run / "config.yaml")).to_dict()
+    """Digest of a run's recipe without the seed, and without the runs that its encoders start from (one per seed)."""
+    values = config.load_recipe(str(run / run_files.CONFIG)).to_dict()
     streams = {name: stream | {"init": ""} for name, stream in values["streams"].items()}
     return io.digest(values | {"streams": streams, "train": values["train"] | {"seed": 0}})
 
 
 def _agree(evaluations: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse evaluations of which the parts that must agree do not."""
+    """Raises ProtocolError for evaluations that do not agree where they must."""
     found = [_comparable(e) for e in evaluations]
     for other in found[1:]:
-        for key, mine in found[0].items():
-            if other[key] != mine:
-                message = f"the runs have different protocols: {key} is {mine} and {other[key]}"
+        for key, first in found[0].items():
+            if other[key] != first:
+                message = f"the runs have different protocols: {key} is {first} and {other[key]}"
                 raise ProtocolError(message, "compare runs trained on the same corpus, split and folds")
 
 
 def _comparable(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """The part of the protocol that must agree."""
     keys = ("split", "split_hash", "folds", "group_by", "n", "same_corpus")
-    return {"corpus": evaluation["corpus"]["hash"], "labels": evaluation["labels"], **{k: evaluation["protocol"][k] for k in keys}}
+    protocol = {k: evaluation["protocol"][k] for k in keys}
+    return {"corpus": evaluation["corpus"]["hash"], "labels": evaluation["labels"], **protocol}

@@ -1,13 +1,13 @@
-"""Who carries a model: the Shapley value of every modality, and what its encoder learned beside the others.
+"""Which modality carries a model: the Shapley value of each, and what its encoder learned in joint training.
 
-Both are read off a trained run: Shapley values from its scores with every subset of modalities, on all groups and without each;
-probe gaps from linear probes of its frozen encoders and of runs that were trained on one modality alone.
+Both are read off a trained run: Shapley values from its scores with every subset of modalities, on all groups and
+without each; probe gaps from linear probes of its frozen encoders and of runs that were trained on one modality alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from affuse.corpora.manifest import Corpus
 from affuse.evaluation.intervals import as_estimate, estimate, left_out, paired_difference, sizes_of
 from affuse.evaluation.predictions import Predictions
 from affuse.models.model import Model
+from affuse.training.binding import dataset, tasks_of
 from affuse.training.data import Dataset
-from affuse.training.run import check_stores, dataset, open_run, run_model, spaces_of, split_of
+from affuse.training.run_folder import open_run, run_model, split_of
 
-METRICS = {"classes": "accuracy", "values": "ccc"}  # of a task's kind; higher is better
+METRICS = {"classes": "accuracy", "multilabel": "label_f1", "values": "ccc"}  # of a task's kind; higher is better
 PENALTY = 10.0
 PROBES = {
     "classes": f"logistic regression, C = {1 / PENALTY:g}",
@@ -34,15 +35,16 @@ PROBES = {
 
 
 def shapley_of(found: Predictions, groups: np.ndarray) -> dict[str, Any]:
-    """{shapley: {modality: estimate}, imbalance: their largest minus their smallest}; {} where not every subset was scored.
+    """{shapley: {modality: estimate}, imbalance: their largest less their smallest}; {} unless every subset was scored.
 
-    Without a group, too, the values are those of its scores, so that they add up to the score of all modalities minus
-    that of none, which is the baseline's.
+    The values without a group are those of the scores without it, so that they, too, add up to the score of all
+    modalities minus that of none, which is the baseline's.
     """
     if len(found.full) < 2 or len(found.by_subset) < 2 ** len(found.full) - 1:
         return {}
     name = METRICS[found.space.kind]
-    scored = {frozenset[str](): found.baseline} | {frozenset(s): p for s, p in found.by_subset.items()}
+    subsets = {frozenset(s): found.decided(p) for s, p in found.by_subset.items()}
+    scored = {frozenset[str](): found.decided(found.baseline)} | subsets
     scores = {s: torch.from_numpy(left_out(name, found.truth, p, groups)) for s, p in scored.items()}
     values = {m: v.numpy() for m, v in shapley(scores).items()}
     spread, sizes = np.ptp(list(values.values()), axis=0), sizes_of(groups)
@@ -54,7 +56,7 @@ def shapley_of(found: Predictions, groups: np.ndarray) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Probed:
-    """What probes of one modality answered on the scored rows that have it: truth [N] or [N, D], predicted, groups [N]."""
+    """Predictions of a modality's probes on the scored rows that have it; truth [N] or [N, D], groups [N]."""
 
     truth: np.ndarray
     predicted: np.ndarray
@@ -64,21 +66,27 @@ class Probed:
 def probe_modalities(
     run: Path, alone: Mapping[str, Path], corpus: Corpus, split: str, device: torch.device
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """({modality: {joint, alone, gap}} of linear probes of a run's frozen encoders, what the protocol says of them).
+    """({modality: {joint, alone, gap}} of linear probes of a run's frozen encoders, what the protocol states of them).
 
     `alone`: runs that were trained on one modality, by modality. gap: what its probe scores more than that of the joint
-    run, on the same rows; positive where the encoder learned less beside the others. A probe sees the rows that
+    run, on the same rows; positive where the encoder learned less in joint training. A probe is given the rows that
     have the modality. Raises ProtocolError where the runs do not fit each other.
     """
     info, recipe, folders = open_run(run)
     if corpus.hash != info["corpus"]["hash"] or split == "train":
-        what = f"the split 'train' of {corpus.name}" if split == "train" else f"{corpus.name}, which is not the run's corpus"
-        raise ProtocolError(f"probes cannot be scored on {what}", "they are fitted on the run's training rows: score its own test split")
+        other = f"{corpus.name}, which is not the run's corpus"
+        what = f"the split 'train' of {corpus.name}" if split == "train" else other
+        remedy = "they are fitted on the run's training rows: score its own test split"
+        raise ProtocolError(f"probes cannot be scored on {what}", remedy)
     others = {}
     for modality, path in alone.items():
         others[modality] = open_run(path)
         _check_alone(info, others[modality][0], path, modality)
-    kind = spaces_of(recipe, corpus)[info["task"]["name"]].kind
+    task = tasks_of(recipe, corpus)[info["task"]["name"]]
+    if task.kind not in PROBES or task.per_frame:
+        per = "frames" if task.per_frame else "labels that may hold together"
+        raise ProtocolError(f"probes are not made for {per} (task '{task.name}')", "leave --probe out")
+    kind = task.kind
     joint = probe(info, recipe, folders, corpus, split, device)
     single = {m: probe(*other, corpus, split, device)[m] for m, other in others.items()}
     words = f"{METRICS[kind]} of a {PROBES[kind]}, on standardised pooled vectors, fitted on each fold's training rows"
@@ -88,7 +96,7 @@ def probe_modalities(
 
 
 def _check_alone(info: Mapping[str, Any], other: Mapping[str, Any], path: Path, modality: str) -> None:
-    """Refuse a run that was not trained as `info` says on the streams of this modality, and on nothing else."""
+    """Raises ProtocolError for a run that was not trained like `info`, on the streams of this modality alone."""
     if modality not in info["streams"].values():
         raise UnknownName.among("modality", modality, info["streams"].values())
     streams = {s: info["store_hashes"][s] for s, m in info["streams"].items() if m == modality}
@@ -96,12 +104,14 @@ def _check_alone(info: Mapping[str, Any], other: Mapping[str, Any], path: Path, 
     if other["corpus"]["hash"] != info["corpus"]["hash"]:
         message = f"{path} was trained on another corpus, {other['corpus']['name']}"
     elif other["store_hashes"] != streams:
-        message = f"{path} was trained on {', '.join(other['store_hashes'])}, not on {', '.join(streams)} alone as it is now"
+        trained, wanted = ", ".join(other["store_hashes"]), ", ".join(streams)
+        message = f"{path} was trained on {trained}, not on {wanted} alone as it is now"
     elif differing:
         message = f"{path} has another {differing[0]}, {other[differing[0]]}; the joint run has {info[differing[0]]}"
     else:
         return
-    raise ProtocolError(message, f"train one like the joint run: affuse train RECIPE --only {modality}, same corpus, split and folds")
+    command = f"affuse train RECIPE --only {modality}"
+    raise ProtocolError(message, f"train one like the joint run: {command}, same corpus, split and folds")
 
 
 def _compare(name: str, joint: Probed, alone: Probed | None) -> dict[str, Any]:
@@ -115,9 +125,14 @@ def _compare(name: str, joint: Probed, alone: Probed | None) -> dict[str, Any]:
 
 
 def probe(
-    info: Mapping[str, Any], recipe: Recipe, folders: Sequence[Sequence[Path]], corpus: Corpus, split: str, device: torch.device
+    info: Mapping[str, Any],
+    recipe: Recipe,
+    folders: Sequence[Sequence[Path]],
+    corpus: Corpus,
+    split: str,
+    device: torch.device,
 ) -> dict[str, Probed]:
-    """Modality -> answers of its probes: those of every fold on that fold's part of the split, members averaged."""
+    """Modality -> predictions of its probes, of every fold on that fold's part of the split, members averaged."""
     folds = [_probe_fold(info, recipe, members, corpus, split, device) for members in folders]
     joined = {m: [fold[m] for fold in folds] for m in folds[0]}
     return {
@@ -129,20 +144,24 @@ def probe(
 def _probe_fold(
     info: Mapping[str, Any], recipe: Recipe, members: Sequence[Path], corpus: Corpus, split: str, device: torch.device
 ) -> dict[str, Probed]:
-    """Modality -> answers of probes of one fold's members."""
+    """Modality -> predictions of the probes of one fold's members."""
     models = [run_model(folder).to(device) for folder in members]
-    task, space = next(iter(models[0].spaces.items()))
+    task = models[0].tasks[info["task"]["name"]]
+    coarse = {task.name: replace(task, finer=())}
     assigned = split_of(members[0], corpus)
-    train, scored = (dataset(corpus, recipe, models[0].spaces, assigned == part) for part in ("train", split))
-    check_stores(info, train)
-    (x, seen, y), (new, there, truth) = _all_vectors(models, train, task, device), _all_vectors(models, scored, task, device)
+    train, scored = (dataset(corpus, recipe, coarse, assigned == part) for part in ("train", split))
+    train.check(info["store_hashes"])
+    x, fitted, y = _all_vectors(models, train, task.name, device)
+    new, there, truth = _all_vectors(models, scored, task.name, device)
     found = {}
     for m in dict.fromkeys(models[0].modality.values()):
-        if not seen[m].any() or not there[m].any():
-            raise ProtocolError(f"no labelled utterance with {m} in the {'scored' if seen[m].any() else 'training'} rows", "score another split")
-        answers = [fit_linear(a[m][seen[m]], y[seen[m]], b[m][there[m]], len(space)) for a, b in zip(x, new, strict=True)]
-        groups = scored.table[info["group_by"]].to_numpy()[there[m]]
-        found[m] = Probed(truth[there[m]], np.mean(answers, axis=0), groups)
+        a, b = fitted[m], there[m]
+        if not a.any() or not b.any():
+            message = f"no labelled utterance with {m} in the {'scored' if a.any() else 'training'} rows"
+            raise ProtocolError(message, "score another split")
+        each = [fit_linear(old[m][a], y[a], added[m][b], len(task)) for old, added in zip(x, new, strict=True)]
+        groups = scored.table[info["group_by"]].to_numpy()[b]
+        found[m] = Probed(truth[b], np.mean(each, axis=0), groups)
     return found
 
 
@@ -156,21 +175,24 @@ def _all_vectors(
 
 
 @torch.inference_mode()
-def encoded_vectors(model: Model, data: Dataset, device: torch.device) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """By modality: what the frozen encoders of its streams give, side by side [N, D]; which rows have any of them [N]."""
-    seen = [(e.pooled, e.present) for e in (model.encode(batch.to(device)) for batch in data.batches(64))]
-    present = torch.cat([p for _, p in seen])
+def encoded_vectors(
+    model: Model, data: Dataset, device: torch.device
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """By modality: features of the streams' frozen encoders, side by side [N, D]; which rows have one of them [N]."""
+    encoded = [model.encode(batch.to(device)) for batch in data.batches(64)]
+    present = torch.cat([e.present for e in encoded])
     vectors, there = {}, {}
     for m in dict.fromkeys(model.modality.values()):
         own = [s.modality == m for s in model.streams]
         names = [s.name for s in model.streams if s.modality == m]
-        vectors[m] = torch.cat([torch.cat([pooled[s] for s in names], 1) for pooled, _ in seen]).double().cpu().numpy()
+        joined = [torch.cat([e.pooled[s] for s in names], 1) for e in encoded]
+        vectors[m] = torch.cat(joined).double().cpu().numpy()
         there[m] = present[:, own].any(1).cpu().numpy()
     return vectors, there
 
 
 def fit_linear(x: np.ndarray, target: np.ndarray, new: np.ndarray, columns: int) -> np.ndarray:
-    """Answers [n, columns] for `new` of a linear model of x [N, D], both standardised by x: probabilities, or values."""
+    """Predictions [n, columns] for `new` by a linear model fitted on x [N, D], both standardised by x."""
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -179,10 +201,10 @@ def fit_linear(x: np.ndarray, target: np.ndarray, new: np.ndarray, columns: int)
         ridge = make_pipeline(StandardScaler(), Ridge(alpha=PENALTY)).fit(x, target)
         return np.asarray(ridge.predict(new)).reshape(len(new), columns)
     classes = np.unique(target)
-    answers = np.zeros((len(new), columns))
+    probabilities = np.zeros((len(new), columns))
     if len(classes) == 1:
-        answers[:, classes] = 1
-        return answers
+        probabilities[:, classes] = 1
+        return probabilities
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1 / PENALTY, max_iter=1000))
-    answers[:, classes] = model.fit(x, target).predict_proba(new)
-    return answers
+    probabilities[:, classes] = model.fit(x, target).predict_proba(new)
+    return probabilities

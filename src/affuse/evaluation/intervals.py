@@ -1,15 +1,16 @@
 """Intervals and tests over groups (speakers, sources) and seeds: the jackknife over groups, and Student's t.
 
-The statistics of a metric are additive (see `affuse.metrics`), so the score without a group is that of the sums of all less
-those of the group.
+The statistics of a metric are additive (see `affuse.metrics`), so the score without a group is that of the sums of all
+items less those of the group.
 
 A score of S seeds on G groups varies with the groups that happened to be tested and with the seeds that were trained:
 
     var = (G - 1) / G sum_g (m_-g - mean m)^2 + max(0, var_seeds / S - var_both / (G S))
 
-m_-g is the mean over seeds without group g; what seeds and groups have in common is in both terms, and is taken off once. The
-degrees of freedom are Satterthwaite's (1946). Those of the groups are G - 1 where all groups are equal, else its harmonic
-mean with the effective number of groups less one; benchmarks/intervals.py measures what all this covers.
+m_-g is the mean over seeds without group g; what seeds and groups have in common is in both terms, and is subtracted
+once. The degrees of freedom are Satterthwaite's (1946). Those of the groups are G - 1 where all groups are equal, else
+its harmonic mean with the effective number of groups less one; benchmarks/intervals.py measures how often such an
+interval holds the truth.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from affuse.core import registry
 from affuse.metrics import metric
 
 LEVEL = 0.95
-FEW = 3  # groups or fewer: the interval holds, but it is so wide that it says little
-MOST = 1000  # groups; more are dealt to so many, which costs no coverage
+FEW = 3  # groups or fewer: the interval holds, but it is so wide that it is of little use
+MOST = 1000  # groups; more are joined to so many, which costs no coverage
 CHUNK = 1 << 20  # weights of items at a time
 ROUNDING = 1e-12  # of a score: less is nothing
 
@@ -46,7 +47,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference A - B: value, 95 % interval, two-sided p of Student's t; those are NaN where there is one group."""
+    """Paired difference A - B: value, 95 % interval, two-sided p of Student's t (NaN where there is one group)."""
 
     value: float
     low: float
@@ -89,7 +90,7 @@ class Spread:
 
 
 def clustered(by: str, groups: int, seeds: int = 1) -> str:
-    """What an interval is made of, in words: groups, seeds, and what it then cannot say."""
+    """What an interval is made of, in words: groups and seeds, and what follows from few of them."""
     few = f", so few that it is wide and takes the {groups} for typical ones" if 1 < groups <= FEW else ""
     trained = f"and {seeds} seeds" if seeds > 1 else "for this seed only, as another may score otherwise"
     return f"Student's t, jackknife over {groups} groups by {by}{few}, {trained}"
@@ -125,9 +126,10 @@ def left_out(name: str, truth: np.ndarray, predicted: np.ndarray, groups: Sequen
     if not hasattr(chosen, "weighted"):
         return np.asarray(chosen.compute(without_each(cluster_sums(chosen.statistics(truth, predicted), groups))))
     index = codes(groups)
-    kept = np.arange(-1, index.max() + 1)  # -1: nobody is left out
+    kept = np.arange(-1, index.max() + 1)  # -1: no group is left out
     parts = np.array_split(kept, max(1, len(kept) * len(index) // CHUNK))
-    return np.concatenate([chosen.weighted(truth, predicted, (part[:, None] != index).astype(np.float32)) for part in parts])
+    weights = ((part[:, None] != index).astype(np.float32) for part in parts)
+    return np.concatenate([chosen.weighted(truth, predicted, weight) for weight in weights])
 
 
 def over_groups(left: np.ndarray, sizes: np.ndarray) -> Spread:
@@ -160,7 +162,10 @@ def over_seeds(arms: Sequence[np.ndarray]) -> Spread:
 
 
 def as_estimate(arm: np.ndarray, sizes: np.ndarray, name: str | None = None) -> Estimate:
-    """What has these scores [1 + G] or [S, 1 + G] of all and without each group of sizes [G]; `name`: the metric that bounds it."""
+    """The estimate of scores [1 + G] or [S, 1 + G], of all groups (first) and without each, of sizes [G].
+
+    `name`: the metric whose bounds hold for the interval.
+    """
     arm = np.atleast_2d(arm)
     found = float(arm[:, 0].mean())
     bounds = registry.cards("metrics")[name].get("bounds", (None, None)) if name else (None, None)
@@ -181,8 +186,10 @@ def scores(name: str, truth: np.ndarray, runs: Sequence[np.ndarray], groups: Seq
     return np.stack([left_out(name, truth, predicted, groups) for predicted in runs])
 
 
-def estimate_mean(name: str, truth: np.ndarray, runs: Sequence[np.ndarray], groups: Sequence[Any] | np.ndarray) -> Estimate:
-    """Mean metric over runs that differ by seed, with its 95 % interval over groups and seeds; NaN of a single group."""
+def estimate_mean(
+    name: str, truth: np.ndarray, runs: Sequence[np.ndarray], groups: Sequence[Any] | np.ndarray
+) -> Estimate:
+    """Mean metric of runs that differ by seed, with its 95 % interval over groups and seeds (NaN of a single group)."""
     return as_estimate(scores(name, truth, runs, groups), sizes_of(groups), name)
 
 
@@ -194,12 +201,15 @@ def estimate(name: str, truth: np.ndarray, predicted: np.ndarray, groups: Sequen
 def paired_difference(
     name: str, truth: np.ndarray, a: Sequence[np.ndarray], b: Sequence[np.ndarray], groups: Sequence[Any] | np.ndarray
 ) -> Difference:
-    """Mean metric of the predictions `a` minus that of `b` (several seeds each), leaving the same groups out of both."""
+    """Mean metric of the predictions `a` minus that of `b` (a few seeds each), leaving the same groups out of both."""
     return as_difference(scores(name, truth, a, groups), scores(name, truth, b, groups), sizes_of(groups))
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """p values [K] adjusted for their number by Holm's step-down method (1979): at most a, all of them false with chance a."""
+    """p values [K] adjusted for their number by Holm's step-down method (1979).
+
+    Where every one below a is called a difference, the chance that any of these calls is wrong is at most a.
+    """
     values = np.asarray(p, dtype=float)
     order = np.argsort(values)
     stepped = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1))

@@ -1,30 +1,25 @@
 """Were features fitted with the labels of the rows they describe? A probe on rows whose labels may have been used.
 
 A linear probe is cross-validated over groups INSIDE the touched rows (split=train: their labels may have shaped the
-features) and INSIDE the untouched ones, each time trained on as many groups, rows and rows per class. Features that saw
-the labels make the touched rows too easy. What is tested is the difference of the two scores; its interval is Student's t
-by the jackknife over the groups of either side, with the degrees of freedom of the poorer one. It is a leak where the
-lower bound lies above MARGIN: honest splits differ in difficulty too, and benchmarks/leak_power.py measures how often
-that is mistaken for a leak (benchmarks/leak_power.py).
+features) and INSIDE the untouched ones, each time trained on as many groups, rows and rows per class. Features that
+were fitted with the labels make the touched rows too easy. What is tested is the difference of the two scores; its
+interval is Student's t by the jackknife over the groups of either side, with the degrees of freedom of the poorer one.
+It is a leak where the lower bound lies above MARGIN: honest splits differ in difficulty too, and
+benchmarks/leak_power.py measures how often that is mistaken for a leak.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from affuse.core.errors import AffuseError, BadFeatures, ProtocolError, UnknownName
-from affuse.corpora.manifest import SPLITS
+from affuse.core.errors import BadFeatures, ProtocolError
 from affuse.evaluation.intervals import Spread, cluster_sums, over_groups, sizes_of, without_each
 from affuse.metrics import metric, moments
 from affuse.metrics.confusion import ratio
-from affuse.stores.store import FeatureStore
-
-if TYPE_CHECKING:
-    from affuse.corpora.manifest import Corpus
 
 MARGIN = 0.05
 FOLDS, DRAWS, MIN_GROUPS, MAX_TRAIN = 5, 4, 8, 1000
@@ -35,7 +30,7 @@ SHRINKAGE, BINS, HEAVIEST = 100.0, 12, 8.0
 class LeakReport:
     """Scores of the probe inside the touched and the untouched rows; difference with its 95 % interval.
 
-    In the difference a score below chance counts as chance: it says nothing against the other side.
+    In the difference a score below chance counts as chance: it is no evidence against the other side.
 
     n, groups: usable rows and groups on either side; n_train: rows that a probe was trained on (mean over folds);
     dropped: rows without a label, without a finite feature, or of a class that one side lacks.
@@ -58,39 +53,21 @@ class LeakReport:
     dropped: int
 
     @property
-    def verdict(self) -> str:
-        """The finding in one sentence."""
+    def decision(self) -> str:
+        """What is found, in one sentence."""
         scores = f"{self.metric} {self.inside:.3f} inside the touched rows, {self.outside:.3f} inside the untouched"
         gap = f"difference {self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
         if self.flagged:
-            return (
-                f"leak: {scores}, {gap}: the features know these rows' labels; choose and test on untouched groups only"
-            )
+            advice = "the features know these rows' labels; choose and test on untouched groups only"
+            return f"leak: {scores}, {gap}: {advice}"
         if self.difference > self.margin:
-            return f"no leak shown, though the touched rows are easier: {scores}, {gap}, not above {self.margin:g} for certain"
+            easier = "no leak shown, though the touched rows are easier"
+            return f"{easier}: {scores}, {gap}, not above {self.margin:g} for certain"
         return f"no sign of a leak: {scores}, {gap}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and the verdict."""
-        return {**asdict(self), "verdict": self.verdict}
-
-
-@dataclass(frozen=True)
-class StoreCheck:
-    """One store of a corpus: utterances stored, failed and usable (some valid step); its leak report, or why there is none."""
-
-    name: str
-    utterances: int
-    stored: int
-    usable: int
-    failed: int
-    leak: LeakReport | None = None
-    unchecked: AffuseError | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All fields; what is absent is null."""
-        leak, unchecked = (v.to_dict() if v else None for v in (self.leak, self.unchecked))
-        return {**vars(self), "leak": leak, "unchecked": unchecked}
+        """All fields and the decision."""
+        return {**asdict(self), "decision": self.decision}
 
 
 def find_leak(
@@ -107,8 +84,8 @@ def find_leak(
 
     values [N, D] (NaN: missing); targets [N] names or integers (classes; "" is missing) or floats [N] or [N, K] (NaN is
     missing); groups [N]: what must not cross folds; touched [N] bool: labels may have been used. Classes are scored by
-    UAR, values by Pearson's r with every side weighted to the same spread of targets. Raises BadFeatures for shapes that
-    do not fit, ProtocolError where a side is missing, has fewer than MIN_GROUPS groups, or shares no targets.
+    UAR, values by Pearson's r with every side weighted to the same spread of targets. Raises BadFeatures for shapes
+    that do not fit, ProtocolError where a side is missing, has fewer than MIN_GROUPS groups, or shares no targets.
     """
     x, truth, numbers, side, lost = _usable(values, targets, groups, touched)
     classes = truth.dtype.kind == "i"
@@ -121,6 +98,7 @@ def find_leak(
     gap = max(inside, chance) - max(outside, chance)
     spreads = [over_groups(left, sizes) for left, sizes in sides]
     low, high = Spread(sum(s.variance for s in spreads), min(s.df for s in spreads)).interval(gap)
+    kind = "logistic" if classes else "ridge"
     return LeakReport(
         inside=inside,
         outside=outside,
@@ -130,7 +108,7 @@ def find_leak(
         flagged=bool(low > margin),
         margin=margin,
         metric="uar" if classes else "pearson",
-        probe=f"{'logistic' if classes else 'ridge'} regression, L2 {SHRINKAGE:g}, {FOLDS} folds by group, {draws} draws",
+        probe=f"{kind} regression, L2 {SHRINKAGE:g}, {FOLDS} folds by group, {draws} draws",
         n_inside=int(side.sum()),
         n_outside=int((~side).sum()),
         groups_inside=len(np.unique(numbers[side])),
@@ -147,12 +125,14 @@ def _usable(
     x, y, groups, side = np.asarray(values), np.asarray(targets), np.asarray(groups), np.asarray(touched, bool)
     if x.ndim != 2 or x.dtype.kind not in "fiu" or not len(x) == len(y) == len(groups) == len(side):
         shapes = f"values {x.dtype}{list(x.shape)}, {len(y)} targets, {len(groups)} groups, {len(side)} touched"
-        raise BadFeatures(
-            f"{shapes} do not fit together", "give one vector, target, group and mark per row; pool sequences"
-        )
+        remedy = "give one vector, target, group and mark per row; pool sequences"
+        raise BadFeatures(f"{shapes} do not fit together", remedy)
     x = np.where(np.isfinite(x), x, np.nan).astype(np.float32)
     codes = np.unique(groups, return_inverse=True)[1]
-    truth = np.where(np.isfinite(y), y, np.nan).reshape(len(y), y.shape[1] if y.ndim > 1 else 1) if y.dtype.kind == "f" else _class_codes(y)
+    if y.dtype.kind == "f":
+        truth = np.where(np.isfinite(y), y, np.nan).reshape(len(y), y.shape[1] if y.ndim > 1 else 1)
+    else:
+        truth = _class_codes(y)
     keep = np.isfinite(x).any(1) & ((truth >= 0) if truth.ndim == 1 else np.isfinite(truth).any(1))
     _check_groups(codes, side, keep)
     if truth.ndim == 1:
@@ -185,11 +165,10 @@ def _shared(truth: np.ndarray, codes: np.ndarray, side: np.ndarray, keep: np.nda
 
 
 def _check_groups(codes: np.ndarray, side: np.ndarray, keep: np.ndarray) -> None:
-    """ProtocolError where a side is missing, or too small to be compared."""
+    """Raises ProtocolError where a side is missing, or too small to be compared."""
     if not len(side):
-        raise ProtocolError(
-            "no row has a split: nothing says whose labels the features may know", "import the published split"
-        )
+        message = "no row has a split, so nobody knows whose labels the features may know"
+        raise ProtocolError(message, "import the published split")
     if side.all() or not side.any():
         raise ProtocolError(
             f"every row counts as {'touched' if side.any() else 'untouched'}: a leak shows only against the other kind",
@@ -199,21 +178,21 @@ def _check_groups(codes: np.ndarray, side: np.ndarray, keep: np.ndarray) -> None
         n = len(np.unique(codes[rows]))
         if n < MIN_GROUPS:
             raise ProtocolError(
-                f"{n} {name} groups with features and labels: a leak cannot be told from chance",
-                f"it takes {MIN_GROUPS} on either side; group by a finer column (conversation), or compare other splits",
+                f"{n} {name} groups with features and labels: a leak cannot be distinguished from chance",
+                f"give {MIN_GROUPS} on either side: group by a finer column (conversation), or compare other splits",
             )
 
 
 def _cross_validated(
     x: np.ndarray, truth: np.ndarray, codes: np.ndarray, side: np.ndarray, draws: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
-    """Predictions [draws, N, C or K] by probes of either side that never saw the row's group; mean training rows."""
+    """Predictions [draws, N, C or K] by probes of either side trained without the row's group; mean training rows."""
     columns = truth.shape[1] if truth.ndim == 2 else truth.max() + 1
     predicted, sizes = np.zeros((draws, len(x), columns)), []
     sides = [np.flatnonzero(side), np.flatnonzero(~side)]
     classes = truth if truth.ndim == 1 else _bins(truth)[:, 0]
     for d in range(draws):
-        folds = [_deal(codes[rows], rng) for rows in sides]
+        folds = [_folds(codes[rows], rng) for rows in sides]
         for k in range(FOLDS):
             train = _matched([rows[f != k] for rows, f in zip(sides, folds, strict=True)], codes, classes, rng)
             sizes.append(len(train[0]))
@@ -223,8 +202,8 @@ def _cross_validated(
     return predicted, round(float(np.mean(sizes)))
 
 
-def _deal(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fold number [n]: shuffled groups dealt round."""
+def _folds(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Fold numbers [n] of rows: the groups are shuffled and given to the folds in turn."""
     _, index = np.unique(codes, return_inverse=True)
     return rng.permutation(index.max() + 1)[index] % FOLDS
 
@@ -267,10 +246,10 @@ def _probe(x: np.ndarray, truth: np.ndarray, new: np.ndarray, columns: int) -> n
     if truth.ndim == 2:
         model = Ridge(alpha=SHRINKAGE, fit_intercept=False).fit(x, np.nan_to_num(truth - np.nanmean(truth, axis=0)))
         return model.predict(new).reshape(len(new), columns)
-    if len(seen := np.unique(truth)) > 1:
+    if len(occurring := np.unique(truth)) > 1:
         model = LogisticRegression(C=1 / SHRINKAGE, class_weight="balanced", max_iter=300, tol=1e-3)
         return np.eye(columns)[model.fit(x, truth).predict(new)]
-    return np.tile(np.isin(np.arange(columns), seen).astype(float), (len(new), 1))
+    return np.tile(np.isin(np.arange(columns), occurring).astype(float), (len(new), 1))
 
 
 def _bins(truth: np.ndarray) -> np.ndarray:
@@ -289,7 +268,9 @@ def _balanced(truth: np.ndarray, side: np.ndarray) -> np.ndarray:
     return weight
 
 
-def _left_out(truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _left_out(
+    truth: np.ndarray, predicted: np.ndarray, groups: np.ndarray, weight: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(the score, mean over draws, of all and without each group [1 + G], rows of each group [G])."""
     if truth.ndim == 1:
         uar = metric("uar")
@@ -304,80 +285,3 @@ def _pearson(sums: np.ndarray) -> np.ndarray:
     """Summed statistics [..., K * 6] -> Pearson's r, mean over the K targets."""
     _, _, vt, vp, cov = moments.moments(sums)
     return ratio(cov, np.sqrt(np.maximum(vt, 0) * np.maximum(vp, 0))).mean(-1)
-
-
-def check_corpus(
-    corpus: Corpus,
-    stores: Sequence[str] | None = None,
-    *,
-    touched: str | Sequence[str] = "train",
-    group_by: str = "source",
-    column: str | None = None,
-    seed: int = 0,
-) -> list[StoreCheck]:
-    """Coverage and leak report of every store (or of the named ones).
-
-    `touched`: split(s) whose labels may have been used; every other row with a split is untouched. `column`: targets
-    (default: the corpus' own label or values). A store that cannot be checked carries the error as `unchecked`.
-    """
-    table = corpus.table
-    for name in (group_by, *([column] if column else [])):
-        if name not in table:
-            raise UnknownName.among("column", name, table.columns)
-    named = {touched} if isinstance(touched, str) else set(touched)
-    for name in sorted(named - set(SPLITS)):
-        raise UnknownName.among("split", name, SPLITS)
-    split = table["split"].to_numpy(dtype=object)
-    rows = np.flatnonzero(split != "")
-    given = (
-        _targets(corpus, column)[rows],
-        table[group_by].to_numpy(dtype=object)[rows],
-        np.isin(split[rows], list(named)),
-    )
-    names = corpus.stores() if stores is None else list(stores)
-    return [_check_store(FeatureStore(corpus.store_path(n)), table["id"].to_numpy(), rows, given, seed) for n in names]
-
-
-def _targets(corpus: Corpus, column: str | None) -> np.ndarray:
-    """Targets [N] or [N, K] of the corpus: a column of floats as it is, any other as classes."""
-    table = corpus.table
-    own = [name for name in corpus.space.labels if name in table] if corpus.space.kind == "values" else []
-    if column is None and own:
-        return table[own].to_numpy(dtype=float)
-    chosen = table[column or "label"]
-    return chosen.to_numpy(dtype=float) if chosen.dtype.kind == "f" else chosen.astype("object").to_numpy()
-
-
-def _check_store(
-    store: FeatureStore, ids: np.ndarray, rows: np.ndarray, given: tuple[np.ndarray, ...], seed: int
-) -> StoreCheck:
-    """Pool a store's values, count them, look for a leak."""
-    stored = sum(i in store for i in ids)
-    try:
-        values = _vectors(store, ids)
-    except ProtocolError as error:
-        usable = sum(store.length(i) > 0 for i in ids)
-        return StoreCheck(store.path.name, len(ids), stored, usable, len(store.failures), unchecked=error)
-    counts = (len(ids), stored, int(np.isfinite(values).any(1).sum()), len(store.failures))
-    try:
-        return StoreCheck(store.path.name, *counts, leak=find_leak(values[rows], *given, seed=seed))
-    except ProtocolError as error:
-        return StoreCheck(store.path.name, *counts, unchecked=error)
-
-
-def _vectors(store: FeatureStore, ids: np.ndarray) -> np.ndarray:
-    """One vector per utterance [N, D]: the mean over its valid steps, missing numbers left out; NaN where nothing is."""
-    shape = store.spec.shape
-    if len(shape) != 1:
-        raise ProtocolError(
-            f"steps of shape {list(shape)} are no feature vectors",
-            "sound and pictures know no labels; check what is made of them",
-        )
-    values = np.full((len(ids), *shape), np.nan)
-    for row, name in enumerate(ids):
-        if store.length(name):
-            feature = store[name]
-            steps = feature.values if feature.valid is None else feature.values[feature.valid]
-            known = np.isfinite(steps)
-            np.divide(np.where(known, steps, 0).sum(0, dtype=float), known.sum(0), out=values[row], where=known.any(0))
-    return values

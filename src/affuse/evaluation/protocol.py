@@ -10,20 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from affuse.core import io
+from affuse.core import io, run_files
 from affuse.core.errors import ProtocolError
 from affuse.core.labels import LabelSpace, map_by_name
+from affuse.core.tasks import EVEN
 from affuse.corpora.crossing import crossed, crossing, describe
 from affuse.corpora.manifest import Corpus, groups_of
 from affuse.evaluation.clusters import cluster
 from affuse.evaluation.diagnosis import probe_modalities, shapley_of
 from affuse.evaluation.intervals import clustered, estimate
-from affuse.evaluation.predictions import Predictions, Subset, collect, to_table
+from affuse.evaluation.predictions import Predictions, Subset, collect, per_utterance, to_table
 from affuse.evaluation.seen import seen, trained_by_run
-from affuse.metrics import confusion, fitting
+from affuse.metrics import confusion, label_counts
 from affuse.metrics.calibration_error import CalibrationError
 from affuse.metrics.mean_average_precision import MeanAveragePrecision
-from affuse.training.run import open_run, split_of
+from affuse.training.run_folder import open_run, split_of
+
+BASELINES = {"classes": "majority class", "multilabel": "prevalence", "values": "training mean"}
 
 
 def evaluate(
@@ -38,49 +41,72 @@ def evaluate(
     """Score a run on a split of a corpus; writes evaluation.json and predictions.parquet into `scores_folder`.
 
     `missing`: "each" for every subset of modalities, or names joined by + to take away. `probes`: probe the encoders
-    of every modality, beside those of a run trained on it alone where one is given. Another corpus than
-    the run's is scored by label name, without the ids, sources and speakers that the run was trained on, unless there are no
-    others or `include_seen` says so. Raises ProtocolError when not every item of the split was scored.
+    of every modality, and those of a run trained on it alone where one is given. Another corpus than the run's is
+    scored by label name, without the ids, sources and speakers that the run was trained on; these are scored too where
+    there are no others, or with `include_seen`. Raises ProtocolError when not every item of the split was scored.
     """
     info, recipe, folders = open_run(run)
     own = corpus.hash == info["corpus"]["hash"]
     _check_columns(info, corpus)
-    probed = None if probes is None else probe_modalities(run, probes, _grouped(corpus, info["group_by"]), split, torch.device(device))
+    probed = None
+    if probes is not None:
+        probed = probe_modalities(run, probes, _grouped(corpus, info["group_by"]), split, torch.device(device))
     known = None if own else seen(run.name, trained_by_run(info, folders), corpus)
     chosen = [_rows(members[0], corpus, split, own) for members in folders]
     rows = [c if known is None else known.left(c, include_seen) for c in chosen]
     overlap = _crossing(info, corpus, folders) if known is None else known.protocol(chosen[0], rows[0])
     found = collect(info, recipe, folders, corpus, rows, missing, torch.device(device))
-    if known is not None:
-        found.table["seen"] = known.mark(found.table["id"])
+    scored = {}
+    for name, predictions in found.items():
+        if known is not None:
+            predictions.table["seen"] = known.mark(predictions.table["id"])
+        scored[name] = score_task(predictions, info, corpus, split, overlap)
+    lead = info["task"]["name"] if info["task"]["name"] in scored else next(iter(scored))
     result = {
         "run": str(run),
         "recipe": info["recipe"],
         "corpus": {"name": corpus.name, "path": str(corpus.path), "hash": corpus.hash},
         "split": split,
-        "task": next(iter(recipe.tasks)),
-        **score(found, info["group_by"], overlap, protocol(info, corpus, found, split)),
+        "task": lead,
+        **scored.pop(lead),
+        **({"tasks": scored} if scored else {}),
     }
     if probed is not None:
         result["probes"] = probed[0]
         result["protocol"] |= probed[1]
     if own and split == "test":
-        io.write_json(run / "run.json", info | {"test_openings": info.get("test_openings", 0) + 1})
-    target = scores_folder(run, info, corpus)
-    io.write_json(target / ("evaluation.json" if split == "test" or not own else f"evaluation-{split}.json"), result)
-    io.write_table(target / ("predictions.parquet" if split == "test" or not own else f"predictions-{split}.parquet"), to_table(found))
+        io.write_json(run / run_files.INFO, info | {"test_openings": info.get("test_openings", 0) + 1})
+    target, suffix = scores_folder(run, info, corpus), "" if split == "test" or not own else f"-{split}"
+    io.write_json(target / f"evaluation{suffix}.json", result)
+    for name, predictions in found.items():
+        of = "" if name == lead else f"-{name}"
+        io.write_table(target / f"predictions{of}{suffix}.parquet", to_table(predictions))
+    return result
+
+
+def score_task(
+    found: Predictions, info: Mapping[str, Any], corpus: Corpus, split: str, overlap: Mapping[str, Any]
+) -> dict[str, Any]:
+    """{kind, resolution, labels, scores, protocol} of one task; `per_utterance` too, for frames with one label each."""
+    about = {"kind": found.task.kind, "resolution": found.task.resolution}
+    whole = per_utterance(found) if found.task.per_frame else None
+    told = protocol(info, corpus, found, split)
+    result = about | score(found, info["group_by"], overlap, told)
+    if whole is not None:
+        result["per_utterance"] = score(whole, info["group_by"], overlap, told)
     return result
 
 
 def scores_folder(run: Path, info: Mapping[str, Any], corpus: Corpus) -> Path:
-    """Where the scores of a run on this corpus go: the run folder, or for another corpus than its own `on-NAME` in it."""
+    """Where the scores of a run on this corpus go: the run folder, or for another corpus `on-NAME` in it."""
     return run if corpus.hash == info["corpus"]["hash"] else run / f"on-{corpus.name}"
 
 
 def _check_columns(info: Mapping[str, Any], corpus: Corpus) -> None:
     for column in info["group_by"].split("+"):
         if column not in corpus.table:
-            raise ProtocolError(f"{corpus.name} has no column '{column}', which groups the run's utterances", "import it with that column")
+            message = f"{corpus.name} has no column '{column}', which groups the run's utterances"
+            raise ProtocolError(message, "import it with that column")
 
 
 def _grouped(corpus: Corpus, by: str) -> Corpus:
@@ -102,15 +128,25 @@ def _rows(folder: Path, corpus: Corpus, split: str, own: bool) -> np.ndarray:
     return np.asarray(given == split) if (given != "").any() else np.ones(len(corpus), dtype=bool)
 
 
-def score(found: Predictions, wanted: str, overlap: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
-    """{labels, scores, protocol}: `score_all` by the groups that `cluster` finds for `wanted`, the grouping of the split.
+def score(found: Predictions, wanted: str, overlap: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """{labels, scores, protocol}: `score_all` by the groups that `cluster` finds for `wanted`, the split's grouping.
 
-    The protocol says `told`, what it was trained on of what is scored (`overlap`), and what the intervals are over.
+    The protocol holds what is `known` of it, what of the scored items was trained on (`overlap`), and what the
+    intervals are over.
     """
-    found.table, by, meaning = cluster(found.table, wanted, _trained_on(overlap, told["split"]))
+    found.table, by, meaning = cluster(found.table, wanted, _trained_on(overlap, known["split"]))
     groups = int(found.table[by].nunique())
-    interval = {"group_by": by, "groups": groups, "interval": f"95 %, {clustered(by, groups)}", "interval_means": meaning}
-    return {"labels": list(found.space.labels), **score_all(found, by), "protocol": {**told, **overlap, **interval, "n": len(found.table)}}
+    interval = {
+        "group_by": by,
+        "groups": groups,
+        "interval": f"95 %, {clustered(by, groups)}",
+        "interval_means": meaning,
+    }
+    return {
+        "labels": list(found.space.labels),
+        **score_all(found, by),
+        "protocol": {**known, **overlap, **interval, "n": len(found.table)},
+    }
 
 
 def _trained_on(overlap: Mapping[str, Any], split: str) -> set[str]:
@@ -126,16 +162,18 @@ def score_all(found: Predictions, group_by: str) -> dict[str, Any]:
     full = found.by_subset[found.full]
     if len(full) != len(found.table):
         raise ProtocolError(f"{len(full)} predictions for {len(found.table)} items", "evaluate the run again")
-    if found.table["id"].duplicated().any():
-        raise ProtocolError("the folds share utterances of this split, which count once in a score", "score what no two folds share: --split test")
-    constant = "majority class" if found.space.kind == "classes" else "training mean"
-    rows = [_row(constant, "baseline", (), found, found.baseline, groups)]
+    if found.table[["id", *(["frame"] if found.task.per_frame else [])]].duplicated().any():
+        message = "the folds share utterances of this split, which count once in a score"
+        raise ProtocolError(message, "score what no two folds share: --split test")
+    rows = [_row(BASELINES[found.task.kind], "baseline", (), found, found.baseline, groups)]
     for subset, predicted in found.by_subset.items():
         kind = "full" if subset == found.full else "unimodal" if len(subset) == 1 else "subset"
         rows.append(_row(_subset_name(subset, found.full), kind, subset, found, predicted, groups))
     result = {"n": len(full), "n_split": len(found.table), "metrics": score_metrics(found, full, groups), "rows": rows}
-    if found.space.kind == "classes":
+    if found.task.kind == "classes":
         result |= _class_details(found, full, groups)
+    if found.task.kind == "multilabel":
+        result |= _label_details(found, full)
     return result | shapley_of(found, groups)
 
 
@@ -152,8 +190,9 @@ def _subset_name(subset: Subset, full: Subset) -> str:
 
 
 def score_metrics(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Every metric that means something for the task's labels, with its interval."""
-    return {n: estimate(n, found.truth, predicted, groups).to_dict() for n in fitting(found.space)}
+    """Every metric that fits the task's labels, with its interval."""
+    decided = found.decided(predicted)
+    return {n: estimate(n, found.truth, decided, groups).to_dict() for n in found.task.metrics()}
 
 
 def _class_details(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
@@ -164,10 +203,36 @@ def _class_details(found: Predictions, predicted: np.ndarray, groups: np.ndarray
     return {
         "confusion_matrix": counts.astype(int).tolist(),
         "per_class": [
-            {"label": label, **{c: float(scores[c][i]) for c in columns}, "average_precision": as_null(precision[i]), "support": int(scores["support"][i])}
+            {
+                "label": label,
+                **{c: float(scores[c][i]) for c in columns},
+                "average_precision": as_null(precision[i]),
+                "support": int(scores["support"][i]),
+            }
             for i, label in enumerate(found.space.labels)
         ],
         "calibration": CalibrationError.table(CalibrationError.statistics(found.truth, predicted).sum(0)),
+    }
+
+
+def _label_details(found: Predictions, predicted: np.ndarray) -> dict[str, Any]:
+    """Per label: precision, recall, F1, average precision, support, and the mean threshold of the models."""
+    decided = found.decided(predicted)
+    counts = label_counts.counts(label_counts.statistics(found.truth, decided).sum(0))
+    scores = label_counts.per_label(counts)
+    precision = MeanAveragePrecision.each(found.truth, decided, np.ones((1, len(decided))))[0]
+    limits = np.full(len(found.space), EVEN) if found.thresholds is None else found.thresholds.mean(0)
+    return {
+        "per_class": [
+            {
+                "label": label,
+                **{c: float(scores[c][i]) for c in ("precision", "recall", "f1")},
+                "average_precision": as_null(precision[i]),
+                "support": int(counts[i, :2].sum()),
+                "threshold": float(limits[i]),
+            }
+            for i, label in enumerate(found.space.labels)
+        ]
     }
 
 
@@ -183,8 +248,10 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
     held_out = "groups held out of the training part"
     kept = f"epoch with the best {selection['metric']} on {held_out}"
     if selection["keep"] == "last":
-        kept = "none: last epoch of a fixed schedule" + (f", {held_out}" if selection["split"] else ", trained on all of the training part")
+        trained = held_out if selection["split"] else "trained on all of the training part"
+        kept = f"none: last epoch of a fixed schedule, {trained}"
     by = ", ".join(f"{stream}: {column}" for stream, column in info.get("standardised_by", {}).items())
+    standardised = f"{by}, over all utterances of each, the scored ones too, without labels"
     return {
         "split": split,
         "split_hash": info["split_hash"],
@@ -193,15 +260,23 @@ def protocol(info: Mapping[str, Any], corpus: Corpus, found: Predictions, split:
         "split_by": info["group_by"],
         "selection": kept,
         "seed": info["seed"],
-        "mapping": None if own else mapping_of(info["task"]["labels"], found.space),
-        **({"standardised_by": f"{by}, over all utterances of each, the scored ones too, without labels"} if by else {}),
+        "mapping": None if own else mapping_of(_labels(info, found.task.name), found.space),
+        **({"frames": "every labelled frame counts once, at the rate of its labels"} if found.task.per_frame else {}),
+        **({"thresholds": "per label, best F1 on the selection split"} if found.thresholds is not None else {}),
+        **({"standardised_by": standardised} if by else {}),
         "configurations_tried": info.get("configurations_tried"),
     }
 
 
+def _labels(info: Mapping[str, Any], task: str) -> list[str]:
+    """The labels that the run's model has for a task."""
+    labels: list[str] = info["tasks"][task]["labels"] if "tasks" in info else info["task"]["labels"]
+    return labels
+
+
 def mapping_of(labels: Sequence[str], scored: LabelSpace) -> dict[str, Any] | None:
-    """What of the scored label space a model with these labels cannot say, and which of its labels are never right."""
+    """Which scored classes a model of these labels lacks, which of its labels are never right; None for values."""
     if scored.kind != "classes":
         return None
     _, lacking, extra = map_by_name(LabelSpace("model", tuple(labels)), scored)
-    return {"by": "name", "model_cannot_say": lacking, "never_right": extra}
+    return {"by": "name", "model_lacks": lacking, "never_right": extra}

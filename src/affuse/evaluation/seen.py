@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from affuse.core import io
+from affuse.core import io, run_files
 from affuse.corpora.manifest import Corpus
 
 EXAMPLES = 6
@@ -20,8 +20,8 @@ EXAMPLES = 6
 class Seen:
     """Which utterances [N] of a corpus belong to what a model was trained on, and what the two share.
 
-    `shared`: a row per column, with the modality (where only one was trained on it), the corpus of the training, the column,
-    the values that both have, and how many utterances of this corpus that is.
+    `shared`: a row per column, with the modality (where only one was trained on it), the corpus of the training, the
+    column, the values that both have, and how many utterances of this corpus have them.
     """
 
     model: str
@@ -30,7 +30,7 @@ class Seen:
     shared: list[dict[str, Any]]
 
     def left(self, chosen: np.ndarray, include: bool) -> np.ndarray:
-        """The chosen utterances [N] to score: without those that were trained on, unless `include` says so or there are no others."""
+        """The chosen utterances [N] to score: those that were trained on only with `include`, or without any others."""
         unseen = chosen & ~self.rows
         return chosen if include or not unseen.any() else unseen
 
@@ -39,26 +39,29 @@ class Seen:
         return ids.isin(self.corpus.table["id"][self.rows])
 
     def protocol(self, chosen: np.ndarray, scored: np.ndarray) -> dict[str, Any]:
-        """What the protocol says: `seen_in_training`, numbers `left_out` and `seen_scored`, and all of it as sentences, `overlap`."""
+        """For the protocol: `seen_in_training`, how many were `left_out` and `seen_scored`, the sentences `overlap`."""
         left_out, kept, n = int((chosen & ~scored).sum()), int((self.rows & scored).sum()), int(scored.sum())
-        lines = [self._sentence(part) for part in self.shared] or [f"{self.model} was trained on nothing of {self.corpus.name} that it names"]
+        nothing = f"{self.model} was trained on nothing of {self.corpus.name} that it names"
+        lines = [self._sentence(part) for part in self.shared] or [nothing]
         if left_out:
             lines.append(f"{left_out:,} utterances left out that were trained on; --include-seen scores them too")
         if kept:
-            lines.append(f"{kept:,} of {n:,} scored utterances are of what {self.model} was trained on: these scores do not tell how it does on others")
+            trained = f"{kept:,} of {n:,} scored utterances are of what {self.model} was trained on"
+            lines.append(f"{trained}: these scores do not show how it does on others")
         return {"seen_in_training": self.shared, "left_out": left_out, "seen_scored": kept, "overlap": lines}
 
     def _sentence(self, part: Mapping[str, Any]) -> str:
         values, only = part["values"], f" ({part['modality']})" if "modality" in part else ""
         listed = ", ".join(values[:EXAMPLES]) + (", ..." if len(values) > EXAMPLES else "")
-        many = f"{len(values):,} {part['column']}{'' if len(values) == 1 else 's'}"
-        return f"{self.model} was trained on {part['utterances']:,} utterances of {self.corpus.name}, by {many}{only}: {listed}"
+        counted = f"{len(values):,} {part['column']}{'' if len(values) == 1 else 's'}"
+        what = f"{part['utterances']:,} utterances of {self.corpus.name}"
+        return f"{self.model} was trained on {what}, by {counted}{only}: {listed}"
 
 
 def seen(model: str, trained_on: Sequence[Mapping[str, Any]], corpus: Corpus) -> Seen:
     """What of `corpus` is in `trained_on`: rows {corpus, column, values, and perhaps modality, anywhere}.
 
-    A name means the same in a corpus of the same name, or `anywhere`; a corpus that was put together of others may call their
+    A name means the same in a corpus of the same name, or `anywhere`; a corpus that joins others may name their
     speakers CORPUS_SPEAKER. Empty cells match nothing.
     """
     mask, shared = np.zeros(len(corpus), bool), []
@@ -79,7 +82,8 @@ def seen(model: str, trained_on: Sequence[Mapping[str, Any]], corpus: Corpus) ->
 
 def trained_by_run(info: Mapping[str, Any], folders: Sequence[Sequence[Path]]) -> list[dict[str, Any]]:
     """The ids, sources and speakers that any fold of a run was trained or selected on, as `trained_on` of `seen`."""
-    table = pd.concat([io.read_table(members[0] / "split.parquet") for members in folders])
+    table = pd.concat([io.read_table(members[0] / run_files.SPLIT) for members in folders])
     table = table[table["split"].isin(["train", "valid"])]
     columns = ("id", "source", "speaker")
-    return [{"corpus": info["corpus"]["name"], "column": c, "values": sorted(set(table[c])), "anywhere": True} for c in columns]
+    common = {"corpus": info["corpus"]["name"], "anywhere": True}
+    return [common | {"column": column, "values": sorted(set(table[column]))} for column in columns]

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from affuse.core import io, registry
-from affuse.core.config import GROUPS, extractor_of
+from affuse.core import io, registry, run_files
+from affuse.core.config import GROUPS, TaskConfig, extractor_of
 from affuse.core.errors import BadFeatures, ProtocolError
 from affuse.corpora.manifest import Corpus
-from affuse.evaluation.predictions import Predictions, answers_of, foreign, labelled, to_table
+from affuse.evaluation.predictions import Predictions, foreign, labelled, predictions_of, to_table
 from affuse.evaluation.protocol import mapping_of, score
 from affuse.evaluation.seen import seen
 from affuse.media.english import is_english
-from affuse.models.model import Model, load_model
+from affuse.models.model import Model
+from affuse.models.saved import load_model
 from affuse.stores.store import FeatureStore, stated
 from affuse.training.data import Dataset
 
@@ -25,9 +26,10 @@ TASK = "emotion"
 
 
 def stores_of(model: Path, corpus: Corpus) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Stream -> (store, the extractor's parameters) that the model wants; a store of its own where that name holds another."""
-    wanted = io.read_json(model / "model.json")["extractors"]
-    return {s: (_store(model, corpus, s, options), {"name": extractor_of(s, options)[0], **options}) for s, options in wanted.items()}
+    """Stream -> (store, parameters of its extractor) that the model needs; a new store where the name is taken."""
+    wanted = io.read_json(model / run_files.DESCRIPTION)["extractors"]
+    parameters = {s: {"name": extractor_of(s, options)[0], **options} for s, options in wanted.items()}
+    return {s: (_store(model, corpus, s, options), parameters[s]) for s, options in wanted.items()}
 
 
 def _store(model: Path, corpus: Corpus, stream: str, options: Mapping[str, Any]) -> str:
@@ -36,30 +38,40 @@ def _store(model: Path, corpus: Corpus, stream: str, options: Mapping[str, Any])
         return stream
     kind, given = extractor_of(stream, options)
     card = FeatureStore(path).card
-    same = io.digest([kind, stated(kind, registry.resolve("extractors", kind, given, stream))]) == io.digest([card["extractor"], card["parameters"]])
+    wanted = [kind, stated(kind, registry.resolve("extractors", kind, given, stream))]
+    same = io.digest(wanted) == io.digest([card["extractor"], card["parameters"]])
     return stream if same else f"{model.name}-{stream}"
 
 
 def evaluate_shipped(
-    model: Path, corpus: Corpus, out: Path, split: str = "test", missing: str | None = None, device: str = "cpu", include_seen: bool = False
+    model: Path,
+    corpus: Corpus,
+    out: Path,
+    split: str = "test",
+    missing: str | None = None,
+    device: str = "cpu",
+    include_seen: bool = False,
 ) -> dict[str, Any]:
-    """Score a shipped model on a corpus whose stores are there; writes evaluation.json and predictions.parquet into `out`.
+    """Score a shipped model on a corpus whose stores exist; writes evaluation.json and predictions.parquet into `out`.
 
-    Utterances of what it was trained on are left out, unless nothing else is there or `include_seen` says so; the protocol
-    names them either way. A corpus with splits is scored on `split`, any other as a whole. Every utterance gets an answer: the rules by which
-    `analyze` may say nothing do not count, but words of another language are absent. Raises ProtocolError, BadFeatures.
+    Utterances of what it was trained on are left out, unless there are no others, or with `include_seen`; the protocol
+    names them either way. A corpus with splits is scored on `split`, any other as a whole. Every utterance is scored:
+    the rules by which `analyze` may abstain do not apply, but words of another language are absent. Raises
+    ProtocolError, BadFeatures.
     """
-    described = io.read_json(model / "model.json")
-    net = load_model(described, io.read_tensors(model / "model.safetensors")).to(device).eval()
+    described = io.read_json(model / run_files.DESCRIPTION)
+    net = load_model(described, io.read_tensors(model / run_files.WEIGHTS)).to(device).eval()
     chosen, split = _rows(corpus, split)
     trained = seen(model.name, io.read_json(model / "card.json")["trained_on"], corpus)
     scored = trained.left(chosen, include_seen)
     data = _dataset(model, net, corpus, scored, described["rules"].get("language", ""))
-    target, known = data.labels(TASK)
-    space = net.spaces[TASK]
-    majority = int(np.bincount(target[known].numpy()).argmax()) if known.any() else 0
-    answers = answers_of([net], data, TASK, majority, missing, torch.device(device))
-    found = labelled(data, TASK, answers, GROUPS, own=False)
+    labels = net.tasks[TASK].space.labels
+    predicted = predictions_of([net], data, {TASK: None}, missing, torch.device(device))[TASK]
+    found = labelled(data, predicted, GROUPS, own=False)
+    if found is None:
+        raise ProtocolError(
+            f"no utterance of {corpus.name} is labelled for '{TASK}'", "import the corpus with its labels"
+        )
     found.table["seen"] = trained.mark(found.table["id"])
     result = {
         "run": model.name,
@@ -67,10 +79,10 @@ def evaluate_shipped(
         "corpus": {"name": corpus.name, "path": str(corpus.path), "hash": corpus.hash},
         "split": split,
         "task": TASK,
-        **score(found, GROUPS, trained.protocol(chosen, scored), _protocol(found, space.labels, split)),
+        **score(found, GROUPS, trained.protocol(chosen, scored), _protocol(found, labels, split)),
     }
-    io.write_json(out / "evaluation.json", result)
-    io.write_table(out / "predictions.parquet", to_table(found))
+    io.write_json(out / run_files.EVALUATION, result)
+    io.write_table(out / run_files.PREDICTIONS, to_table(found))
     return result
 
 
@@ -80,7 +92,8 @@ def _rows(corpus: Corpus, split: str) -> tuple[np.ndarray, str]:
     if not (given != "").any():
         return np.ones(len(corpus), bool), "all"
     if not (given == split).any():
-        raise ProtocolError(f"{corpus.name} has no split '{split}'", f"score one of {', '.join(sorted(set(given) - {''}))}")
+        there = ", ".join(sorted(set(given) - {""}))
+        raise ProtocolError(f"{corpus.name} has no split '{split}'", f"score one of {there}")
     return np.asarray(given == split), split
 
 
@@ -88,12 +101,13 @@ def _dataset(model: Path, net: Model, corpus: Corpus, chosen: np.ndarray, langua
     table = corpus.table[chosen].reset_index(drop=True)
     stores = {s: FeatureStore(corpus.store_path(name)) for s, (name, _) in stores_of(model, corpus).items()}
     for spec in net.streams:
-        if stores[spec.name].spec.shape != spec.shape:
-            raise BadFeatures(f"store '{spec.name}' has steps of {stores[spec.name].spec.shape}, {model.name} wants {spec.shape}", f"delete {stores[spec.name].path}")
+        store = stores[spec.name]
+        if store.spec.shape != spec.shape:
+            message = f"store '{spec.name}' has steps of {store.spec.shape}, {model.name} needs {spec.shape}"
+            raise BadFeatures(message, f"delete {store.path}")
         if spec.modality == "text" and language == "en":
-            stores[spec.name] = stores[spec.name].without(table.loc[~table["text"].map(is_english), "id"])
-    return Dataset(table, stores, {TASK: "label"}, foreign({TASK: "label"}, corpus, net.spaces))
-
+            stores[spec.name] = store.without(table.loc[~table["text"].map(is_english), "id"])
+    return Dataset(table, stores, {TASK: "label"}, foreign({TASK: TaskConfig()}, corpus, net.tasks))
 
 
 def _protocol(found: Predictions, labels: Sequence[str], split: str) -> dict[str, Any]:

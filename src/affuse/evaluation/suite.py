@@ -1,4 +1,4 @@
-"""A queue of runs: every setting with every arm and seed, each in its run folder, and a ledger of what became of them."""
+"""A queue of runs: every setting with every arm and seed, each in its run folder, and a ledger of how they ended."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from affuse.core import config, io, registry
+from affuse.core import config, io, registry, run_files
 from affuse.core.config import Recipe, load_recipe
 from affuse.core.errors import AffuseError, BadConfig, UnknownName
 from affuse.core.processes import CRASH, spread
 from affuse.core.seed import set_threads
+from affuse.core.tasks import selected
 from affuse.core.types import Modality
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.evaluation.protocol import evaluate
-from affuse.metrics import fitting
-from affuse.stores.collate import targets
 from affuse.stores.store import FeatureStore
-from affuse.training import run as runs
+from affuse.training import binding
+from affuse.training import train as training
 
 LEDGER = "ledger.jsonl"
 
 
 @dataclass
 class Arm:
-    """One way to train: overrides of the setting's recipe (a bare list in the file) or of its own, and a note for the page.
+    """One way to train: overrides of the setting's recipe (a bare list in the file) or of its own.
 
-    `only`: the modalities that it is trained on (empty: all).
+    `note`: for the page. `only`: the modalities that it is trained on (empty: all).
     """
 
     overrides: list[str] = field(default_factory=list)
@@ -100,7 +100,8 @@ def load_suite(path: Path) -> Suite:
     if isinstance(arms, dict):
         data["arms"] = {name: {"overrides": arm} if isinstance(arm, list) else arm for name, arm in arms.items()}
     suite: Suite = config.fill(Suite, data)
-    named = {f"settings.{s}.arms": setting.arms for s, setting in suite.settings.items()} | {"baselines": suite.baselines}
+    named = {f"settings.{s}.arms": setting.arms for s, setting in suite.settings.items()}
+    named["baselines"] = suite.baselines
     for where, names in named.items():
         for name in names:
             if name not in suite.arms:
@@ -119,7 +120,8 @@ def load_suite(path: Path) -> Suite:
 def plan(suite: Suite, out: Path, only: Sequence[str] = ()) -> list[Job]:
     """The queue: seeds outermost, arms interleaved, so that a part of it is a fair table.
 
-    `only`: SETTING/ARM, or SETTING, with * for any; all where empty. All recipes are checked; raises UnknownName for an `only` that fits nothing.
+    `only`: SETTING/ARM, or SETTING, with * for any; all where empty. All recipes are checked. Raises UnknownName for an
+    `only` that fits nothing.
     """
     pairs = [(s, a) for s in suite.settings for a in suite.arms_of(s)]
     for pattern in only:
@@ -143,28 +145,30 @@ def _jobs(suite: Suite, name: str, arm: str, corpus: Corpus, out: Path) -> Itera
         loaded = load_recipe(source, [*setting.overrides, *suite.arms[arm].overrides])
     except AffuseError as error:
         raise type(error)(f"{name}/{arm}: {error.message}", error.remedy) from error
-    recipe = runs.bind(loaded, corpus, suite.arms[arm].only)
-    runs.check(recipe, corpus, setting.folds)
-    space = next(iter(runs.spaces_of(recipe, corpus).values()))
+    recipe = binding.bind(loaded, corpus, suite.arms[arm].only)
+    binding.check(recipe, corpus, setting.folds)
+    task = selected(binding.tasks_of(recipe, corpus), recipe.train.task)
     for metric in suite.metrics:
-        if metric not in fitting(space):
-            raise BadConfig(f"{name}/{arm}: {metric} is no metric for a task of {space.kind}", f"choose among {', '.join(fitting(space))}")
+        if metric not in task.metrics():
+            message = f"{name}/{arm}: {metric} is no metric for a task of {task.kind}"
+            raise BadConfig(message, f"choose among {', '.join(task.metrics())}")
     stores = {s: corpus.store_path(s) for s in recipe.streams}
     made = {s: FeatureStore(path).hash for s, path in stores.items() if (path / "card.json").is_file()}
-    starts = runs.init_hashes(recipe)
+    starts = training.init_hashes(recipe)
     for seed in range(setting.seeds or suite.seeds):
         own = replace(recipe, train=replace(recipe.train, seed=seed))
         digest = io.digest([own.to_dict(), corpus.hash, made, setting.folds, *([starts] if starts else [])])
-        yield Job(name, arm, seed, own, Path(source).stem, corpus.path, setting.folds, out / name / arm / f"seed{seed}", digest)
+        folder = out / name / arm / f"seed{seed}"
+        yield Job(name, arm, seed, own, Path(source).stem, corpus.path, setting.folds, folder, digest)
 
 
 def outcomes(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
-    """Per job its last line in the ledger; {"status": "open"} where it has none with today's configuration, or its scores are gone."""
+    """Per job its last line in the ledger, or {"status": "open"}: no line with today's configuration, or no scores."""
     last = {(row["setting"], row["arm"], row["seed"]): row for row in io.read_jsonl(out / LEDGER)}
 
     def of(job: Job) -> dict[str, Any]:
         row = last.get(job.key, {})
-        there = row.get("status") == "failed" or (job.folder / "predictions.parquet").is_file()
+        there = row.get("status") == "failed" or (job.folder / run_files.PREDICTIONS).is_file()
         return row if row.get("config") == job.config and there else {"status": "open"}
 
     return [of(job) for job in jobs]
@@ -180,14 +184,16 @@ def conduct(
 ) -> list[dict[str, Any]]:
     """Train and score what is not done yet, in this process or in `workers` > 1; the new lines of the ledger.
 
-    Each run is one line of `ledger.jsonl`, told to `report` with the number of runs; one that fails is a line too, and the others go on.
+    Each run is one line of `ledger.jsonl`, and `report` is called with it and the number of runs; one that fails is a
+    line too, and the others go on.
     """
     with io.exclusive(out, "another affuse bench writes there"):
         todo = [job for job, row in zip(jobs, outcomes(jobs, out), strict=True) if row["status"] != "done"]
         for job in {(job.setting, job.arm): job for job in todo}.values():
-            runs.record_attempt(Corpus.open(job.corpus), job.name, job.recipe, job.folds)
+            training.record_attempt(Corpus.open(job.corpus), job.name, job.recipe, job.folds)
         work = partial(perform, device=device)
-        ended = spread(work, todo, workers, set_threads, (threads or 1,)) if workers > 1 else ((job, work(job)) for job in todo)
+        one_by_one = ((job, work(job)) for job in todo)
+        ended = spread(work, todo, workers, set_threads, (threads or 1,)) if workers > 1 else one_by_one
         rows = []
         for job, row in ended:
             rows.append(row or _line(job, 0.0, {"status": "failed", "error": CRASH}))
@@ -202,12 +208,12 @@ def perform(job: Job, device: str = "cpu") -> dict[str, Any]:
     end: dict[str, Any] = {"status": "done"}
     try:
         corpus = Corpus.open(job.corpus)
-        runs.train(job.recipe, job.name, corpus, job.folder, job.folds, device)
-        if not (job.folder / "predictions.parquet").is_file():
+        training.train(job.recipe, job.name, corpus, job.folder, job.folds, device)
+        if not (job.folder / run_files.PREDICTIONS).is_file():
             evaluate(job.folder, corpus, missing="each", device=device)
     except AffuseError as error:
         end = {"status": "failed", "error": str(error)}
-    except Exception as error:  # noqa: BLE001 whatever breaks in one arm is its line in the ledger, and the others go on
+    except Exception as error:  # noqa: BLE001 whatever breaks in one arm is a line in the ledger, and the others go on
         end = {"status": "failed", "error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
     return _line(job, time.perf_counter() - started, end)
 
@@ -220,8 +226,8 @@ def _line(job: Job, seconds: float, end: dict[str, Any]) -> dict[str, Any]:
 def expected_items(job: Job) -> set[str]:
     """Ids of all labelled items that a job's test split holds, over all of its folds."""
     corpus = Corpus.open(job.corpus)
-    how, task = job.recipe.split, next(iter(job.recipe.tasks))
+    how, task = job.recipe.split, selected(binding.tasks_of(job.recipe, corpus), job.recipe.train.task)
     splits = make_splits(corpus.table, how.group_by, how.valid, how.test, job.folds, how.seed)
     tested = sum((split == "test").astype(int) for split in splits) > 0
-    known = targets(corpus.table[job.recipe.tasks[task].column].tolist(), runs.spaces_of(job.recipe, corpus)[task])[1].numpy()
+    known = binding.labelled_rows(corpus, job.recipe.tasks[task.name], task)
     return set(corpus.table["id"][tested & known])

@@ -1,4 +1,4 @@
-"""Who a face is, to a network trained to tell people apart: ArcFace's IR-50 and its kin, with weights that you bring."""
+"""Embeddings of a network trained to recognise faces: ArcFace's IR-50 and its kin, with weights that you bring."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ CARD = {
     "dim": "512",
 }
 DIM = 512
-WHAT = "an IR network's weights (InsightFace's iresnet50 or face.evoLVe's IR-50, about 170 MB, licence of whoever trained them)"
+WHAT = (
+    "an IR network's weights (InsightFace's iresnet50 or face.evoLVe's IR-50, about 170 MB, "
+    "licence of those who trained them)"
+)
 
 
 class ArcFace:

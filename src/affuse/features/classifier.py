@@ -1,4 +1,4 @@
-"""What a ready emotion classifier says of a voice, a face or words: seven classes by name, whatever it calls them."""
+"""Probabilities of a ready emotion classifier for a voice, a face or words: its labels mapped to seven classes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES, canonical
 from affuse.core.types import Feature, Modality, StreamSpec
 from affuse.features.networks import pretrained
-from affuse.features.networks.pictures import BLOCK, Preparation, faces, interpolated, vectors
+from affuse.features.networks.pictures import BLOCK, Preparation, faces, size_options, vectors
 from affuse.features.networks.pretrained import Known
 from affuse.features.speech_model import CONTEXT, WAVEFORM, SpeechModel
 from affuse.features.text import TextEmbedding
@@ -27,16 +27,19 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 CARD = {
-    "summary": "log-probabilities of the seven classes by any emotion classifier in transformers' format, for voice, faces or words",
-    "source": "the model's own; for example Yang et al. 2021 (SUPERB), Hartmann 2022 (DistilRoBERTa), Demszky et al. 2020 (GoEmotions)",
+    "summary": "log-probabilities of the seven classes by any emotion classifier in transformers' format, for voice, "
+    "faces or words",
+    "source": "the model's own; for example Yang et al. 2021 (SUPERB), Hartmann 2022 (DistilRoBERTa), Demszky et al. "
+    "2020 (GoEmotions)",
     "entry": "Classifier",
     "modalities": ["audio", "vision", "text"],
-    "licence": "the model's own; hubert-er and vit-face-expression Apache-2.0, go-emotions MIT, distilroberta-emotion: see its card",
+    "licence": "the model's own; hubert-er and vit-face-expression Apache-2.0, go-emotions MIT, "
+    "distilroberta-emotion: see its card",
     "version": 1,
     "extra": "text",
     "packages": ["transformers"],
-    "download": "from the Hugging Face hub, once: hubert-er 378 MB, hubert-large-er 1260 MB; vit-face-expression 343 MB; "
-    "distilroberta-emotion 329 MB, go-emotions 499 MB; or a folder. Only safetensors are read",
+    "download": "from the Hugging Face hub, once: hubert-er 378 MB, hubert-large-er 1260 MB; vit-face-expression 343 "
+    "MB; distilroberta-emotion 329 MB, go-emotions 499 MB; or a folder. Only safetensors are read",
     "rate": "utterance; of faces fps, 5 by default",
     "dim": "7",
 }
@@ -65,19 +68,22 @@ MAPPINGS = {
 CLASSES = SPACES["ekman-7"].labels
 FLOOR = 1e-4  # the least probability of a class that the model knows
 # Spellings of classifiers that no corpus has; elsewhere calm is a class of its own
-SPELLINGS = {"calm": "neutral", "calmness": "neutral", "no emotion": "neutral", "suprise": "surprise", "enjoyment": "happy"}
+SPELLINGS = {
+    "calm": "neutral", "calmness": "neutral", "no emotion": "neutral", "suprise": "surprise", "enjoyment": "happy",
+}
 SPOKEN_BY = ("female_", "male_")
 
 
 class Classifier:
-    """Clip -> log-probabilities [T, 7] of neutral, happy, sad, angry, fear, disgust, surprise; T = 1 for voice and words.
+    """Clip -> log-probabilities [T, 7] of neutral, happy, sad, angry, fear, disgust, surprise; T = 1 for voice, words.
 
-    `model`: a short name of KNOWN, a folder in transformers' format or a hub id. Its labels are mapped by name: those of one class
-    add up, those of none (contempt, love) are dropped and the rest is scaled to sum 1; models of several labels at once
-    (sigmoids) too. No probability falls below 1e-4. Of a class that it lacks the model has no opinion: there stands the mean
-    of its log-probabilities. A voice of more than `chunk` s is heard in equal parts, whose probabilities are averaged; of faces, each of
-    `fps` per second has its own, valid [T] where there is one (`margin`, `detector`: see `face_crops`). No words, sound or picture: T = 0.
-    Raises BadConfig where fewer than two of the classes are known to the model.
+    `model`: a short name of KNOWN, a folder in transformers' format or a hub id. Its labels are mapped by name: those
+    of one class add up, those of none (contempt, love) are dropped and the rest is scaled to sum 1; models of several
+    labels at once (sigmoids) too. No probability falls below 1e-4. Of a class that it lacks the model has no opinion:
+    there stands the mean of its log-probabilities. A voice of more than `chunk` s is encoded in equal windows, whose
+    probabilities are averaged; of faces, each of `fps` per second has its own, valid [T] where there is one (`margin`,
+    `detector`: see `face_crops`). No words, sound or picture: T = 0. Raises BadConfig where fewer than two of the
+    classes are known to the model.
     """
 
     def __init__(
@@ -92,7 +98,10 @@ class Classifier:
         detector_sha256: str = "",
     ) -> None:
         if not 3 * CONTEXT <= chunk < math.inf:
-            raise BadConfig(f"classifier.chunk = {chunk} s is too short to tell an emotion, or has no end", f"give {3 * CONTEXT:g} or more")
+            raise BadConfig(
+                f"classifier.chunk = {chunk} s is too short to tell an emotion, or has no end",
+                f"give {3 * CONTEXT:g} or more",
+            )
         self.modality, self.model, self.fps, self.margin, self.chunk = modality, model, fps, margin, chunk
         self.detector, self.detector_sha256 = detector, detector_sha256
 
@@ -129,7 +138,8 @@ class Classifier:
         found = classes_of(labels)
         if len(set(found) - {-1}) < 2:
             raise BadConfig(
-                f"the classifier in {self.folder} knows fewer than two of {', '.join(CLASSES)}; its labels: {', '.join(labels) or 'unnamed'}",
+                f"the classifier in {self.folder} knows fewer than two of {', '.join(CLASSES)}; its labels: "
+                f"{', '.join(labels) or 'unnamed'}",
                 "choose a classifier of emotions, or name the classes in id2label of its config.json",
             )
         return found
@@ -142,17 +152,18 @@ class Classifier:
         return faces(self.fps, self._preparation.size, self.margin, self.detector, self.detector_sha256)
 
     def __call__(self, clip: Clip) -> Feature:
-        """What the model says of the clip."""
+        """The log-probabilities of the clip."""
         if self.crops is not None:
             steps = clip.steps(self.fps) if clip.has_video else 0
             return vectors(self.crops.blocks(clip, BLOCK), self.embed, steps, len(CLASSES), "none")
-        heard = self._voice(clip) if self.modality == "audio" else self._words(clip)
-        return Feature(logarithms(heard.mean(0, keepdims=True), self.classes) if len(heard) else heard)
+        found = self._voice(clip) if self.modality == "audio" else self._words(clip)
+        return Feature(logarithms(found.mean(0, keepdims=True), self.classes) if len(found) else found)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """Log-probabilities [n, 7] of aligned faces uint8 [n, size, size, 3] of the model's own size."""
         blocks = (images[k : k + BLOCK] for k in range(0, len(images), BLOCK))
-        found = [self._probabilities(pixel_values=self._preparation.fed(block), **self._asked) for block in blocks]
+        fed = (self._preparation.to_tensor(block) for block in blocks)
+        found = [self._probabilities(pixel_values=pictures, **self._options) for pictures in fed]
         return logarithms(np.concatenate([np.zeros((0, len(CLASSES)), np.float32), *found]), self.classes)
 
     def _voice(self, clip: Clip) -> np.ndarray:
@@ -165,14 +176,14 @@ class Classifier:
         """Probabilities [1, 7] of the clip's words, or [0, 7]."""
         if not (text := (clip.text or "").strip()):
             return np.zeros((0, len(CLASSES)), np.float32)
-        return self._probabilities(**self._text.fed([text]))
+        return self._probabilities(**self._text.tokenise([text]))
 
-    def _probabilities(self, **fed: Any) -> np.ndarray:
-        """Probabilities [n, 7] of what is fed to the network."""
+    def _probabilities(self, **inputs: Any) -> np.ndarray:
+        """Probabilities [n, 7] for the inputs of the network."""
         import torch
 
         with torch.inference_mode():
-            logits: Tensor = self._network(**fed).logits
+            logits: Tensor = self._network(**inputs).logits
             several = self._config.get("problem_type") == "multi_label_classification"
             own = logits.sigmoid() if several else logits.softmax(-1)
             kept = torch.eye(len(CLASSES) + 1)[self.classes, :-1]  # row -1 is the one that is cut off
@@ -180,8 +191,8 @@ class Classifier:
             return (p / p.sum(-1, keepdim=True).clamp_min(1e-30)).numpy()
 
     @cached_property
-    def _asked(self) -> dict[str, bool]:
-        return interpolated(self._network, self._preparation.size, self._config.get("image_size"))
+    def _options(self) -> dict[str, bool]:
+        return size_options(self._network, self._preparation.size, self._config.get("image_size"))
 
     @cached_property
     def _network(self) -> Any:
@@ -221,7 +232,7 @@ def classes_of(labels: Sequence[str]) -> list[int]:
 
 
 def logarithms(p: np.ndarray, classes: Sequence[int]) -> np.ndarray:
-    """Logarithms of probabilities [n, 7], none below that of FLOOR; a class that is not among `classes` gets their mean."""
+    """Logarithms of probabilities [n, 7], none below that of FLOOR; a class outside `classes` gets their mean."""
     known = sorted(set(classes) - {-1})
     logs = np.log(np.maximum(p, FLOOR)).astype(np.float32)
     lacking = np.setdiff1d(np.arange(len(CLASSES)), known)

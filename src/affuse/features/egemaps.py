@@ -18,7 +18,8 @@ CARD = {
     "source": "Eyben et al. 2016 (eGeMAPS); Schuller et al. 2016 (ComParE); openSMILE, Eyben et al. 2010",
     "entry": "EGeMAPS",
     "modalities": ["audio"],
-    "licence": "openSMILE: audEERING research licence, NOT for commercial use (the package's metadata wrongly says MIT)",
+    "licence": "openSMILE: audEERING research licence, NOT for commercial use (the package's metadata wrongly says "
+    "MIT)",
     "version": 1,
     "extra": "opensmile",
     "packages": ["opensmile"],
@@ -33,7 +34,7 @@ SETS = {"egemaps": ("eGeMAPSv02", 88, 25), "compare": ("ComParE_2016", 6373, 65)
 
 
 class EGeMAPS:
-    """Clip -> [1, 88] functionals of the recorded sound, or with `level` "lld" [T, 25], one per 10 ms from t0 = 10 ms on.
+    """Clip -> [1, 88] functionals of the recorded sound, or with `level` "lld" [T, 25], every 10 ms from t0 = 10 ms on.
 
     `feature_set` "compare" gives 6373 and 65. Functionals leave out what was not recorded (and runs of 1 s or more
     of exact zeros) and join the rest; descriptors there are invalid. Pitch descriptors look at 60 ms, so they stand
@@ -76,11 +77,11 @@ class EGeMAPS:
         if audio is None or valid.sum() < LEAST:
             return Feature(np.zeros((0, *self.spec.shape), np.float32))
         if self.level == "functionals":
-            return Feature(self._computed(audio.samples[valid]))
-        values = self._computed(audio.samples)
-        heard = valid[round(CENTRE * RATE) :: HOP][: len(values)]
-        return Feature(values, None if heard.all() else heard, CENTRE)
+            return Feature(self._compute(audio.samples[valid]))
+        values = self._compute(audio.samples)
+        recorded = valid[round(CENTRE * RATE) :: HOP][: len(values)]
+        return Feature(values, None if recorded.all() else recorded, CENTRE)
 
-    def _computed(self, samples: np.ndarray) -> np.ndarray:
+    def _compute(self, samples: np.ndarray) -> np.ndarray:
         values: np.ndarray = self._smile.process_signal(samples, RATE).to_numpy(np.float32)
         return values

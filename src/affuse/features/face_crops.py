@@ -57,7 +57,10 @@ class FaceCrops:
         detector_sha256: str = "",
     ) -> None:
         if not 0 < fps < math.inf or min(size, min_face) < 1:
-            raise BadConfig(f"no face crops have fps={fps}, size={size}, min_face={min_face}", "give fps above 0, and 1 pixel or more")
+            raise BadConfig(
+                f"no face crops have fps={fps}, size={size}, min_face={min_face}",
+                "give fps above 0, and 1 pixel or more",
+            )
         self.fps, self.size, self.min_face, self.min_score, self.margin = fps, size, min_face, min_score, margin
         self.detector, self.detector_sha256 = detector, detector_sha256
 
@@ -78,7 +81,9 @@ class FaceCrops:
         """The detector's file, checked; None for MTCNN."""
         if self.detector is None:
             return None
-        return pretrained.file(self.detector, self.detector_sha256, "a YuNet face detector (ONNX, 0.3 MB, Apache-2.0)", "detector")
+        return pretrained.file(
+            self.detector, self.detector_sha256, "a YuNet face detector (ONNX, 0.3 MB, Apache-2.0)", "detector"
+        )
 
     @cached_property
     def _detector(self) -> Detector:
@@ -143,8 +148,8 @@ class FaceCrops:
     def blocks(self, clip: Clip, length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The valid steps [n] and crops [n, size, size, 3] of a clip, at most `length` at a time.
 
-        Same crops as from a call, in flat memory however long the clip: a first pass over the picture follows the faces,
-        a second one cuts out the most prominent person.
+        Same crops as from a call, in flat memory however long the clip: a first pass over the picture follows the
+        faces, a second one cuts out the most prominent person.
         """
         from affuse.media.tracks import FaceTracker
 

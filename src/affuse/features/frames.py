@@ -33,7 +33,7 @@ class Frames:
     """Clip -> uint8 [T, size, size, 3], whole frames squeezed into a square (bilinear, antialiased).
 
     `preset`: `every` has the frame at k / fps s as step k, valid where there is a picture. The others take the frames
-    at 0, 1, 2... s, part them into as many equal segments as the model has frames and keep the one in the middle of
+    at 0, 1, 2... s, divide them into as many equal segments as the model has frames and keep the one in the middle of
     each: `ogm` and `bcgm` 1, `mmpareto` 2, `pmr` and `mlb` 3 (fewer where there are fewer). A clip without a picture
     has T = 0.
     """
@@ -61,7 +61,7 @@ class Frames:
         values, valid = np.zeros((steps, self.size, self.size, 3), np.uint8), np.zeros(steps, bool)
         ready = Preparation(self.size, (self.size, self.size), "bilinear", 1 / 255, (0.0,) * 3, (1.0,) * 3)
         for frame in clip.frames(self.fps, max(LONGEST_SIDE, self.size)):
-            values[frame.index], valid[frame.index] = ready.fitted(frame.image), True
+            values[frame.index], valid[frame.index] = ready.to_square(frame.image), True
         if not self.count:
             return Feature(values, valid)
         there = np.flatnonzero(valid)

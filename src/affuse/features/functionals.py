@@ -83,7 +83,7 @@ class Functionals:
         return Feature(vector[None].astype(np.float32))
 
     def _frames(self, samples: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Log-mel dB [T, BANDS], semitones [T] (0 unvoiced) and voicing [T] of the recorded frames between quiet ends."""
+        """Log-mel dB [T, BANDS], semitones [T] (0: unvoiced), voicing [T] of the recorded frames between quiet ends."""
         import torch
 
         with torch.inference_mode():
@@ -122,9 +122,10 @@ def course(x: np.ndarray, semitones: np.ndarray, voiced: np.ndarray, pitch: floa
     edges = np.linspace(0, len(x), PARTS + 1).astype(int)
     starts = np.minimum(edges[:-1], len(x) - 1)
     count = np.maximum(edges[1:] - starts, 1)[:, None]
-    sums, heard, tones = (_sums(v, starts, edges[-1]) for v in (x, voiced[:, None] * 1.0, (semitones * voiced)[:, None]))
+    contours = (x, voiced[:, None] * 1.0, (semitones * voiced)[:, None])
+    sums, sounding, tones = (_sums(v, starts, edges[-1]) for v in contours)
     means = sums / count
-    return np.column_stack([means, np.where(heard > 0, tones / np.maximum(heard, 1), pitch)]).ravel()
+    return np.column_stack([means, np.where(sounding > 0, tones / np.maximum(sounding, 1), pitch)]).ravel()
 
 
 def _sums(x: np.ndarray, starts: np.ndarray, end: int) -> np.ndarray:
@@ -133,7 +134,7 @@ def _sums(x: np.ndarray, starts: np.ndarray, end: int) -> np.ndarray:
 
 
 def _onsets(voiced: np.ndarray) -> float:
-    """Voiced stretches begun per second."""
+    """Voiced segments begun per second."""
     return float((np.diff(voiced.astype(int)) > 0).sum() / (len(voiced) * HOP / RATE))
 
 

@@ -34,7 +34,8 @@ CARD = {
     "modalities": ["text"],
     "licence": "that of the file (Stanford's GloVe vectors: PDDL 1.0)",
     "version": 1,
-    "download": "nothing; give weights=FILE (.txt, .vec, .gz, or .zip with member=; GloVe 6B: 0.8 GB, 840B: 2 GB), sha256=",
+    "download": "nothing; give weights=FILE (.txt, .vec, .gz, or .zip with member=; GloVe 6B: 0.8 GB, 840B: 2 GB), "
+    "sha256=",
     "rate": "utterance; with pool=none one step per word",
     "dim": "that of the file",
 }
@@ -42,7 +43,7 @@ WHAT = (
     "a file of word vectors (GloVe's text format, e.g. glove.6B.zip, 0.8 GB, or glove.840B.300d.zip, 2 GB; PDDL 1.0; "
     "nlp.stanford.edu/projects/glove)"
 )
-REMEDY = "download the file again; every line is a word and its numbers, parted by single spaces"
+REMEDY = "download the file again; every line is a word and its numbers, separated by single spaces"
 REPEATED = 1e-3  # share of words that may come twice, the first stands; more means that files were joined
 HEAD, BLOCK = 512, 4 << 20  # bytes of the converted file's header, and of text that is parsed at a time
 NUMBER = re.compile(rb"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|nan|inf(?:inity)?)", re.IGNORECASE)
@@ -132,8 +133,8 @@ def tokenise(text: str, lower: bool = True) -> list[str]:
     Hyphenated words, acronyms with dots and numbers stay whole; curly quotes and long dashes become plain ones.
     """
     text = text.translate(_PLAIN)
-    parted = _JOINED.sub(r"\g<0> ", _CLITIC.sub(r" \1", text.lower() if lower else text))
-    return _TOKEN.findall(parted)
+    separated = _JOINED.sub(r"\g<0> ", _CLITIC.sub(r" \1", text.lower() if lower else text))
+    return _TOKEN.findall(separated)
 
 
 class WordVectors:
@@ -246,7 +247,7 @@ def _index(words: pa.Array, src: Path) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def _opened(path: Path, member: str) -> Iterator[IO[bytes]]:
+def _open(path: Path, member: str) -> Iterator[IO[bytes]]:
     """The text in the file, be it plain, gzipped or zipped; BadFeatures where the archive is damaged."""
     with path.open("rb") as file:
         magic = file.read(4)
@@ -273,7 +274,7 @@ def _member(archive: zipfile.ZipFile, member: str, path: Path) -> str:
 
 def _layout(path: Path, member: str) -> Layout:
     """How the lines look, from the first two; BadFeatures where they are not words and numbers."""
-    with _opened(path, member) as file:
+    with _open(path, member) as file:
         first = file.readline(1 << 20).rstrip(b"\r\n")
         headed = re.fullmatch(rb"(\d+) (\d+) ?", first)
         line = file.readline(1 << 20).rstrip(b"\r\n") if headed else first
@@ -307,7 +308,7 @@ def _blocks(path: Path, member: str, layout: Layout) -> Iterator[tuple[pa.Array,
     fill = csv.ConvertOptions(
         column_types=types, include_columns=list(types), null_values=[], strings_can_be_null=False
     )
-    with _opened(path, member) as file:
+    with _open(path, member) as file:
         try:
             for batch in csv.open_csv(file, read, parse, fill):
                 yield (

@@ -11,7 +11,7 @@ import numpy as np
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.networks import pretrained
-from affuse.features.networks.pictures import Pool, View, interpolated, vectors
+from affuse.features.networks.pictures import Pool, View, size_options, vectors
 from affuse.features.networks.pretrained import Known
 from affuse.features.networks.vision import VisionTransformer
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 CARD = {
-    "summary": "embeddings of aligned faces or whole frames by ViT, CLIP, DINOv2, BEiT or another plain vision transformer",
-    "source": "Dosovitskiy et al. 2021 (ViT); Radford et al. 2021 (CLIP); Oquab et al. 2024 (DINOv2); Bao et al. 2022 (BEiT)",
+    "summary": "embeddings of aligned faces or whole frames by ViT, CLIP, DINOv2, BEiT or another plain vision "
+    "transformer",
+    "source": "Dosovitskiy et al. 2021 (ViT); Radford et al. 2021 (CLIP); Oquab et al. 2024 (DINOv2); Bao et al. 2022 "
+    "(BEiT)",
     "entry": "ImageModel",
     "modalities": ["vision"],
     "licence": "the model's own; DINOv2 and ViT Apache-2.0, CLIP MIT",
@@ -46,8 +48,8 @@ class ImageModel(VisionTransformer):
 
     `model`: a short name of KNOWN, a folder in transformers' format or a hub id, with safetensors; its size, mean,
     deviation and resampling come from preprocessor_config.json. `view`: the most prominent face, aligned and with
-    `margin` around it (share of the side), or whole frames, resized and cut as the model was trained. `token`: the class
-    token, or the mean of the patches. `layers` (-1: the model's output) stand side by side, or are added up by
+    `margin` around it (share of the side), or whole frames, resized and cut as the model was trained. `token`: the
+    class token, or the mean of the patches. `layers` (-1: the model's output) stand side by side, or are added up by
     `weights`. `pool` "mean": one vector, the mean over valid steps. `detector`: see `face_crops`.
     """
 
@@ -92,10 +94,10 @@ class ImageModel(VisionTransformer):
 
         network, more = self._network
         with torch.inference_mode():
-            vector: np.ndarray = self._taken(self._tokens(network, images, **more), images.shape[1]).numpy()
+            vector: np.ndarray = self._select(self._tokens(network, images, **more), images.shape[1]).numpy()
         return vector
 
-    def _taken(self, tokens: Tensor, size: int) -> Tensor:
+    def _select(self, tokens: Tensor, size: int) -> Tensor:
         """The class token or the mean of the patches of tokens [n, K, D]; patches come last."""
         extra = tokens.shape[1] - (size // int(self._config["patch_size"])) ** 2
         if extra < 1 and self.token == "cls":
@@ -104,6 +106,6 @@ class ImageModel(VisionTransformer):
 
     @cached_property
     def _network(self) -> tuple[Any, dict[str, bool]]:
-        """The network, and what it must be told where pictures are not of the size that it was trained on."""
+        """The network, and its options where pictures are not of the size that it was trained on."""
         network = pretrained.load(self.folder, "CLIPVisionModel" if self._config["type"] == "clip" else "AutoModel")
-        return network, interpolated(network, self._source.preparation.size, self._config.get("image_size"))
+        return network, size_options(network, self._source.preparation.size, self._config.get("image_size"))

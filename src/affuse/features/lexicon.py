@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 CARD = {
-    "summary": "valence, arousal, dominance by a lexicon, per utterance or word, negation seen; bring the file",
+    "summary": "valence, arousal, dominance by a lexicon, per utterance or word, with negation; bring the file",
     "source": "Hutto and Gilbert 2014 (VADER, negation); Warriner et al. 2013 (norms); Pang et al. 2002 (its scope)",
     "entry": "Lexicon",
     "modalities": ["text"],
@@ -90,7 +90,7 @@ class Lexicon:
     @property
     def weights_hash(self) -> str:
         """SHA-256 of the lexicon; one that cannot be used fails here and not once per utterance."""
-        _ = self._turned
+        _ = self._negation
         return io.file_sha256(self._file)
 
     @cached_property
@@ -103,7 +103,7 @@ class Lexicon:
         return read_lexicon(self._file, self.columns)
 
     @cached_property
-    def _turned(self) -> tuple[list[int], float]:
+    def _negation(self) -> tuple[list[int], float]:
         """The columns that negation turns, and the neutral score."""
         columns = [i for i, d in enumerate(self.scores.dimensions) if d == "valence" and self.negation]
         if not columns or self.centre is not None:
@@ -117,7 +117,7 @@ class Lexicon:
         known, against = rows >= 0, negated(words, clause)
         values = np.zeros((len(rows), len(self.scores.dimensions)), np.float32)
         values[known] = self.scores.values[rows[known]]
-        columns, centre = self._turned
+        columns, centre = self._negation
         turned = np.ix_(known & against, columns)
         values[turned] = centre + DAMPED * (values[turned] - centre)
         if self.pool == "none":
@@ -137,7 +137,7 @@ def split(text: str, index: Mapping[str, int]) -> tuple[list[str], np.ndarray]:
     """The words of a text and the number of the clause [T] that each stands in; a punctuation mark ends a clause.
 
     What stands between spaces is one word if `index` has it, emoticons too; else marks come off. Of words that `index`
-    has not, hyphenated ones are parted, and endings as in "he's" and "they'll" come off.
+    has not, hyphenated ones are split, and endings as in "he's" and "they'll" come off.
     """
     words: list[str] = []
     clause: list[int] = []

@@ -45,7 +45,10 @@ class LogMelSpectrogram:
         f_max: float | None = None,
     ) -> None:
         if min(rate, n_mels, window, hop) < 1:
-            raise BadConfig(f"no spectrogram has rate={rate}, n_mels={n_mels}, window={window}, hop={hop}", "give numbers of 1 or more")
+            raise BadConfig(
+                f"no spectrogram has rate={rate}, n_mels={n_mels}, window={window}, hop={hop}",
+                "give numbers of 1 or more",
+            )
         self.rate, self.n_mels, self.window, self.hop = rate, n_mels, window, hop
         self.f_min, self.f_max = f_min, f_max
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 CARD = {
     "summary": "log-magnitude short-time Fourier transform, 257 bands; plain or in a published input variant",
-    "source": "OGM-GE (Peng et al., CVPR 2022), BCGM (SoICT 2025) and LFM (NeurIPS 2024) on CREMA-D; equal to librosa's stft",
+    "source": "OGM-GE (Peng et al., CVPR 2022), BCGM (SoICT 2025) and LFM (NeurIPS 2024) on CREMA-D; equal to "
+    "librosa's stft",
     "entry": "LogSTFT",
     "modalities": ["audio"],
     "licence": "Apache-2.0",
@@ -37,9 +38,9 @@ class LogSTFT:
     """Clip -> log(|S| + 1e-7) [T, 257], frame t centred at t * hop samples, valid where its centre was recorded.
 
     `preset`: `plain` is the clip as it is, at 16 kHz with hop 256. The others are at 22.05 kHz with hop 353, the clip
-    repeated from its beginning until it fills a fixed length, longer ones cut: `ogm` 3 s (188 frames; AGM and ReconBoost
-    too), `bcgm` 4.8 s (300), `lfm` 20 s (1250); after the clip's end their frames are repeats. Samples are clipped to
-    -1..1. The window (Hann, 512 samples) reaches over zeros at both ends.
+    repeated from its beginning until it fills a fixed length, longer ones cut: `ogm` 3 s (188 frames; AGM and
+    ReconBoost too), `bcgm` 4.8 s (300), `lfm` 20 s (1250); after the clip's end their frames are repeats. Samples are
+    clipped to -1..1. The window (Hann, 512 samples) reaches over zeros at both ends.
     """
 
     def __init__(self, *, preset: Literal["plain", "ogm", "bcgm", "lfm"] = "plain") -> None:
@@ -63,7 +64,7 @@ class LogSTFT:
 
 
 def log_stft(samples: np.ndarray, hop: int) -> np.ndarray:
-    """Samples float32 [n] -> log magnitudes float32 [1 + n // hop, 257]; frames as librosa.stft(pad_mode="constant")."""
+    """Samples float32 [n] -> log magnitudes float32 [1 + n // hop, 257]; as librosa.stft(pad_mode="constant")."""
     padded = np.pad(samples, WINDOW // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::hop]
     hann = np.hanning(WINDOW + 1)[:-1].astype(np.float32)

@@ -39,9 +39,9 @@ CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
 class OnnxFace:
     """Clip -> [T, D], `output` (name or number) of the network at k / fps s; valid [T] where there is a face.
 
-    The network sees (x * `scale` + `shift` - `mean`) / `std` of pixels x in 0..255, `colour` channels in `layout`, at the
-    size that it asks for (or `size`, where it takes any). `margin`: context around ArcFace's tight crop, share of the
-    side. `pool` "mean": one vector, the mean over valid steps. `detector`: see `face_crops`.
+    The network gets (x * `scale` + `shift` - `mean`) / `std` of pixels x in 0..255, `colour` channels in `layout`, at
+    the size that it asks for (or `size`, where it takes any). `margin`: context around ArcFace's tight crop, share of
+    the side. `pool` "mean": one vector, the mean over valid steps. `detector`: see `face_crops`.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class OnnxFace:
             return names.index(str(self.output))
         if isinstance(self.output, int) and 0 <= self.output < len(names):
             return self.output
-        raise BadConfig(f"{self._file} has no output {self.output!r}", f"outputs: {', '.join(names)} (or 0 to {len(names) - 1})")
+        raise BadConfig(
+            f"{self._file} has no output {self.output!r}", f"outputs: {', '.join(names)} (or 0 to {len(names) - 1})"
+        )
 
     @cached_property
     def _side(self) -> int:
@@ -114,10 +116,14 @@ class OnnxFace:
             raise BadConfig(there, "give a network with one input of pictures, [N, C, H, W] or [N, H, W, C]")
         channels, *sides = (shape[1], *shape[2:]) if nchw else (shape[3], *shape[1:3])
         if isinstance(channels, int) and channels != CHANNELS[self.colour]:
-            raise BadConfig(f"{there}, not {CHANNELS[self.colour]} channels in {self.layout}", "set colour= and layout= to fit")
+            raise BadConfig(
+                f"{there}, not {CHANNELS[self.colour]} channels in {self.layout}", "set colour= and layout= to fit"
+            )
         known = {n for n in (*sides, self.size or None) if isinstance(n, int)}
         if len(known) != 1:
-            raise BadConfig(f"{there}, size={self.size}", "set size= (pixels of the square) where it takes any, else leave it out")
+            raise BadConfig(
+                f"{there}, size={self.size}", "set size= (pixels of the square) where it takes any, else leave it out"
+            )
         return int(known.pop())
 
     @cached_property
@@ -125,20 +131,20 @@ class OnnxFace:
         return faces(self.fps, self._side, self.margin, self.detector, self.detector_sha256)
 
     def __call__(self, clip: Clip) -> Feature:
-        """What the network says of the most prominent person in the clip's picture."""
+        """The output of the network for the most prominent face in the clip's picture."""
         steps = clip.steps(self.fps) if clip.has_video else 0
         return vectors(self._faces.blocks(clip, BLOCK), self.embed, steps, self._dim, self.pool)
 
     def embed(self, images: np.ndarray) -> np.ndarray:
         """The output [n, D] for aligned faces uint8 [n, size, size, 3] RGB."""
         source = self._session.get_inputs()[0]
-        x, most = self._fed(images), source.shape[0]
+        x, most = self._input(images), source.shape[0]
         parts = np.split(x, len(x)) if most == 1 else [x]
         wanted = [self._session.get_outputs()[self._number].name]
         found = [self._session.run(wanted, {source.name: part})[0] for part in parts]
         return np.concatenate(found).reshape(len(images), -1).astype(np.float32)
 
-    def _fed(self, images: np.ndarray) -> np.ndarray:
+    def _input(self, images: np.ndarray) -> np.ndarray:
         x: np.ndarray = images.astype(np.float32)
         x = (x @ LUMA)[..., None] if self.colour == "gray" else x[..., ::-1] if self.colour == "bgr" else x
         x = (x * self.scale + self.shift - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)

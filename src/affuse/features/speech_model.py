@@ -23,17 +23,20 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 CARD = {
-    "summary": "hidden states of a pretrained speech encoder (wav2vec 2.0, HuBERT, WavLM, data2vec, Whisper), 50 per second",
-    "source": "Baevski et al. 2020; Hsu et al. 2021; Chen et al. 2022; Baevski et al. 2022; Radford et al. 2023; Wagner et al. 2023",
+    "summary": "hidden states of a pretrained speech encoder (wav2vec 2.0, HuBERT, WavLM, data2vec, Whisper), 50 per "
+    "second",
+    "source": "Baevski et al. 2020; Hsu et al. 2021; Chen et al. 2022; Baevski et al. 2022; Radford et al. 2023; "
+    "Wagner et al. 2023",
     "entry": "SpeechModel",
     "modalities": ["audio"],
-    "licence": "the model's own: wav2vec2, hubert, data2vec, whisper Apache-2.0; emotion CC BY-NC-SA 4.0 (not commercial)",
+    "licence": "the model's own: wav2vec2, hubert, data2vec, whisper Apache-2.0; emotion CC BY-NC-SA 4.0 (not "
+    "commercial)",
     "version": 1,
     "extra": "text",
     "packages": ["transformers"],
-    "download": "from the Hugging Face hub into its cache, 290 to 661 MB; or model=FOLDER. Hub pages that hold pytorch_model.bin "
-    "alone (wav2vec2-base, hubert-base, wavlm-base-plus, data2vec-base) are converted once: AutoModel.from_pretrained(ID)"
-    ".save_pretrained(FOLDER), with their preprocessor_config.json copied beside it",
+    "download": "from the Hugging Face hub into its cache, 290 to 661 MB; or model=FOLDER. Hub pages that hold "
+    "pytorch_model.bin alone (wav2vec2-base, hubert-base, wavlm-base-plus, data2vec-base) are converted once: "
+    "AutoModel.from_pretrained(ID).save_pretrained(FOLDER), with their preprocessor_config.json copied into it",
     "rate": "50",
     "dim": "of the model: 512 (whisper-base), 768 (base), 1024 (large, emotion)",
 }
@@ -41,7 +44,9 @@ KNOWN = {
     "wav2vec2-base": Known("facebook/wav2vec2-base", 380, "Apache-2.0", revision="refs/pr/2"),
     "wav2vec2-base-960h": Known("facebook/wav2vec2-base-960h", 378, "Apache-2.0"),
     "hubert-base": Known("facebook/hubert-base-ls960", 378, "Apache-2.0", revision="refs/pr/2"),
-    "wavlm-base-plus": Known("microsoft/wavlm-base-plus", 378, "MIT or CC BY-SA 3.0: its sources differ, see its card", revision="refs/pr/1"),
+    "wavlm-base-plus": Known(
+        "microsoft/wavlm-base-plus", 378, "MIT or CC BY-SA 3.0: its sources differ, see its card", revision="refs/pr/1"
+    ),
     "data2vec-base": Known("facebook/data2vec-audio-base", 373, "Apache-2.0"),
     "whisper-base": Known("openai/whisper-base", 290, "Apache-2.0"),
     "emotion": Known("audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim", 661, "CC BY-NC-SA 4.0"),
@@ -51,7 +56,7 @@ CONTEXT = 2.0  # s on each side; the position convolutions of these models reach
 
 
 class Grid(NamedTuple):
-    """Where a model's steps lie, in samples: step k hears `field` samples from k * stride on, and stands `centre` into them.
+    """Where the steps lie, in samples: step k covers `field` samples from k * stride on, its time is `centre` later.
 
     A sound of fewer than `least` samples has no step.
     """
@@ -75,14 +80,15 @@ class Sound(NamedTuple):
 
 
 class SpeechModel:
-    """Clip -> [T, D] hidden states; step k stands at the middle of what its convolutions hear (t0 = 12.5 ms; Whisper: 0).
+    """Clip -> [T, D] hidden states; step k stands at the middle of its receptive field (t0 = 12.5 ms; Whisper: 0).
 
-    `model`: short name, folder in transformers' format or hub id. `layers` stand side by side, or are added up
-    by `weights`: 0 is the input of the first block, -1 what the model gives out. Sound is scaled to mean 0 and variance 1 over
-    what was recorded of the whole clip, where the model's preprocessor_config.json says so. Unrecorded ends (and runs of
-    1 s or more of exact zeros) are cut away and move t0, gaps inside are invalid steps. The network hears `chunk` seconds
-    at once (Whisper: at most its 30 s); of a longer clip it hears equal parts, with 2 s more on each side
-    that are dropped afterwards. `pool` "mean": the mean over valid steps [1, D]. Clips run one by one, never padded.
+    `model`: short name, folder in transformers' format or hub id. `layers` stand side by side, or are added up by
+    `weights`: 0 is the input of the first block, -1 what the model gives out. Sound is scaled to mean 0 and variance 1
+    over what was recorded of the whole clip, where the model's preprocessor_config.json says so. Unrecorded ends (and
+    runs of 1 s or more of exact zeros) are cut away and move t0, gaps inside are invalid steps. The network gets
+    `chunk` seconds at once (Whisper: at most its 30 s), a longer clip in equal windows, with 2 s more on each side
+    that are dropped afterwards. `pool` "mean": the mean over valid steps [1, D]. Clips run one by one, never
+    padded.
     """
 
     def __init__(
@@ -137,9 +143,9 @@ class SpeechModel:
     def spec(self) -> StreamSpec:
         """One vector per 20 ms, or one for the clip."""
         dim = int(self._config["d_model" if self._whisper else "hidden_size"])
-        return StreamSpec(
-            "speech_model", "audio", (pretrained.mixed(dim, self.layers, self.weights),), 0.0 if self.pool == "mean" else self.rate / self._grid.stride
-        )
+        width = pretrained.mixture_width(dim, self.layers, self.weights)
+        rate = 0.0 if self.pool == "mean" else self.rate / self._grid.stride
+        return StreamSpec("speech_model", "audio", (width,), rate)
 
     @property
     def weights_hash(self) -> str:
@@ -168,40 +174,40 @@ class SpeechModel:
         sound = self._sound(clip)
         if sound is None:
             return absent
-        heard = sound.valid[self._grid.centre :: self._grid.stride][: self._grid.steps(len(sound.valid))]
-        if not heard.any():
+        valid = sound.valid[self._grid.centre :: self._grid.stride][: self._grid.steps(len(sound.valid))]
+        if not valid.any():
             return absent
-        values = self._encoded(sound.samples, len(heard))
+        values = self._encode(sound.samples, len(valid))
         if self.pool == "mean":
-            return Feature(values[heard].mean(0, keepdims=True))
-        return Feature(values, None if heard.all() else heard, (sound.first + self._grid.centre) / self.rate)
+            return Feature(values[valid].mean(0, keepdims=True))
+        return Feature(values, None if valid.all() else valid, (sound.first + self._grid.centre) / self.rate)
 
     def parts(self, clip: Clip) -> Iterator[Tensor]:
-        """The clip's sound as the network takes it, in equal parts of at most `chunk` s [1, ...]; those without sound are left out."""
+        """The sound as the network takes it, in windows of at most `chunk` s [1, ...]; without sound: left out."""
         sound = self._sound(clip)
         if sound is None or not self._grid.steps(len(sound.samples)):
             return
         for begin, _, end in windows(len(sound.samples), self._longest * self._grid.stride, 0):
             if sound.valid[begin:end].any():
-                yield self._fed(sound.samples[begin:end])
+                yield self._input(sound.samples[begin:end])
 
     def _sound(self, clip: Clip) -> Sound | None:
-        """The clip's sound without its unrecorded ends, scaled as the network wants it; None where nothing was recorded."""
+        """The sound without its unrecorded ends, scaled as the network wants it; None where nothing was recorded."""
         audio = clip.read_audio(self.rate)
         valid = audio.valid & ~muted(audio.samples, self.rate) if audio is not None else np.zeros(0, bool)
         if audio is None or not valid.any():
             return None
         first = int(valid.argmax()) // self._grid.stride * self._grid.stride
         span = slice(first, len(valid) - int(valid[::-1].argmax()))
-        return Sound(self._scaled(audio.samples[span], valid[span]), valid[span], first)
+        return Sound(self._normalise(audio.samples[span], valid[span]), valid[span], first)
 
     @property
     def _longest(self) -> int:
-        """Steps that the network hears at once."""
+        """Steps that the network takes at once."""
         size = int(self.chunk * self.rate / self._grid.stride)
         return min(size, int(self._config["max_source_positions"])) if self._whisper else size
 
-    def _scaled(self, samples: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    def _normalise(self, samples: np.ndarray, valid: np.ndarray) -> np.ndarray:
         """Mean 0 and variance 1 over the recorded samples, 0 elsewhere, where the model was trained so."""
         if not self._preprocessor.get("do_normalize", not self._whisper):
             return samples
@@ -209,29 +215,29 @@ class SpeechModel:
         deviation = math.sqrt(float(known.var(dtype=np.float64)) + 1e-7)
         return np.where(valid, (samples - float(known.mean(dtype=np.float64))) / deviation, np.float32(0))
 
-    def _encoded(self, samples: np.ndarray, steps: int) -> np.ndarray:
+    def _encode(self, samples: np.ndarray, steps: int) -> np.ndarray:
         """The mixed layers of each step: [steps, D]."""
         grid, size = self._grid, self._longest
         made = []
         for begin, kept, end in windows(steps, size, int(CONTEXT * self.rate / grid.stride)):
             end = begin + size if self._whisper else end  # its window is filled up in any case, better with sound
-            # group norms hear the last samples too, though they fill no step
+            # group norms use the last samples too, though they fill no step
             stop = (end - 1) * grid.stride + grid.field if end < steps else len(samples)
             states = self._states(samples[begin * grid.stride : stop])
             made.append(pretrained.mix(states, self.layers, self.weights)[0, kept].numpy())
         return np.concatenate(made)
 
     def _states(self, samples: np.ndarray) -> tuple[Tensor, ...]:
-        """Hidden states [1, T', D] of one stretch of sound: the first block's input, each block's output."""
+        """Hidden states [1, T', D] of one window of sound: the first block's input, each block's output."""
         import torch
 
         with torch.inference_mode():
-            output = self._network(self._fed(samples), output_hidden_states=True)
+            output = self._network(self._input(samples), output_hidden_states=True)
         # models with a final norm (large ones, Whisper) list their last state without it
         return (*output.hidden_states[:-1], output.last_hidden_state)
 
-    def _fed(self, samples: np.ndarray) -> Tensor:
-        """Scaled samples [n] as the network takes them: waveform [1, n], or Whisper's spectrogram [1, bands, frames]."""
+    def _input(self, samples: np.ndarray) -> Tensor:
+        """Scaled samples [n] as the network takes them: waveform [1, n] or spectrogram [1, bands, frames]."""
         import torch
 
         x = torch.from_numpy(np.ascontiguousarray(samples, np.float32))
@@ -241,9 +247,9 @@ class SpeechModel:
 
 
 def windows(steps: int, size: int, context: int) -> list[tuple[int, slice, int]]:
-    """(begin, kept, end) of equal parts of `steps`: a network hears begin..end, at most `size`, and `kept` of it counts.
+    """(begin, kept, end) of equal windows of `steps`: the network gets begin..end, at most `size`; `kept` counts.
 
-    Each part has `context` more on both sides where there is any; what is kept joins without gap or overlap.
+    Each window has `context` more on both sides where there is any; what is kept joins without gap or overlap.
     """
     if steps <= size:
         return [(0, slice(0, steps), steps)]
@@ -255,7 +261,7 @@ def windows(steps: int, size: int, context: int) -> list[tuple[int, slice, int]]
 
 
 def whisper_mel(samples: Tensor, bands: int, length: int) -> Tensor:
-    """Whisper's input: samples [n] at 16 kHz, zeros up to `length` -> [bands, length / 160], log10 power scaled to about -1..1.
+    """Whisper's input: samples [n] at 16 kHz, zeros up to `length` -> [bands, length / 160], scaled log10 power.
 
     Frames of 25 ms every 10 ms, Slaney's mel filters, at most 80 dB under the loudest (Radford et al. 2023).
     """

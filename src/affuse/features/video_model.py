@@ -13,7 +13,7 @@ import numpy as np
 from affuse.core.errors import BadConfig
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.networks import pretrained
-from affuse.features.networks.pictures import Block, Pool, View, pooled
+from affuse.features.networks.pictures import Block, Pool, View, pool_steps
 from affuse.features.networks.pretrained import Known
 from affuse.features.networks.vision import VisionTransformer
 
@@ -43,9 +43,9 @@ class VideoModel(VisionTransformer):
 
     Step k is the middle of window k. Steps without a face (or picture) show the nearest one of the window; the window
     is valid if at least the share `enough` of its steps has one. A clip shorter than a window is one window, its last
-    picture held. A vector is the mean over all tokens of the `layers`, side by side or added
-    up by `weights`; `model`, `view`, `margin`, `pool` and `detector` as for `image_model`. Raises BadConfig where `hop`
-    is not a whole number of steps.
+    picture held. A vector is the mean over all tokens of the `layers`, side by side or added up by `weights`; `model`,
+    `view`, `margin`, `pool` and `detector` as for `image_model`. Raises BadConfig where `hop` is not a whole number of
+    steps.
     """
 
     known, kind = KNOWN, "video model"
@@ -73,7 +73,9 @@ class VideoModel(VisionTransformer):
 
     def _settings(self, config: dict[str, Any]) -> dict[str, Any]:
         if not {"hidden_size", "num_frames"} <= config.keys():
-            raise BadConfig(f"{self.folder} is no video transformer", "use VideoMAE or the like; for pictures: image_model")
+            raise BadConfig(
+                f"{self.folder} is no video transformer", "use VideoMAE or the like; for pictures: image_model"
+            )
         return config
 
     @property
@@ -97,7 +99,7 @@ class VideoModel(VisionTransformer):
             at = [k for k, _ in some]
             values[at], valid[at] = self.embed(np.stack([pictures for _, pictures in some])), True
         middle = max(0, min(length, steps) - 1) / 2 / self.fps
-        return pooled(Feature(values, valid, middle), self.pool)
+        return pool_steps(Feature(values, valid, middle), self.pool)
 
     def embed(self, pictures: np.ndarray) -> np.ndarray:
         """Vectors [n, D] of windows of pictures uint8 [n, N, size, size, 3]."""
@@ -114,7 +116,7 @@ def number(steps: int, length: int, stride: int) -> int:
 
 
 def windows(blocks: Iterable[Block], steps: int, length: int, stride: int) -> Iterator[Window]:
-    """The windows of a clip of `steps` whose pictures come in blocks, in time order; those without any picture left out.
+    """The windows of a clip of `steps` whose pictures come in blocks, in time order; without any picture: left out.
 
     The last one may reach beyond the clip, whose steps alone count for the share.
     """

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 CARD = {
-    "summary": "the vector of the word that is being said, so many per second; word times, else words spread over the speech",
+    "summary": "the vector of the word that is being said, so many per second; word times, else words spread over the "
+    "speech",
     "source": "affuse; models as of the text extractor",
     "entry": "WordFrames",
     "modalities": ["text"],
@@ -33,14 +34,19 @@ CARD = {
 class WordFrames:
     """Clip -> [T, D] at `rate` Hz: step k is the word that is said at (k + 1/2) / rate s, not valid where none is.
 
-    A word is the mean of its tokens, seen in its utterance. Its time is the clip's `word_times` [W, 2] (s from the
-    utterance's start, one pair per word of the text as white space parts it); without them, the words share the speech that is
-    heard in proportion to their letters, and without sound the whole utterance. Words beyond the model's limit are not
-    valid. Raises BadConfig for as many times as there are no words.
+    A word is the mean of its tokens, encoded in its utterance. Its time is the clip's `word_times` [W, 2] (s from the
+    utterance's start, one pair per word of the text as white space separates it); without them, the words share the
+    speech that is found, in proportion to their letters, or without sound the whole utterance. Words beyond the model's
+    limit are not valid. Raises BadConfig where times and words differ in number.
     """
 
     def __init__(
-        self, *, rate: float = 10.0, model: str = "minilm", layers: tuple[int, ...] = (-1,), weights: tuple[float, ...] = ()
+        self,
+        *,
+        rate: float = 10.0,
+        model: str = "minilm",
+        layers: tuple[int, ...] = (-1,),
+        weights: tuple[float, ...] = (),
     ) -> None:
         if not 0 < rate < math.inf:
             raise BadConfig(f"word_frames.rate = {rate} is no rate", "give steps per second above 0")
@@ -76,7 +82,7 @@ class WordFrames:
 
 
 def _speech(clip: Clip) -> np.ndarray:
-    """Stretches of speech [K, 2] in seconds from the clip's start; all of it where none is heard."""
+    """Segments of speech [K, 2] in seconds from the clip's start; all of it where none is found."""
     from affuse.media.speech import find_speech
 
     path = clip.audio or clip.video
@@ -86,9 +92,9 @@ def _speech(clip: Clip) -> np.ndarray:
 
 
 def spread(words: list[str], speech: np.ndarray) -> np.ndarray:
-    """Times [W, 2] of words laid end to end over the stretches of speech [K, 2], long in proportion to their letters.
+    """Times [W, 2] of words laid end to end over the segments of speech [K, 2], long in proportion to their letters.
 
-    A word that meets the end of a stretch goes on in the next one.
+    A word that meets the end of a segment goes on in the next one.
     """
     letters = np.array([len(word) for word in words], float)
     share = np.concatenate([[0.0], np.cumsum(letters)]) / letters.sum()
@@ -97,7 +103,7 @@ def spread(words: list[str], speech: np.ndarray) -> np.ndarray:
     ends = np.interp(share[1:] * spoken[-1], spoken, np.arange(len(spoken)))
 
     def clock(at: np.ndarray, before: bool) -> np.ndarray:
-        """Position in stretches to seconds; a whole number is the end of a stretch, or the begin of the next."""
+        """Position in segments to seconds; a whole number is the end of a segment, or the begin of the next."""
         k = np.clip(np.ceil(at) - 1 if before else np.floor(at), 0, len(speech) - 1).astype(int)
         return speech[k, 0] + (at - k) * (speech[k, 1] - speech[k, 0])
 

@@ -1,4 +1,4 @@
-"""Many clips: found in folders and globs, analysed in processes, each answer by itself."""
+"""Several clips: found in folders and globs, analysed in processes, each with its own Timeline."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from affuse.media.files import MEDIA, SUBTITLES, check_clip
 if TYPE_CHECKING:
     from affuse.inference.recognizer import Recognizer
 
-# What systems and network drives put into folders, besides what is hidden (a name that begins with a dot).
-OF_SYSTEMS = frozenset(
+# What systems and network drives put into folders, besides hidden files (a name that begins with a dot).
+SYSTEM_FILES = frozenset(
     ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "@recycle", "#recycle", "#snapshot",
      "$recycle.bin", "recycler", "system volume information", "lost+found", "lost.dir")
 )  # fmt: skip
@@ -27,7 +27,10 @@ OF_SYSTEMS = frozenset(
 
 @dataclass(frozen=True)
 class Job:
-    """What every clip is asked: the model with its `experts`, and the options of `Recognizer.__call__`; BadConfig for `every`."""
+    """How every clip is analysed: the model with its `experts`, and the options of `Recognizer.__call__`.
+
+    Raises BadConfig for an `every` that is no number of seconds from 0.1 on.
+    """
 
     model: str
     transcript: str | None = None
@@ -41,7 +44,7 @@ class Job:
         check_every(self.every)
 
     @property
-    def asked(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """The options of `Recognizer.__call__`."""
         return {"transcript": self.transcript, "every": self.every, "causal": self.causal, "context": self.context}
 
@@ -49,93 +52,100 @@ class Job:
 def find_clips(patterns: Sequence[str], skipped: set[str] | None = None) -> list[str]:
     """The clips that files, folders (searched through, by suffix) and globs name, in order and once each.
 
-    What names none, links to nothing or may not be read stays as it is, for its own analysis to say so. `skipped` gets
-    the other files of the folders, without subtitles, hidden files and those of the system.
+    A name without a clip, a broken link and a file that may not be read stay in the list: their own analysis fails and
+    says why. `skipped` gets the other files of the folders, except subtitles, hidden files and those of the system.
     """
     skipped = set() if skipped is None else skipped
     found: dict[str, str] = {}
     for pattern in map(os.fspath, patterns):
         pattern = pattern if os.path.lexists(pattern) else os.path.expanduser(pattern)
-        for clip in _named_by(pattern, skipped) or [pattern]:
+        for clip in _clips_of(pattern, skipped) or [pattern]:
             found.setdefault(os.path.abspath(clip), clip)
     return list(found.values())
 
 
-def _named_by(pattern: str, skipped: set[str]) -> list[str]:
+def _clips_of(pattern: str, skipped: set[str]) -> list[str]:
     if os.path.isdir(pattern):
-        return _inside(pattern, skipped)
+        return _clips_inside(pattern, skipped)
     if not glob.has_magic(pattern) or os.path.lexists(pattern):
         return [pattern]
     matches = sorted(glob.glob(pattern, recursive=True))
     files = [path for path in matches if not os.path.isdir(path)]
-    if not (suffix := Path(pattern).suffix) or glob.has_magic(suffix):  # but `*.dat` means what it says
+    if not (suffix := Path(pattern).suffix) or glob.has_magic(suffix):  # `*.dat` takes every such file
         files = _clips_among(files, skipped)
-    return [*files, *(clip for path in matches if os.path.isdir(path) for clip in _inside(path, skipped))]
+    return [*files, *(clip for path in matches if os.path.isdir(path) for clip in _clips_inside(path, skipped))]
 
 
-def _inside(folder: str, skipped: set[str]) -> list[str]:
-    """The clips of a folder and of those in it, links followed, each folder once; also folders that may not be read."""
-    closed: list[OSError] = []
+def _clips_inside(folder: str, skipped: set[str]) -> list[str]:
+    """The clips of a folder and of those in it, links followed, each folder once; also folders that cannot be read."""
+    unreadable: list[OSError] = []
     seen: set[str] = set()
     files: list[str] = []
-    for place, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=unreadable.append, followlinks=True):
         new = os.path.realpath(place) not in seen
         seen.add(os.path.realpath(place))
         folders[:] = sorted(name for name in folders if new and not _hidden(name))
         files += [str(Path(place, name)) for name in names if new and not _hidden(name)]
-    return sorted([*_clips_among(files, skipped), *(str(error.filename) for error in closed)])
+    return sorted([*_clips_among(files, skipped), *(str(error.filename) for error in unreadable)])
 
 
 def _hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in OF_SYSTEMS
+    return name.startswith(".") or name.lower() in SYSTEM_FILES
 
 
 def _clips_among(files: Sequence[str], skipped: set[str]) -> list[str]:
-    """Those that are clips by their suffix; `skipped` gets those that are not subtitles, either."""
+    """The files that are clips by their suffix; `skipped` gets the others, except subtitles."""
     suffixes = {file: os.path.splitext(file)[1].lower() for file in files}
     skipped.update(file for file, suffix in suffixes.items() if suffix not in MEDIA and suffix not in SUBTITLES)
     return [file for file, suffix in suffixes.items() if suffix in MEDIA]
 
 
-def analyze_one(recognizer: Recognizer, clip: str, **asked: Any) -> Timeline:
-    """The Timeline of a clip, `asked` as of `Recognizer.__call__`; an error becomes part of the answer, so that other clips go on."""
+def analyze_clip(recognizer: Recognizer, clip: str, **options: Any) -> Timeline:
+    """The Timeline of a clip, with the `options` of `Recognizer.__call__`.
+
+    An error becomes part of the Timeline, so that the other clips go on.
+    """
     before = None
     try:
         before = check_clip(clip)
-        timeline = recognizer(clip, **asked)
+        timeline = recognizer(clip, **options)
     except AffuseError as error:
         timeline = _failed(recognizer, clip, error)
-    except Exception as error:  # noqa: BLE001 whatever breaks on one clip must not take the others along
-        what = f"{clip} could not be analysed: {type(error).__name__}: {error}"
-        timeline = _failed(recognizer, clip, BadMedia(what, "convert it, e.g. with ffmpeg, and report this: it should have been refused by name"))
+    except Exception as error:  # noqa: BLE001 an error in one clip must not stop the others
+        message = f"{clip} could not be analysed: {type(error).__name__}: {error}"
+        remedy = "convert it, e.g. with ffmpeg, and report this: it should have been refused by name"
+        timeline = _failed(recognizer, clip, BadMedia(message, remedy))
     change = None if before is None else _change(clip, before)
     return timeline if change is None else _failed(recognizer, clip, change)
 
 
 def _change(clip: str, before: os.stat_result) -> AffuseError | None:
-    """What happened to a file since `before`, that no answer can be trusted."""
+    """How a file changed since `before`, so that its answer cannot be trusted; None where it did not."""
     try:
         now = os.stat(clip)
     except OSError:
-        return MissingFile(f"{clip} vanished while it was analysed", "put it back, or copy it to where it stays, and run again")
+        message = f"{clip} vanished while it was analysed"
+        return MissingFile(message, "put it back, or copy it to where it stays, and run again")
     if (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns):
         return None
-    return BadMedia(f"{clip} changed while it was analysed", "wait until it is recorded, copied or downloaded, and run again")
+    message = f"{clip} changed while it was analysed"
+    return BadMedia(message, "wait until it is recorded, copied or downloaded, and run again")
 
 
 def _failed(recognizer: Recognizer, clip: str, error: AffuseError) -> Timeline:
     return Timeline(clip, 0.0, recognizer.name, recognizer.labels, error=error.to_dict())
 
 
-def analyze_many(recognizer: Recognizer, job: Job, clips: Sequence[str], workers: int = 1) -> Iterator[Timeline]:
-    """The Timelines of the clips: in order by one process, as they come by several (each loads the model anew)."""
+def analyze_clips(recognizer: Recognizer, job: Job, clips: Sequence[str], workers: int = 1) -> Iterator[Timeline]:
+    """The Timelines of the clips: in order by one process, as they come by several (each loads the model)."""
     if workers <= 1 or len(clips) < 2:
         for clip in clips:
-            yield analyze_one(recognizer, clip, **job.asked)
+            yield analyze_clip(recognizer, clip, **job.options)
         return
     for clip, timeline in spread(_work, clips, min(workers, len(clips)), _start, (job,)):
         if timeline is None:
-            timeline = _failed(recognizer, clip, BadMedia(f"{clip}: {CRASH}", "try it by itself; convert it, e.g. with ffmpeg"))
+            error = BadMedia(f"{clip}: {CRASH}", "try it by itself; convert it, e.g. with ffmpeg")
+            timeline = _failed(recognizer, clip, error)
         yield timeline
 
 
@@ -157,4 +167,4 @@ def _start(job: Job) -> None:
 def _work(clip: str) -> Timeline:
     assert _worker is not None
     recognizer, job = _worker
-    return analyze_one(recognizer, clip, **job.asked)
+    return analyze_clip(recognizer, clip, **job.options)

@@ -1,4 +1,4 @@
-"""On which other utterances an answer rested: by taking each away and looking at what the model says then."""
+"""On which other utterances an answer rests: each is taken away, and the change of the answer is measured."""
 
 from __future__ import annotations
 
@@ -10,54 +10,65 @@ import torch
 
 from affuse.core.timeline import Context, Segment
 from affuse.core.types import Batch, Encoded
-from affuse.inference.answers import Heard, first_task, hear, take
-from affuse.models.model import Model, keep_streams
+from affuse.inference.utterances import Utterances, encode, predictions
+from affuse.models.model import Model
 
 ROWS = 4096  # utterances that go through the model at a time
-MOST, LEAST = 5, 0.01  # of the others that a segment names: how many, and of which influence
+MOST, LEAST = 5, 0.01  # how many others a segment names at most, and their least influence
 
 
-def influence(model: Model, batch: Batch, device: torch.device) -> np.ndarray:
-    """[N, N]: row i says how far the answer for i moves without utterance j, 0..1; whatever the context is made of.
+def influence(model: Model, batch: Batch, device: torch.device, task: str = "") -> np.ndarray:
+    """[N, N]: how far the answer for utterance i (row) moves without utterance j (column), 0..1, under any context.
 
-    Total variation, half the sum of |p - p'| over the classes of the first task; p' is the answer when all streams of
-    j are absent while its place and its speaker stay. The diagonal is 0. N copies of N utterances go through the model
-    behind the encoders.
+    Total variation, half the sum of |p - p'| over the classes of `task` (empty: the first); p' is the answer when all
+    streams of j are absent while its place and its speaker stay. The diagonal is 0. N copies of the N encoded
+    utterances go through the rest of the model.
     """
-    heard = hear([model], batch, device)
-    return _influence(model, heard.encoded[0], heard.talk)
+    utterances = encode([model], batch, device)
+    return _influence(model, utterances.encoded[0], utterances.batch, task or next(iter(model.tasks)))
 
 
 @torch.inference_mode()
-def _influence(model: Model, encoded: Encoded, talk: Batch) -> np.ndarray:
-    n = len(talk)
+def _influence(model: Model, encoded: Encoded, conversations: Batch, task: str) -> np.ndarray:
+    n = len(conversations)
     found = np.zeros((n, n))
     there = encoded.present.any(1).nonzero().squeeze(1)
     if not model.conversational or len(there) == 0:
         return found
-    whole = first_task(model, model.fuse(encoded, talk))
+    whole = predictions(model, model.fuse(encoded, conversations))[task]
     for taken in there.split(max(1, ROWS // n)):
-        without = first_task(model, model.fuse(*_copies(encoded, talk, taken))).reshape(len(taken), n, -1)
+        without = predictions(model, model.fuse(*_copies(encoded, conversations, taken)))[task]
+        without = without.reshape(len(taken), n, -1)
         found[:, taken.cpu().numpy()] = np.abs(without - whole).sum(-1).T / 2
     np.fill_diagonal(found, 0.0)
     return found
 
 
-def _copies(encoded: Encoded, talk: Batch, taken: torch.Tensor) -> tuple[Encoded, Batch]:
-    """A copy of all conversations for each of `taken` [K], which is absent there; the copies do not know of each other."""
-    n, k = len(talk), len(taken)
+def _copies(encoded: Encoded, conversations: Batch, taken: torch.Tensor) -> tuple[Encoded, Batch]:
+    """One copy of all conversations for each of `taken` [K], which is absent there; each copy stands by itself."""
+    n, k = len(conversations), len(taken)
     rows = torch.arange(n, device=taken.device).repeat(k)
     keep = rows != taken.repeat_interleave(n)
-    copies = keep_streams(take(encoded, rows), keep[:, None].expand(-1, len(encoded.streams)))
-    names = [name and f"{copy} {name}" for copy in range(k) for name in talk.conversation]
-    places = replace(talk, conversation=names, position=talk.position * k, speaker=talk.speaker * k)
-    return copies, replace(places, present=copies.present)
+    copies = encoded.take(rows).keep(keep[:, None].expand(-1, len(encoded.streams)))
+    repeated = replace(
+        conversations,
+        present=copies.present,
+        conversation=[name and f"{copy} {name}" for copy in range(k) for name in conversations.conversation],
+        position=conversations.position * k,
+        speaker=conversations.speaker * k,
+    )
+    return copies, repeated
 
 
-def rested(segments: Sequence[Segment], models: Sequence[Model], heard: Heard) -> list[Segment]:
-    """The segments with the others that their answers rested on most: the mean influence over the models."""
-    found = np.mean([_influence(m, e, heard.talk) for m, e in zip(models, heard.encoded, strict=True)], axis=0)
-    return [replace(s, context=_strongest(row)) if s.probabilities else s for s, row in zip(segments, found, strict=True)]
+def with_context(
+    segments: Sequence[Segment], models: Sequence[Model], utterances: Utterances, task: str
+) -> list[Segment]:
+    """The segments with the others that influenced their answers most, by the mean influence over the models."""
+    pairs = zip(models, utterances.encoded, strict=True)
+    found = np.mean([_influence(m, e, utterances.batch, task) for m, e in pairs], axis=0)
+    return [
+        replace(s, context=_strongest(row)) if s.probabilities else s for s, row in zip(segments, found, strict=True)
+    ]
 
 
 def _strongest(row: np.ndarray) -> list[Context]:

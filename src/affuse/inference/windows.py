@@ -1,4 +1,4 @@
-"""The stretches of a clip that are answered for: windows, rows and what they share, and what is decoded at a time."""
+"""How a clip is divided in time: windows, rows, how they overlap, and the blocks that are decoded at a time."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ SHORTEST_ROW = 0.1  # s
 
 
 def check_every(every: float | None) -> None:
-    """BadConfig where `every` is no number of seconds from 0.1 on: finer rows tell nothing more, and may be millions."""
+    """Raise BadConfig unless `every` is at least 0.1 s: finer rows add nothing, and may be millions."""
     if every is not None and not (isinstance(every, Real) and SHORTEST_ROW <= every < math.inf):
-        raise BadConfig(f"--every {every} is no number of seconds from {SHORTEST_ROW} on", "give for example 2, or leave it out")
+        message = f"--every {every} is no number of seconds from {SHORTEST_ROW} on"
+        raise BadConfig(message, "give for example 2, or leave it out")
 
 
 def windows(duration: float, seconds: float, step: float) -> list[tuple[float, float]]:
-    """Stretches of `seconds` every `step` seconds that cover [0, duration]; the last ends there."""
+    """Windows of `seconds` every `step` seconds that cover [0, duration]; the last ends there."""
     starts = np.arange(max(1, int(np.ceil((duration - seconds) / step - 1e-6)) + 1)) * step
     return [(float(a), float(min(a + seconds, duration))) for a in starts]
 
@@ -36,12 +37,12 @@ def tiles(duration: float, step: float) -> list[tuple[float, float]]:
     return list(pairwise([*(k * step for k in range(count)), duration]))
 
 
-def worded(spans: Sequence[tuple[float, float]], words: Sequence[tuple[float, str]]) -> list[Caption]:
+def with_words(spans: Sequence[tuple[float, float]], words: Sequence[tuple[float, str]]) -> list[Caption]:
     """The spans with their share of the words, each of which belongs to one moment (s), in (start, end]."""
     return [Caption(a, b, " ".join(text for t, text in words if a < t <= b)) for a, b in spans]
 
 
-def shared(spans: Sequence[Caption], rows: Sequence[Caption]) -> list[tuple[int, int, float]]:
+def overlaps(spans: Sequence[Caption], rows: Sequence[Caption]) -> list[tuple[int, int, float]]:
     """(span, row, seconds) of every pair that shares time; both in ascending order of starts and of ends."""
     starts, ends = [row.start for row in rows], [row.end for row in rows]
     return [
@@ -51,8 +52,8 @@ def shared(spans: Sequence[Caption], rows: Sequence[Caption]) -> list[tuple[int,
     ]
 
 
-def covered(feature: Feature, rate: float, start: float, end: float) -> float:
-    """Share of [start, end) s that usable steps cover, each from its time to the next; seconds on the feature's clock."""
+def covered_share(feature: Feature, rate: float, start: float, end: float) -> float:
+    """Share of [start, end), s on the feature's clock, that usable steps cover, each from its time to the next."""
     first = max(0, math.floor((start - feature.t0) * rate + 1e-6))
     last = min(len(feature.values), math.ceil((end - feature.t0) * rate - 1e-6))
     if last <= first or end <= start:
@@ -64,9 +65,9 @@ def covered(feature: Feature, rate: float, start: float, end: float) -> float:
 
 
 def blocks(pieces: Sequence[Caption], seconds: float = BLOCK_SECONDS, alone: bool = False) -> Iterator[list[Caption]]:
-    """Neighbouring stretches together while they span at most `seconds`: what is decoded at a time.
+    """Neighbouring segments together while they span at most `seconds`: what is decoded at a time.
 
-    `alone`: every stretch by itself, unless it overlaps another.
+    `alone`: every segment by itself, unless it overlaps another.
     """
     block: list[Caption] = []
     for piece in pieces:

@@ -1,4 +1,4 @@
-"""Attention within conversations: over whom each utterance may hear, afterwards in blocks or live from a short memory."""
+"""Attention within conversations: over a whole batch in blocks, or live over a short memory of past states."""
 
 from __future__ import annotations
 
@@ -13,20 +13,23 @@ from affuse.layers.blocks import Block, Blocks, rows
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, among: Blocks, *, dropout: float = 0.0, heard: Tensor | None = None,
+    query: Tensor, key: Tensor, value: Tensor, among: Blocks, *, dropout: float = 0.0, attended: Tensor | None = None,
     scored: Callable[[Tensor, Block], Tensor] = lambda scores, block: scores,
 ) -> Tensor:  # fmt: skip
-    """softmax_j(scored(q_i k_j)) v_j over whom i hears: q, k, v [N, H, d] -> [N, H, d].
+    """sum_j softmax_j(scored(q_i k_j)) v_j over the neighbours j of i: q, k, v [N, H, d] -> [N, H, d].
 
-    `scored` turns scores [B, H, Q, K] into others; of others than itself an utterance hears only those in `heard` [N].
-    Who may not be heard has exactly no weight, and no gradient.
+    `among` gives the neighbours. `scored` changes the scores [B, H, Q, K] before the softmax. `attended` [N] says which
+    utterances others may attend to (None: all); an utterance may always attend to itself. What is not attended to has
+    a weight of exactly 0 and gets no gradient.
     """
     found = []
     for block in among.parts:
         q, k, v = rows(query, block.query), rows(key, block.key), rows(value, block.key)
         scores = scored(torch.einsum("bqhd,bkhd->bhqk", q, k), block)
-        hears = block.hears if heard is None else block.hears & (heard[block.key].unsqueeze(1) | (block.later == 0))
-        weights = scores.masked_fill(~hears.unsqueeze(1), torch.finfo(scores.dtype).min).softmax(-1)
+        mask = block.attended
+        if attended is not None:
+            mask = mask & (attended[block.key].unsqueeze(1) | (block.later == 0))
+        weights = scores.masked_fill(~mask.unsqueeze(1), torch.finfo(scores.dtype).min).softmax(-1)
         found.append(torch.einsum("bhqk,bkhd->bqhd", F.dropout(weights, dropout), v))
     return among.join(found)
 
@@ -57,19 +60,20 @@ class Matching(nn.Module):
         super().__init__()
         self.transform = nn.Linear(dim, dim)
 
-    def forward(self, h: Tensor, among: Blocks, heard: Tensor | None = None) -> Tensor:
-        """h [N, dim] -> [N, dim]; of others only those in `heard` [N] are attended to (None: all)."""
+    def forward(self, h: Tensor, among: Blocks, attended: Tensor | None = None) -> Tensor:
+        """h [N, dim] -> [N, dim]; `attended` as for `attend`."""
         query, value = self.transform(h).unsqueeze(1), h.unsqueeze(1)
-        return attend(query, value, value, among, heard=heard, scored=lambda scores, block: scores.tanh()).squeeze(1)
+        found = attend(query, value, value, among, attended=attended, scored=lambda scores, block: scores.tanh())
+        return found.squeeze(1)
 
 
 def remember(memory: tuple[Tensor, ...], h: Tensor, past: int | None) -> tuple[Tensor, ...]:
-    """The last `past` states [1, d], and h."""
+    """The memory with h [1, d] added: the last `past` states before it, and h itself."""
     return (*memory, h)[-(past or 0) - 1 :]
 
 
 def recall(attention: nn.Module, memory: Sequence[Tensor]) -> Tensor:
-    """What attention gives for the last of the remembered states [1, d], which hears them all: [1, d]."""
+    """The result of attention for the last of the remembered states [1, d], which attends to all of them: [1, d]."""
     h = torch.cat(list(memory))
     key = torch.arange(len(h), device=h.device).unsqueeze(0)
     last = Block(key[:, -1:], key, torch.ones_like(key, dtype=torch.bool).unsqueeze(1))

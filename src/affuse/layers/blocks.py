@@ -1,7 +1,8 @@
-"""Conversations side by side in padded blocks: for dense products, which beat sums along edges by far on a CPU.
+"""Conversations in padded blocks, for dense products: on a CPU these are much faster than sums along edges.
 
-Conversations of similar length share a block, so that little of it is padding. Where past and future are both bounded, long
-ones are cut into pieces, each with those that its utterances hear: time and memory grow with N times the window.
+Conversations of similar length share a block, so that little of it is padding. Where past and future are both bounded,
+long conversations are cut into pieces, each together with the neighbours of its utterances: time and memory grow with
+N times the window.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ from torch import Tensor
 from affuse.core.errors import BadConfig
 from affuse.layers.conversation import Conversations
 
-PIECE = 64  # utterances of a conversation that are not worth cutting
+PIECE = 64  # utterances; shorter conversations are not worth cutting
 CELLS = 2**18  # of one block [B, Q, K]
 
 
 @dataclass(frozen=True)
 class Block:
-    """B pieces of conversations: query [B, Q] and key [B, K] are sorted rows, hears [B, Q, K] who hears whom.
+    """B pieces of conversations: query [B, Q] and key [B, K] are sorted rows.
 
-    Padding repeats a row of the piece; it neither hears nor is heard.
+    attended [B, Q, K]: whether the query attends to the key. Padding repeats a row of the piece; it neither attends nor
+    is attended to.
     """
 
     query: Tensor
     key: Tensor
-    hears: Tensor
+    attended: Tensor
 
     def of_query(self, value: Tensor) -> Tensor:
         """value [N, S] of each query, [B, S, Q, 1]."""
@@ -40,8 +42,8 @@ class Block:
         return rows(value, self.key).transpose(1, 2).unsqueeze(2)
 
     def within(self, present: Tensor) -> Tensor:
-        """[B, S, Q, K]: who hears whom within each of S streams, both present [N, S]."""
-        return self.hears.unsqueeze(1) & self.of_query(present) & self.of_key(present)
+        """[B, S, Q, K]: `attended` within each of S streams, where both ends are present [N, S]."""
+        return self.attended.unsqueeze(1) & self.of_query(present) & self.of_key(present)
 
     @property
     def later(self) -> Tensor:
@@ -51,16 +53,19 @@ class Block:
 
 @dataclass(frozen=True)
 class Blocks:
-    """All N utterances of a batch, each once among the queries of the parts; place [N]: where, part after part."""
+    """All N utterances of a batch, each once among the queries of the parts.
+
+    place [N]: its index among the queries of all parts, one part after the other.
+    """
 
     parts: tuple[Block, ...]
     place: Tensor
 
     def join(self, found: Sequence[Tensor]) -> Tensor:
-        """What each part found [B, Q, ...], as sorted rows [N, ...]."""
+        """The results of each part [B, Q, ...], as sorted rows [N, ...]."""
         return torch.cat([value.flatten(0, 1) for value in found]).index_select(0, self.place)
 
-    def hear(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
+    def weighted_sum(self, weights: Sequence[Tensor], x: Tensor) -> Tensor:
         """sum_k weights_qk x_k: weights [B, S, Q, K] of each part, x [N, S, d] -> [N, S, d]."""
         pairs = zip(self.parts, weights, strict=True)
         return self.join([torch.einsum("bsqk,bksd->bqsd", w, rows(x, block.key)) for block, w in pairs])
@@ -71,12 +76,12 @@ class Blocks:
 
 
 def rows(x: Tensor, index: Tensor) -> Tensor:
-    """x[index]: x [N, ...], index [B, L] -> [B, L, ...]; its gradient is a sum by rows, quicker than that of x[index]."""
+    """x[index]: x [N, ...], index [B, L] -> [B, L, ...]; its gradient is computed faster than that of x[index]."""
     return x.index_select(0, index.flatten()).unflatten(0, index.shape)
 
 
 def blocks(c: Conversations, past: int | None, future: int | None, cells: int = CELLS) -> Blocks:
-    """Blocks in which each utterance hears those at most `past` before and `future` after it (None: all), and itself."""
+    """Blocks in which each utterance attends to itself, `past` utterances before and `future` after it (None: all)."""
     if min(past or 0, future or 0) < 0:
         raise BadConfig(f"no window has past={past}, future={future}", "give utterances >= 0, or None for all")
     first, count, low, high = _pieces(c, past, future)
@@ -86,19 +91,19 @@ def blocks(c: Conversations, past: int | None, future: int | None, cells: int = 
         chosen = (size == bucket).nonzero().squeeze(1)
         q, k = int(count[chosen].max()), int((high - low)[chosen].max())
         for part in chosen.split(max(1, cells // (q * k))):
-            query, asks = _run(first[part], count[part], q)
-            key, speaks = _run(low[part], (high - low)[part], k)
+            query, is_query = _run(first[part], count[part], q)
+            key, is_key = _run(low[part], (high - low)[part], k)
             later = key.unsqueeze(1) - query.unsqueeze(2)
-            hears = asks.unsqueeze(2) & speaks.unsqueeze(1)
-            hears = hears if past is None else hears & (later >= -past)
-            parts.append(Block(query, key, hears if future is None else hears & (later <= future)))
-            place[query[asks]] = used + asks.flatten().nonzero().squeeze(1)
+            attended = is_query.unsqueeze(2) & is_key.unsqueeze(1)
+            attended = attended if past is None else attended & (later >= -past)
+            parts.append(Block(query, key, attended if future is None else attended & (later <= future)))
+            place[query[is_query]] = used + is_query.flatten().nonzero().squeeze(1)
             used += query.numel()
     return Blocks(tuple(parts), place)
 
 
 def _pieces(c: Conversations, past: int | None, future: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Each piece's first row and count of queries, its lowest key and the end of its keys."""
+    """Of each piece: the first row and the number of its queries, the first row and the end of its keys."""
     if past is None or future is None:
         return c.start, c.length, c.start, c.start + c.length
     step = max(PIECE, past + future)
@@ -111,6 +116,6 @@ def _pieces(c: Conversations, past: int | None, future: int | None) -> tuple[Ten
 
 
 def _run(first: Tensor, count: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Rows [B, longest] first, first + 1..., the last repeated, and which of them count."""
+    """Rows [B, longest] first, first + 1..., the last one repeated as padding; and a mask that excludes the padding."""
     step = torch.arange(longest, device=first.device)
     return first.unsqueeze(1) + torch.minimum(step, count.unsqueeze(1) - 1), step < count.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Utterances of several conversations in one batch: who follows whom, without padding them to the longest."""
+"""Utterances of several conversations in one batch: their order and speakers, without padding to the longest."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn.utils.rnn import PackedSequence
 class Conversations:
     """N utterances ordered by conversation, and by time within it.
 
-    order [N]: their rows in the batch; conversation [N] 0..B-1, rising; position [N] 0..L_b-1; speaker [N]: a number that is
-    each speaker's own (anonymous utterances are nobody's: -1); length [B].
+    order [N]: their rows in the batch; conversation [N]: 0..B-1, ascending; position [N]: 0..L_b-1; speaker [N]: one
+    number for each speaker of each conversation (-1: no speaker is named); length [B].
     """
 
     order: Tensor
@@ -37,11 +37,11 @@ class Conversations:
         return x[self.order]
 
     def unsort(self, x: Tensor) -> Tensor:
-        """Rows in the order of the conversations back in that of the batch."""
+        """The inverse of `sort`: rows [N, ...] in the order of the batch again."""
         return torch.empty_like(x).index_copy(0, self.order, x)
 
     def pack(self, x: Tensor) -> PackedSequence:
-        """Sorted rows [N, d] as what torch's recurrent layers take: no step is spent on padding."""
+        """Sorted rows [N, d] in the form that torch's recurrent layers read without padding."""
         longest_first = torch.argsort(self.length, descending=True, stable=True)
         rank = torch.argsort(longest_first)
         key = self.position * len(self.length) + rank[self.conversation]
@@ -57,9 +57,15 @@ class Conversations:
 
 
 def conversations(
-    conversation: Sequence[Hashable], position: Sequence[float], speaker: Sequence[Hashable], device: torch.device | str = "cpu"
+    conversation: Sequence[Hashable],
+    position: Sequence[float],
+    speaker: Sequence[Hashable],
+    device: torch.device | str = "cpu",
 ) -> Conversations:
-    """Conversations of a batch's rows; a row without a conversation ("") stands alone, equal positions keep their order."""
+    """The conversations of a batch, from the conversation, position and speaker of each row.
+
+    A row whose conversation is "" is a conversation of its own. Rows of equal position keep their order.
+    """
     found: dict[Hashable, int] = {}
     named = [name if name else (i, "alone") for i, name in enumerate(conversation)]
     code = torch.tensor([found.setdefault(name, len(found)) for name in named], dtype=torch.int64)
@@ -68,8 +74,8 @@ def conversations(
     order = order[torch.argsort(code[order], stable=True)]
     length = torch.bincount(code, minlength=len(found))
     start = length.cumsum(0) - length
-    people: dict[Hashable, int] = {}
-    who = torch.tensor([people.setdefault((named[i], s), len(people)) if s else -1 for i, s in enumerate(speaker)], dtype=torch.int64)
+    speakers: dict[Hashable, int] = {}
+    who = [speakers.setdefault((named[i], s), len(speakers)) if s else -1 for i, s in enumerate(speaker)]
     rank = torch.arange(len(order)) - start[code[order]]
-    parts = (order, code[order], rank, who[order], length)
+    parts = (order, code[order], rank, torch.tensor(who, dtype=torch.int64)[order], length)
     return Conversations(*(part.to(device) for part in parts))

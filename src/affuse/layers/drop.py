@@ -1,6 +1,6 @@
-"""Losing nodes, edges and streams at random while training, and the loss that asks for the same answer all the same.
+"""Dropping nodes, edges and streams at random in training, and the loss that makes predictions under drops agree.
 
-Feng et al. 2020 (GRAND): drop, predict, agree. Nothing is ever dropped outside training.
+After GRAND (Feng et al. 2020). Nothing is dropped outside training.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def _checked(p: float) -> float:
 
 
 class DropNode(nn.Module):
-    """One draw per node: what a dropped node says is lost to all who would hear it, as a whole, not by feature.
+    """One draw per node: a dropped node sends no message to any other node; all of its features are lost together.
 
     The result scales messages (`weight` of every graph layer): 0 from dropped nodes, 1 / (1 - p) from others (1 with
-    scale=False, for means that are normalised by their weights). What a node hears from itself stays, unless drop_self.
+    scale=False, for means that are normalised by their weights). A node's message to itself stays, unless drop_self.
     """
 
     def __init__(self, p: float, *, scale: bool = True, drop_self: bool = False) -> None:
@@ -32,7 +32,7 @@ class DropNode(nn.Module):
         self.p, self.scale, self.drop_self = _checked(p), scale, drop_self
 
     def forward(self, edges: Edges, n: int, weight: Tensor | None = None) -> Tensor:
-        """The weight [E] of each message, thinned; `weight` [E] (1 unless given) itself in evaluation."""
+        """`weight` [E] (1 unless given) of each message, times 0 or the scale; unchanged in evaluation."""
         weight = torch.ones(len(edges), device=edges.source.device) if weight is None else weight
         if not self.training or self.p == 0:
             return weight
@@ -46,9 +46,9 @@ class DropNode(nn.Module):
 
 
 class DropEdge(nn.Module):
-    """One draw per edge (Rong et al. 2020): forward gives a mask [E] to `select` edges, types and weights with.
+    """One draw per edge (Rong et al. 2020): forward returns a mask [E] that selects edges, types and weights.
 
-    Loops stay unless drop_self. Degrees are taken of what is left.
+    Loops stay unless drop_self. Degrees count the edges that are left.
     """
 
     def __init__(self, p: float, *, drop_self: bool = False) -> None:
@@ -68,7 +68,7 @@ class DropEdge(nn.Module):
 
 
 def drop_but_one(present: Tensor, p: float) -> Tensor:
-    """present [N, M] without what is dropped, each with probability p; one that is present always stays, by chance."""
+    """present [N, M], each entry dropped with probability p; of a row one entry, chosen at random, always stays."""
     keep = present & (torch.rand(present.shape, device=present.device) >= p)
     spared = (torch.rand(present.shape, device=present.device) * present).argmax(1, keepdim=True)
     return keep | (torch.zeros_like(keep).scatter(1, spared, True) & present & ~keep.any(1, keepdim=True))
@@ -77,8 +77,8 @@ def drop_but_one(present: Tensor, p: float) -> Tensor:
 def consistency(probabilities: Sequence[Tensor], temperature: float = 0.1, confidence: float = 0.0) -> Tensor:
     """How far S predictions [N, C] of the same nodes are from their sharpened mean p', [N].
 
-    p'_c = p_c^(1/T) / sum p^(1/T) of the mean p, without gradient; mean over draws of sum_c (p' - p_s)^2, and 0 for nodes
-    with max p <= confidence (GRAND+ takes 2 / C, and the mean over the others).
+    p'_c = p_c^(1/T) / sum p^(1/T) of the mean p, without gradient. The result is the mean over draws s of
+    sum_c (p' - p_s)^2, and 0 for nodes with max p <= confidence (GRAND+ takes 2 / C, and the mean over the others).
     """
     p = torch.stack(list(probabilities))
     with torch.no_grad():

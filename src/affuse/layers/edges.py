@@ -1,8 +1,8 @@
-"""Who hears whom in a conversation: edges of all conversations of a batch at once, without a loop over any of them.
+"""Edges of conversation graphs, for all conversations of a batch at once, without a loop over them.
 
 A message flows from `source` to `target`; both are numbers of sorted rows (`Conversations`). `past` and `future` say
-how many utterances back and ahead a target hears (None: all of its conversation): offline is (p, f), causal (p, 0),
-lookahead(k) (p, k). Where every utterance has M modalities, node m * N + i is modality m of row i.
+how many utterances before and after a target send messages to it (None: all of its conversation): offline is (p, f),
+causal (p, 0), lookahead(k) (p, k). Where every utterance has M modalities, node m * N + i is modality m of row i.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Edges:
         return Edges(self.source.to(device), self.target.to(device))
 
     def reverse(self) -> Edges:
-        """Every message the other way round."""
+        """The same edges with source and target exchanged."""
         return Edges(self.target, self.source)
 
     def select(self, keep: Tensor) -> Edges:
@@ -44,35 +44,36 @@ class Edges:
         return Edges(self.source[keep], self.target[keep])
 
     def loops(self) -> Tensor:
-        """[E]: True where a node hears itself."""
+        """[E]: True where source and target are the same node."""
         return self.source == self.target
 
     def with_self(self, n: int) -> Edges:
-        """Each of n nodes hears itself exactly once: last, after the other edges."""
+        """The edges with exactly one loop for each of n nodes; the loops come last."""
         node = torch.arange(n, device=self.source.device)
         return self.select(~self.loops()) + Edges(node, node)
 
     def degree(self, n: int) -> Tensor:
-        """[n]: how many messages each node receives; what it sends is of no concern, so the future is not either."""
+        """[n]: how many messages each node receives; sent messages do not count, as these depend on the future."""
         return torch.bincount(self.target, minlength=n)
 
 
 def window(c: Conversations, past: int | None, future: int | None) -> Edges:
-    """Each utterance hears those at most `past` before and `future` after it, itself included; ordered by target.
+    """Messages to each utterance from itself, `past` utterances before and `future` after it; ordered by target.
 
-    The pairs (target, source) are DialogueGCN's pairs (i, j), j in [i - past, i + future] (Ghosal et al. 2019). Its
-    code lets PyG send them i -> j; for that to the letter take `.reverse()` (the same set where past = future).
+    The pairs (target, source) are DialogueGCN's pairs (i, j), j in [i - past, i + future] (Ghosal et al. 2019).
+    Differs from the published code: there PyG sends messages i -> j; `.reverse()` gives that (the same set where
+    past = future).
     """
     return dilated(c, past, future, 1)
 
 
 def complete(c: Conversations) -> Edges:
-    """Each utterance hears its whole conversation: L^2 edges per conversation of L utterances."""
+    """Messages between all utterances of a conversation: L^2 edges per conversation of L utterances."""
     return dilated(c, None, None, 1)
 
 
 def dilated(c: Conversations, past: int | None, future: int | None, dilation: int) -> Edges:
-    """A window in which an utterance hears every `dilation`-th one before and after itself, and itself."""
+    """A window of which an utterance receives messages from itself and every `dilation`-th one before and after."""
     if dilation < 1 or min(past or 0, future or 0) < 0:
         found = f"past={past}, future={future}, dilation={dilation}"
         raise BadConfig(f"no window has {found}", "past and future are utterances >= 0 or None (all), dilation >= 1")
@@ -83,16 +84,16 @@ def dilated(c: Conversations, past: int | None, future: int | None, dilation: in
 
 
 def _runs(before: Tensor, count: Tensor, step: int) -> Edges:
-    """Node i hears count[i] nodes, `step` apart, the first of them before[i] steps earlier than itself."""
+    """Messages to node i from count[i] nodes, `step` apart, the first of them before[i] steps earlier than i."""
     node = torch.arange(len(count), device=count.device)
-    first = node - (before + count.cumsum(0) - count) * step  # of the run, less what the edges before it count
+    first = node - (before + count.cumsum(0) - count) * step  # of the run, less the number of edges before it
     total = int(count.sum())
     source = torch.arange(total, device=count.device) * step + first.repeat_interleave(count, output_size=total)
     return Edges(source, node.repeat_interleave(count, output_size=total))
 
 
 def within_modal(edges: Edges, present: Tensor) -> Edges:
-    """Edges between rows repeated inside each modality, where both ends are present [N, M] (True: there is one)."""
+    """Edges between rows, repeated in each modality, where both ends are present [N, M]."""
     n, m = present.shape
     keep = (present[edges.source] & present[edges.target]).T  # [M, E]
     shift = n * torch.arange(m, device=present.device).unsqueeze(1)
@@ -108,27 +109,27 @@ def cross_modal(present: Tensor) -> Edges:
 
 
 def similarity(x: Tensor, edges: Edges, kind: Literal["angular", "cosine"] = "angular") -> Tensor:
-    """Likeness [E] of the two ends in x [n, d]: their cosine, or 1 - angle / pi (MMGCN, Hu et al. 2021).
+    """Similarity [E] of the two ends in x [n, d]: their cosine, or 1 - angle / pi (MMGCN, Hu et al. 2021).
 
     The angle is 2 atan2(|u - v|, |u + v|): exact at 0 and pi, where acos loses half the digits and its gradient is
-    infinite. A row of zeros points nowhere: cosine 0, angle pi / 2, and no gradient.
+    infinite. A row of zeros has no direction: cosine 0, angle pi / 2, and no gradient.
     """
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    somewhere = norm > 1e-8
-    unit = torch.where(somewhere, x, 0.0) / torch.where(somewhere, norm, 1.0)
+    nonzero = norm > 1e-8
+    unit = torch.where(nonzero, x, 0.0) / torch.where(nonzero, norm, 1.0)
     u, v = unit[edges.source], unit[edges.target]
     if kind == "cosine":
         return (u * v).sum(-1)
     apart, together = torch.linalg.vector_norm(u - v, dim=-1), torch.linalg.vector_norm(u + v, dim=-1)
-    both = (somewhere[edges.source] & somewhere[edges.target]).squeeze(-1)
+    both = (nonzero[edges.source] & nonzero[edges.target]).squeeze(-1)
     return 1 - 2 / torch.pi * torch.atan2(torch.where(both, apart, 1.0), torch.where(both, together, 1.0))
 
 
 @dataclass(frozen=True)
 class Hyperedges:
-    """Groups of nodes: `into` flows from nodes to the groups they belong to, `out` from groups to those who hear them.
+    """Groups of nodes: `into` are messages from nodes to their groups, `out` from groups to nodes.
 
-    kind [count]: 0 one modality over time, 1 one utterance over its modalities. A group without members is silent.
+    kind [count]: 0 one modality over time, 1 one utterance over its modalities. A group without members sends nothing.
     """
 
     into: Edges
@@ -144,8 +145,8 @@ class Hyperedges:
 def hyperedges(c: Conversations, present: Tensor, past: int | None = None, future: int | None = None) -> Hyperedges:
     """A group per conversation and modality, and one per utterance (M3Net, Chen et al. 2023); present [N, M].
 
-    With a bound on past or future, the group over time becomes each utterance's own window, which only it hears: a
-    shared group would carry what came later to what came before.
+    With a bound on past or future, each utterance has its own group over time, its window, which sends messages to this
+    utterance only: a shared group would carry later utterances to earlier ones.
     """
     n, m = present.shape
     column, row = present.T.nonzero(as_tuple=True)
@@ -170,11 +171,12 @@ def relations(
 ) -> tuple[Tensor, int]:
     """The type [E] of each edge, and how many types there are; nodes are taken modulo N = len(c).
 
-    temporal, 3: 0 itself, 1 from the past, 2 from the future. relative, 5: 0 itself, 1 the same speaker's past, 2 their
-    future, 3 and 4 those of another one (whom we cannot name is another). absolute, 2 S^2 with S = `speakers`:
-    2 (S s_target + s_source) + [source <= target], as DialogueGCN, with speakers numbered 0, 1... as they first speak
-    in a conversation; those past the last number, and anonymous ones, share it (S = None: as many as the batch has).
-    With M `modalities` > 1 each has those T types for itself, and each ordered pair of two adds one: T M + M (M - 1).
+    temporal, 3 types: 0 itself, 1 from the past, 2 from the future. relative, 5 types: 0 itself, 1 the same speaker's
+    past, 2 the same speaker's future, 3 and 4 past and future of another speaker (an utterance without a speaker counts
+    as another speaker's). absolute, 2 S^2 types with S = `speakers`: 2 (S s_target + s_source) + [source <= target], as
+    in DialogueGCN, with speakers numbered 0, 1... as they first speak in a conversation; speakers beyond the last
+    number, and utterances without a speaker, share that number (S = None: as many as the batch has).
+    With M `modalities` > 1 each has T types of its own, and each ordered pair of two adds one: T M + M (M - 1).
     """
     n = max(len(c), 1)
     i, j = edges.target % n, edges.source % n
@@ -194,13 +196,13 @@ def relations(
 
 
 def numbered(turn: Tensor, speakers: int | None) -> tuple[Tensor, int]:
-    """Ranks [N] as numbers 0..S-1, and S: whoever has none, or one too high, gets the last."""
+    """Ranks [N] as numbers 0..S-1, and S; a rank of -1, or above S - 1, becomes S - 1."""
     s = speakers or (1 + max(0, int(turn.max())) if len(turn) else 1)
     return torch.where(turn < 0, s - 1, turn.clamp_max(s - 1)), s
 
 
 def turns(c: Conversations) -> Tensor:
-    """[N]: each speaker's rank among those of the conversation, by who spoke first; -1 for anonymous ones."""
+    """[N]: the speaker's rank by who first spoke in the conversation; -1 for an utterance without a speaker."""
     if not len(c):
         return c.speaker
     who = c.conversation * (int(c.speaker.max()) + 2) + c.speaker + 1

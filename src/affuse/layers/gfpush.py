@@ -1,8 +1,8 @@
-"""GFPush of GRAND+ (Feng et al. 2022): whom each node should hear, over several steps at once, as sparse weights.
+"""GFPush of GRAND+ (Feng et al. 2022): propagation over several steps at once, as one sparse matrix of weights.
 
-Row s of sum_n w_n P^n, P = D^-1 A, by pushing a unit of mass from s for `order` steps to those it hears: of the mass r
-at v, w_n r stays, and r / d_v goes on to each of the d_v nodes that v hears; mass below r_max d_v is dropped, mass at
-a node that hears nobody returns to s. The `top_k` largest entries of a row are kept, as they are.
+Row s of sum_n w_n P^n, P = D^-1 A, by pushing a unit of mass from s for `order` steps along the edges from target to
+source: of the mass r at v, w_n r stays, and r / d_v goes on to each of the d_v neighbours of v. Mass below r_max d_v
+is dropped; mass at a node without neighbours returns to s. The `top_k` largest entries of a row are kept, unscaled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from affuse.core.errors import BadConfig
 from affuse.layers.edges import Edges
 
 Weights = Literal["ppr", "avg", "single"]
-LONG, THIN = 256, 16  # the sparse push wins on more than 256 nodes of which each hears less than a 16th
+LONG, THIN = 256, 16  # the sparse push is faster on more than 256 nodes with fewer than a 16th of all edges
 CELLS = 2**20  # of one dense batch: it should stay in the processor's cache
 
 
@@ -46,11 +46,12 @@ def propagation(
     conversation: Tensor | None = None,
     method: Literal["auto", "dense", "sparse"] = "auto",
 ) -> tuple[Edges, Tensor]:
-    """Edges (target s hears source v) and their weights [E] float32, ordered by target, then source.
+    """Edges (from source v to target s) and their weights [E] float32, ordered by target, then source.
 
     `conversation` [n] names each node's conversation (any numbers, any order; None: one graph); edges must stay inside
-    one. Rows sum to 1 less what was dropped; equal entries are kept from the lowest node number up. Conversations of
-    similar length share dense batches of powers; long ones with few edges take the sparse push, with the same result.
+    one. Rows sum to 1 less what was dropped; of equal entries those of the lowest node numbers are kept. Conversations
+    of similar length share dense batches of powers; long ones with few edges take the sparse push, with the same
+    result.
     """
     w = mixture(weights, order, alpha)
     block = torch.zeros(n, dtype=torch.int64, device=edges.source.device) if conversation is None else conversation
@@ -58,10 +59,11 @@ def propagation(
     if bool((block[edges.source] != block[edges.target]).any()):
         raise BadConfig("an edge joins two conversations", "build edges and conversation numbers from the same batch")
     size = torch.bincount(block)
-    heard = torch.bincount(block[edges.target], minlength=len(size))
-    thin = (
-        (size > LONG) & (heard * THIN < size**2) if method == "auto" else torch.full_like(size, method == "sparse") > 0
-    )
+    count = torch.bincount(block[edges.target], minlength=len(size))
+    if method == "auto":
+        thin = (size > LONG) & (count * THIN < size**2)
+    else:
+        thin = torch.full_like(size, method == "sparse") > 0
     found = list(_dense(edges, block, size, ~thin, w, top_k, r_max))
     if bool(thin.any()):
         found += _sparse(edges, n, thin[block], w, top_k, r_max)
@@ -98,22 +100,22 @@ def _dense(
         among = torch.full_like(size, -1).index_copy_(0, blocks, torch.arange(len(blocks), device=size.device))
         b = among[block[edges.target]]
         here = b >= 0
-        hears = torch.zeros(len(blocks), longest, longest, dtype=torch.float64, device=block.device)
+        adjacency = torch.zeros(len(blocks), longest, longest, dtype=torch.float64, device=block.device)
         at = (b[here], place[edges.target[here]], place[edges.source[here]])
-        hears.index_put_(at, hears.new_ones(()), accumulate=True)
-        q = _powers(hears, w, r_max).float()
+        adjacency.index_put_(at, adjacency.new_ones(()), accumulate=True)
+        q = _powers(adjacency, w, r_max).float()
         inside = torch.arange(longest, device=size.device) < size[blocks].unsqueeze(1)
         b, row, column = (_largest(q, top_k) & inside.unsqueeze(2)).nonzero(as_tuple=True)
         first = start[blocks][b]
         yield by_block[first + row], by_block[first + column], q[b, row, column]
 
 
-def _powers(hears: Tensor, w: list[float], r_max: float) -> Tensor:
-    """sum_n w_n R_n [B, L, L] of the pushes R_0 = I, R_1...; hears [B, target, source] counts edges."""
-    degree = hears.sum(2)
-    step = hears / degree.clamp_min(1).unsqueeze(2)
-    stuck = (degree == 0).to(hears.dtype).unsqueeze(2)
-    r = torch.eye(hears.shape[1], dtype=hears.dtype, device=hears.device).expand_as(hears)
+def _powers(adjacency: Tensor, w: list[float], r_max: float) -> Tensor:
+    """sum_n w_n R_n [B, L, L] of the pushes R_0 = I, R_1...; adjacency [B, target, source] counts edges."""
+    degree = adjacency.sum(2)
+    step = adjacency / degree.clamp_min(1).unsqueeze(2)
+    stuck = (degree == 0).to(adjacency.dtype).unsqueeze(2)
+    r = torch.eye(adjacency.shape[1], dtype=adjacency.dtype, device=adjacency.device).expand_as(adjacency)
     q = w[0] * r
     for share in w[1:]:
         back = (r @ stuck).squeeze(2)
@@ -140,9 +142,9 @@ def _sparse(
     from scipy import sparse
 
     target, source = edges.target.cpu().numpy(), edges.source.cpu().numpy()
-    hears = sparse.csr_matrix((np.ones(len(target)), (target, source)), shape=(n, n))
-    degree = np.asarray(hears.sum(1)).ravel()
-    step = sparse.diags(1 / np.maximum(degree, 1)) @ hears
+    adjacency = sparse.csr_matrix((np.ones(len(target)), (target, source)), shape=(n, n))
+    degree = np.asarray(adjacency.sum(1)).ravel()
+    step = sparse.diags(1 / np.maximum(degree, 1)) @ adjacency
     chosen = wanted.nonzero().squeeze(1).cpu().numpy()
     for rows in np.array_split(chosen, math.ceil(len(chosen) / 1024)):
         q = _push(step.tocsr(), degree, rows, w, r_max)

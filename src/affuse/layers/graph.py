@@ -1,9 +1,9 @@
-"""Message passing over `Edges`: sums along edges, never a tensor [E, d_in, d_out] and never one [N, N].
+"""Message passing over `Edges`: sums along edges, without tensors [E, d_in, d_out] or [N, N].
 
 Conventions: x [N, d] are nodes; `relation` [E] is each edge's type; `weight` [E] scales each message, after the layer's
 own normalisation, and is differentiable (attention, similarity, DropNode). No layer ends in an activation. Degrees
-count the messages a node receives, so edges that come from the past only never let the future in; a node that hears
-nobody gets 0 from its neighbours.
+count the messages that a node receives, so that with edges from the past only, nothing depends on the future. A node
+without neighbours gets 0 from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from affuse.layers.edges import Edges, Hyperedges
 
 
 class _Sum(torch.autograd.Function):
-    """sum_e weight_e x[source_e] at target_e as one sparse product: no tensor has a row per edge."""
+    """sum_e weight_e x[source_e] at target_e as one sparse product, without a tensor that has a row per edge."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, source: Tensor, target: Tensor, n: int) -> Tensor:
@@ -59,7 +59,7 @@ def aggregate(x: Tensor, edges: Edges, n: int | None = None, weight: Tensor | No
 
 
 def _scattered(x: Tensor, weight: Tensor, edges: Edges, n: int) -> Tensor:
-    """The same sum by gather and scatter-add: what devices other than the CPU do."""
+    """The same sum by gather and scatter-add, for devices other than the CPU."""
     messages = x.index_select(0, edges.source) * weight.unsqueeze(1)
     return x.new_zeros(n, x.shape[1]).index_add(0, edges.target, messages)
 
@@ -75,7 +75,7 @@ def mean(x: Tensor, edges: Edges, n: int | None = None, weight: Tensor | None = 
 
 
 def segment_softmax(scores: Tensor, target: Tensor, n: int) -> Tensor:
-    """Softmax of scores [E] or [E, H] over the edges into each of n targets; -inf gets 0, even where all are."""
+    """Softmax of scores [E] or [E, H] over the edges into each of n targets; a score of -inf always gets 0."""
     shape, scores = (n, *scores.shape[1:]), scores.to(torch.promote_types(scores.dtype, torch.float32))
     index = target.view(-1, *[1] * (scores.dim() - 1)).expand_as(scores)
     with torch.no_grad():
@@ -89,7 +89,8 @@ def segment_softmax(scores: Tensor, target: Tensor, n: int) -> Tensor:
 def symmetric(edges: Edges, n: int, weight: Tensor | None = None) -> Tensor:
     """[E]: w_ij / sqrt(d_i d_j) with d the sum of |w| that a node receives; D^-1/2 A D^-1/2 on symmetric edges.
 
-    A node that receives nothing (the first utterance of a causal graph without loops) counts as d = 1: it is heard.
+    A node that receives nothing (the first utterance of a causal graph without loops) counts as d = 1, so that others
+    still receive its messages.
     """
     w = torch.ones(len(edges), device=edges.source.device) if weight is None else weight
     degree = w.new_zeros(n).index_add(0, edges.target, w.abs())
@@ -140,7 +141,7 @@ class RelationalConv(nn.Module):
 
 
 def _known(table: nn.Embedding | None, relation: Tensor | None) -> bool:
-    """Whether edges have types; refuses types without a table and a table without types."""
+    """Whether edges have types; raises BadConfig for types without a table, and for a table without types."""
     if (table is None) != (relation is None):
         found = "edges carry types" if table is None else "edges carry no types"
         remedy = "give relations=COUNT and relation [E], or neither"
@@ -178,15 +179,15 @@ class GraphAttention(nn.Module):
 
 
 def _attention(scores: Tensor, edges: Edges, n: int, weight: Tensor | None, dropout: float) -> Tensor:
-    """[E, H]: attention over the edges of each target, thinned by dropout, scaled by the edges' own weights [E]."""
+    """[E, H]: attention over the edges of each target, after dropout, scaled by the edges' own weights [E]."""
     alpha = F.dropout(segment_softmax(scores, edges.target, n), dropout)
     return alpha if weight is None else alpha * weight.unsqueeze(1)
 
 
 class GraphTransformer(nn.Module):
-    """Dot-product attention over edges (Shi et al. 2021): softmax_j q_i (k_j + e_r) / sqrt(out) over v_j + e_r.
+    """Dot-product attention over edges (Shi et al. 2021): m = sum_j softmax_j(q_i (k_j + e_r) / sqrt(out)) (v_j + e_r).
 
-    The node itself comes in as s = W x_i, added, or with `beta` gated: b s + (1 - b) m, b = sigmoid(w [m; s; m - s]).
+    The node's own term s = W x_i is added, or with `beta` gated: b s + (1 - b) m, b = sigmoid(w [m; s; m - s]).
     """
 
     def __init__(
@@ -225,8 +226,8 @@ class GraphTransformer(nn.Module):
 class GCNII(nn.Module):
     """Layer l = 1, 2... of GCNII (Chen et al. 2020): ((1-a) A h + a h_0) ((1-b) I + b W), b = log(lam / l + 1).
 
-    `variant` (MMGCN's) lets W see [A h; h_0], twice as wide. A h (such as `aggregate` with `symmetric` weights), and
-    the usual relu, residual or depth gate are the caller's.
+    With `variant` (MMGCN's) W is applied to [A h; h_0], twice as wide. The caller computes A h (such as by `aggregate`
+    with `symmetric` weights) and applies the usual relu, residual or depth gate.
     """
 
     def __init__(self, dim: int, layer: int, *, alpha: float = 0.1, lam: float = 0.5, variant: bool = False) -> None:
@@ -234,17 +235,18 @@ class GCNII(nn.Module):
         self.alpha, self.beta, self.variant = alpha, math.log(lam / layer + 1), variant
         self.weight = nn.Parameter(torch.empty(dim * (1 + variant), dim).uniform_(-(dim**-0.5), dim**-0.5))
 
-    def forward(self, heard: Tensor, initial: Tensor) -> Tensor:
-        """heard = A h and initial = h_0 [..., dim] -> [..., dim]."""
-        mixed = (1 - self.alpha) * heard + self.alpha * initial
-        seen = torch.cat([heard, initial], -1) if self.variant else mixed
-        return (1 - self.beta) * mixed + self.beta * (seen @ self.weight)
+    def forward(self, propagated: Tensor, initial: Tensor) -> Tensor:
+        """propagated = A h and initial = h_0 [..., dim] -> [..., dim]."""
+        mixed = (1 - self.alpha) * propagated + self.alpha * initial
+        inputs = torch.cat([propagated, initial], -1) if self.variant else mixed
+        return (1 - self.beta) * mixed + self.beta * (inputs @ self.weight)
 
 
 class HypergraphConv(nn.Module):
-    """D^-1 H W B^-1 H^T X Theta (Bai et al. 2021): nodes meet in their groups, then hear the groups' means.
+    """D^-1 H W B^-1 H^T X Theta (Bai et al. 2021): the mean of each group's nodes, then of each node's groups.
 
-    linear=False leaves Theta out, as M3Net does. Group weights W come with the call, by group, not by batch position.
+    linear=False leaves Theta out, as M3Net does. The weights W of the groups are an argument of the call; M3Net learns
+    them per position in the batch.
     """
 
     def __init__(self, dim: int, out: int, *, linear: bool = True, bias: bool = True) -> None:
@@ -258,14 +260,16 @@ class HypergraphConv(nn.Module):
         self, x: Tensor, groups: Hyperedges, weight: Tensor | None = None, member: Tensor | None = None
     ) -> Tensor:
         """x [N, dim] -> [N, out]; weight [groups.count] of each group, member [len(groups.into)] of each membership."""
-        met = mean(self.linear(x), groups.into, groups.count, member)
-        heard = mean(met, groups.out, len(x), None if weight is None else weight[groups.out.source])
-        return heard if self.bias is None else heard + self.bias
+        grouped = mean(self.linear(x), groups.into, groups.count, member)
+        found = mean(grouped, groups.out, len(x), None if weight is None else weight[groups.out.source])
+        return found if self.bias is None else found + self.bias
 
 
 class HighPass(nn.Module):
-    """x_i + sum_j tanh(w^T [x_i; x_j] + b) x_j / sqrt(d_i d_j) (M3Net's; Bo et al. 2021): the sign of each message is
-    learned, so that neighbours can be told apart as well as averaged."""
+    """x_i + sum_j tanh(w^T [x_i; x_j] + b) x_j / sqrt(d_i d_j) (M3Net's; Bo et al. 2021).
+
+    The sign of each message is learned, so that a layer can sharpen differences between neighbours as well as average.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()

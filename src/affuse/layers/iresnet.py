@@ -1,8 +1,8 @@
-"""The improved residual networks of face recognition (IR-18 to IR-100), under the names of either family of weights.
+"""Improved residual networks for face recognition (IR-18 to IR-100).
 
-Deng et al., "ArcFace", CVPR 2019: units of BN, 3x3 convolution, PReLU, 3x3 convolution with the stride, BN. InsightFace's
-iresnet has one more BN before the PReLU and a 1x1 shortcut at the head of every stage; face.evoLVe's IR takes every
-other pixel where the width stays.
+Deng et al., "ArcFace", CVPR 2019: units of BN, 3x3 convolution, PReLU, 3x3 convolution with the stride, BN. Weights of
+two families are read. InsightFace's iresnet has one more BN before the PReLU, and a 1x1 shortcut in the first unit of
+every stage; in face.evoLVe's IR the shortcut takes every other pixel where the width stays.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from affuse.core.errors import BadFeatures
 from affuse.layers.pointwise import conv2d
 
 WIDTHS = (64, 128, 256, 512)
-OUTER = re.compile(r"^((module|backbone|model)\.)+")  # what training code wraps around a network
-IGNORED = re.compile(r"^logits\.|num_batches_tracked$")  # the classifier of a later training, counters
+OUTER = re.compile(r"^((module|backbone|model)\.)+")  # prefixes that training code adds
+IGNORED = re.compile(r"^logits\.|num_batches_tracked$")  # a classifier for training, counters
 INSIGHT = (
     (r"^conv1\.", "stem.0."), (r"^bn1\.", "stem.1."), (r"^prelu\.", "stem.2."),
     (r"^bn2\.", "head.0."), (r"^fc\.", "head.3."), (r"^features\.", "head.4."),
@@ -47,8 +47,8 @@ class Unit(nn.Module):
         self.shortcut = nn.Sequential(conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)) if project else None
 
     def forward(self, x: Tensor) -> Tensor:
-        past = x[:, :, :: self.stride, :: self.stride] if self.shortcut is None else self.shortcut(x)
-        return self.body(x) + past
+        identity = x[:, :, :: self.stride, :: self.stride] if self.shortcut is None else self.shortcut(x)
+        return self.body(x) + identity
 
 
 class IResNet(nn.Module):
@@ -87,8 +87,8 @@ def from_state(state: Mapping[str, Tensor], first_stride: int = 2) -> IResNet:
     """The network of a state dict, in eval mode without gradients.
 
     Names: InsightFace's arcface_torch (`layer1.0.bn1`, `fc`, `features`) or face.evoLVe (`body.0.res_layer.0`,
-    `output_layer`), wrapped as `module.`, `backbone.` or `model.` or not; depth, grid and width follow from the shapes.
-    Raises BadFeatures naming what does not fit.
+    `output_layer`), with or without a prefix `module.`, `backbone.` or `model.`; depth, grid and width follow from the
+    shapes. Raises BadFeatures with the names that do not fit.
     """
     plain = {OUTER.sub("", k): v for k, v in state.items()}
     plain = {k: v for k, v in plain.items() if not IGNORED.search(k)}
@@ -112,9 +112,10 @@ def _renamed(state: Mapping[str, Tensor], rules: tuple[tuple[str, str], ...]) ->
 
 
 def _numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """InsightFace counts units within stages, `layer2.0`; here they are counted through, `units.3`."""
-    stages = [1 + max((int(m[1]) for k in state if (m := re.match(rf"layer{s}\.(\d+)\.", k))), default=-1) for s in (1, 2, 3, 4)]
-    before = [0, *accumulate(stages)]
+    """InsightFace numbers units within stages, `layer2.0`; here numbers run through all stages, `units.3`."""
+    found = [(int(m[1]), int(m[2])) for key in state if (m := re.match(r"layer([1-4])\.(\d+)\.", key))]
+    counts = [1 + max((unit for stage, unit in found if stage == s), default=-1) for s in (1, 2, 3, 4)]
+    before = [0, *accumulate(counts)]
 
     def number(match: re.Match[str]) -> str:
         return f"units.{before[int(match[1]) - 1] + int(match[2])}."
@@ -124,7 +125,8 @@ def _numbered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _fill(network: IResNet, named: Mapping[str, Tensor]) -> None:
     wanted = {k: v.shape for k, v in network.state_dict().items() if not IGNORED.search(k)}
-    wrong = list(wanted.keys() ^ named.keys()) + [k for k in wanted.keys() & named.keys() if wanted[k] != named[k].shape]
+    both = wanted.keys() & named.keys()
+    wrong = list(wanted.keys() ^ named.keys()) + [k for k in both if wanted[k] != named[k].shape]
     if wrong:
         raise BadFeatures(
             f"{len(wrong)} weights are missing, unknown or of another shape: {', '.join(sorted(wrong)[:3])}",

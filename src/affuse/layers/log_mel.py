@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
 
-BLOCK = 256  # frames at a time on a processor, so that what is made of them stays in its cache
+BLOCK = 256  # frames at a time on a CPU, so that intermediate results stay in its cache
 FLOOR = 1e-10  # power; -100 dB, as librosa's power_to_db
 
 
@@ -80,14 +80,14 @@ class LogMel(nn.Module):
         return spectrum.real.square() + spectrum.imag.square()
 
     def frame_mask(self, mask: Tensor) -> Tensor:
-        """Which frames a sample mask [N, T] leaves: [N, 1 + T // hop]; L valid samples leave 1 + L // hop."""
+        """The frame mask [N, 1 + T // hop] of a sample mask [N, T]; L valid samples give 1 + L // hop valid frames."""
         return torch.cat([mask[:, :1], mask[:, self.hop - 1 :: self.hop]], dim=1)
 
 
 class MFCC(nn.Module):
     """Waveform [N, T] -> mel cepstrum [N, frames, n_mfcc]: the orthonormal DCT-II of the log-mel dB.
 
-    Equals librosa.feature.mfcc(S=log-mel dB); parameters besides `n_mfcc` are those of LogMel.
+    Equals librosa.feature.mfcc(S=log-mel dB); the parameters other than `n_mfcc` are those of LogMel.
     """
 
     dct: Tensor
@@ -135,20 +135,21 @@ def spec_augment(
     freq_masks: int = 2,
     freq_share: float = 0.15,
 ) -> Tensor:
-    """Blank random stretches of time and bands of frequency with 0: x [N, (C,) T, F], mask [N, T] -> like x.
+    """Set random intervals of time and bands of frequency to 0 (SpecAugment, Park et al. 2019).
 
-    Each stretch is uniform in 0..`time_share` of the row's valid length and lies within it; bands likewise
-    in 0..`freq_share` of F. Every row draws its own from torch's global generator (SpecAugment, Park 2019).
+    x [N, (C,) T, F], mask [N, T] -> the same shape as x. The length of an interval is uniform in 0..`time_share` of the
+    row's valid length, and the interval lies within it; bands likewise in 0..`freq_share` of F. Every row draws its
+    own from torch's global generator.
     """
     place = mask.cumsum(1) - 1
-    hidden_t = _stretches(place, mask.sum(1, keepdim=True), time_masks, time_share)
+    hidden_t = _intervals(place, mask.sum(1, keepdim=True), time_masks, time_share)
     bands = torch.arange(x.shape[-1], device=x.device).expand(x.shape[0], -1)
-    hidden_f = _stretches(bands, bands.new_full((x.shape[0], 1), x.shape[-1]), freq_masks, freq_share)
+    hidden_f = _intervals(bands, bands.new_full((x.shape[0], 1), x.shape[-1]), freq_masks, freq_share)
     hidden = (hidden_t & mask).unsqueeze(2) | hidden_f.unsqueeze(1)
     return x.masked_fill(hidden.unsqueeze(1) if x.dim() == 4 else hidden, 0.0)
 
 
-def _stretches(place: Tensor, length: Tensor, count: int, share: float) -> Tensor:
+def _intervals(place: Tensor, length: Tensor, count: int, share: float) -> Tensor:
     """Union of `count` random intervals of each row, evaluated at `place` [N, P]: bool [N, P]."""
     u = torch.rand(2, place.shape[0], count, device=place.device)
     width = (u[0] * (share * length + 1)).floor()
@@ -158,10 +159,10 @@ def _stretches(place: Tensor, length: Tensor, count: int, share: float) -> Tenso
 
 
 def trim_silence(x: Tensor, mask: Tensor, below: float) -> tuple[Tensor, Tensor]:
-    """Leave out what comes before the first and after the last loud frame of each row.
+    """Leave out the frames before the first and after the last loud frame of each row.
 
-    x [N, T, F] dB, mask [N, T]; loud: its strongest band is at most `below` dB under the row's strongest.
-    Rows move to the left and T shrinks to the longest, so quiet ends cost nothing.
+    x [N, T, F] dB, mask [N, T]. A frame is loud if its strongest band is at most `below` dB under the row's strongest.
+    Rows move to the left and T shrinks to the longest row, so that quiet ends cost no computation.
     """
     level = x.amax(-1).masked_fill(~mask, -torch.inf)
     loud = mask & (level >= level.amax(1, keepdim=True) - below)
@@ -175,7 +176,7 @@ def trim_silence(x: Tensor, mask: Tensor, below: float) -> tuple[Tensor, Tensor]
 
 
 def stretch(x: Tensor, mask: Tensor, *, time: float, shift: float) -> tuple[Tensor, Tensor]:
-    """Each row slower or faster by a factor in 1 +- `time`, its bands moved up or down by up to `shift` bands.
+    """Change the tempo of each row by a factor in 1 +- `time`, and move it up or down by up to `shift` bands.
 
     x [N, T, F], mask [N, T]; linear interpolation; the edge bands are repeated.
     """

@@ -2,8 +2,8 @@
 
 Conventions, here and in every encoder: `mask` [N, T] bool is True where a step has content; channel-first
 tensors are [N, C, T] or [N, C, T, F] (time right after the channels), token tensors [N, T, D]. What these
-layers return is exactly 0 where the mask is False, so that a zero-padded convolution sees the same border
-whatever the padding; a row without any content gives zeros, never NaN.
+layers return is exactly 0 where the mask is False, so that a zero-padded convolution has the same border
+for any padding; a row without any content gives zeros, never NaN.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
 def masked_max_pool(x: Tensor, mask: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Max pooling of x [N, C, T, F] over `size` = (time, frequency) valid elements, and the pooled mask.
 
-    A pooled step counts as soon as one of its steps does, so no content is lost at the end of a row.
+    A pooled step is valid if any of its steps is, so that no content is lost at the end of a row.
     """
     t, _f = size
     if t > 1:
@@ -55,8 +55,8 @@ class MaskedBatchNorm(nn.Module):
     """Batch normalisation of x [N, C, T] or [N, C, T, F] over the valid steps of mask [N, T] only.
 
     On a full mask it equals nn.BatchNorm1d / 2d (biased variance to normalise, unbiased in `running_var`).
-    In an initialised process group the sums are reduced with their gradients, so that several processes
-    equal one large batch. A training batch without content leaves the running statistics alone.
+    In an initialised process group the sums, and their gradients, are taken over all processes, so that several
+    processes equal one large batch. A training batch without content does not change the running statistics.
     """
 
     running_mean: Tensor
@@ -95,7 +95,7 @@ class MaskedBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, n: Tensor) -> None:
-        step = self.momentum * (n > 1)  # no step without content: one element has no variance either
+        step = self.momentum * (n > 1)  # no update without content, nor by one element, which has no variance
         self.running_mean.lerp_(mean, step)
         self.running_var.lerp_(var * (n / (n - 1).clamp_min(1)), step)
 

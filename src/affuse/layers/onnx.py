@@ -9,7 +9,7 @@ from affuse.core.errors import BadFeatures, MissingDependency
 
 
 def session(path: Path) -> Any:
-    """An onnxruntime session of a file, on CPU, quiet, one thread (workers share out the cores).
+    """An onnxruntime session of a file, on the CPU, quiet, with one thread (worker processes share the cores).
 
     Raises MissingDependency without onnxruntime, BadFeatures for a file that is no ONNX network.
     """
@@ -23,4 +23,5 @@ def session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors share no base class
-        raise BadFeatures(f"{path} is not a network that onnxruntime runs: {error}", "give a complete .onnx file") from error
+        message = f"{path} is not a network that onnxruntime runs: {error}"
+        raise BadFeatures(message, "give a complete .onnx file") from error

@@ -1,4 +1,4 @@
-"""Where a step stands in its sequence, as a vector."""
+"""The position of a step in its sequence, as a vector."""
 
 from __future__ import annotations
 

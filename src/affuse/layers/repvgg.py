@@ -18,7 +18,7 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 class RepVGGBlock(nn.Module):
-    """y = ReLU(BN(3x3 x) + BN(1x1 x) + BN(x)), x [M, C, H, W]; the identity branch only where shapes allow."""
+    """y = ReLU(BN(3x3 x) + BN(1x1 x) + BN(x)), x [M, C, H, W]; the identity BN(x) only where the shapes allow it."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ def _scaled(kernel: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def fused(model: Net) -> Net:
-    """A copy of `model` in eval mode with every RepVGG block fused (a model without one: itself); the model itself is left as it is."""
+    """A copy of `model` in eval mode with every RepVGG block fused; a model without such blocks itself."""
     if not any(isinstance(module, RepVGGBlock) for module in model.modules()):
         return model
     model = copy.deepcopy(model).eval()

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-MOST = 2**24  # rows that torch.quantile takes; of more, every second, third... tells the distribution as well
+MOST = 2**24  # rows that torch.quantile takes; of more rows, every second, third... is used
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std per feature, missing numbers (NaN) at the mean, clipped to +-`clip` deviations.
+    """(x - mean) / std per feature, clipped to +-`clip` deviations; a missing number (NaN) counts as the mean.
 
     x [..., D]; the moments come from `fit` (exact, one pass, float64) over valid steps only.
     """
@@ -53,7 +53,7 @@ class Standardise(nn.Module):
 
 
 class RootStandardise(Standardise):
-    """Standardise after sign(x) sqrt|x|, which evens out shares, intensities and other skewed magnitudes."""
+    """Standardise after sign(x) sqrt|x|, which makes shares, intensities and other skewed magnitudes more even."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Standardised roots of x, always finite."""
@@ -69,10 +69,10 @@ def _root(x: Tensor) -> Tensor:
 
 
 class RankGauss(nn.Module):
-    """Every feature through its training distribution onto a standard normal; missing numbers (NaN) at 0.
+    """Maps each feature by its rank in the training split to a standard normal; a missing number (NaN) becomes 0.
 
-    x [..., D]. `fit` keeps a grid of training quantiles; between them ranks are interpolated, outside they end.
-    Robust where features are skewed or have far outliers.
+    x [..., D]. `fit` keeps a grid of training quantiles; ranks are interpolated between them, and those outside get the
+    first or last. Robust where features are skewed or have far outliers.
     """
 
     quantiles: Tensor

@@ -1,6 +1,6 @@
 """Sound of a clip as mono float samples, placed by timestamp: what was not recorded is masked.
 
-Which track, and which of its channels, is decided once per file (`heard`), so that every part of it fits the others.
+Which track, and which of its channels, is decided once per file (`choose_track`), so that all parts of it agree.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from affuse.media.channels import SILENT, level, mono, weigh
 from affuse.media.probe import INDEXED, AudioTrack, ClipInfo, decode, open_media, probe, seconds
 
 JITTER = 0.010  # s by which timestamps may wander before sound counts as interrupted
-LISTEN, SPOTS = 180.0, 18  # s of a long file, and parts spread over it, that decide what is heard
-WINDOW, MOST_CHANNELS = 0.25, 16  # s over which channels are compared, and how many are
-VOICE = 0.25  # s of voice that a track must hold, and
-VOICE_SHARE = 0.1  # of that of the track with the most
+LISTEN, SPOTS = 180.0, 18  # s of a long file, in so many parts spread over it, that decide which track is taken
+WINDOW, MOST_CHANNELS = 0.25, 16  # s over which channels are compared, and how many at most
+VOICE = 0.25  # s of voice that a track must hold
+VOICE_SHARE = 0.1  # share of the voice of the track with most voice that it must hold
 
 
 @dataclass
@@ -68,18 +68,18 @@ def iter_audio(
         raise BadConfig(f"cannot read sound at {rate} Hz in blocks of {seconds} s", "both must be above 0")
     info = probe(path)
     end = info.duration if end is None else end
-    return _blocks(info, heard(info), rate, start, round((end - start) * rate), max(1, round(seconds * rate)))
+    return _blocks(info, choose_track(info), rate, start, round((end - start) * rate), max(1, round(seconds * rate)))
 
 
-def heard(info: ClipInfo) -> AudioTrack | None:
+def choose_track(info: ClipInfo) -> AudioTrack | None:
     """The sound track that is read, with the weights of its channels; decided once per file, None without sound.
 
-    Of several tracks it is the first with a voice in it, the default one before the others: one that holds less than a
-    tenth of the voice of another is passed over. Where none has a voice, the first that is not silent. How channels
-    become one: `affuse.media.channels.weigh`. Of more than LISTEN s, parts are looked at. Raises MissingFile, BadMedia.
+    Of several tracks it is the first with a voice in it, the default one before the others; a track with less than a
+    tenth of the voice of another is skipped. Where none has a voice, it is the first that is not silent. How channels
+    become one: `affuse.media.channels.weigh`. Of more than LISTEN s, parts are read. Raises MissingFile, BadMedia.
     """
     reading = info.reading
-    if reading.heard is None and info.audio is not None:
+    if reading.track is None and info.audio is not None:
         several = len(info.sounds) > 1
         powers = [_power(info, t) if several or t.channels > 1 else None for t in info.sounds]
         mixes = [((), "") if power is None else weigh(power) for power in powers]
@@ -87,24 +87,24 @@ def heard(info: ClipInfo) -> AudioTrack | None:
         tracks = [replace(t, mix=mix) for t, (mix, _) in zip(info.sounds, mixes, strict=True)]
         k, why = _chosen(info, tracks, audible) if several else (0, "")
         reading.why = tuple(note for note in (why, mixes[k][1]) if note)
-        reading.heard = tracks[k]
-    return reading.heard
+        reading.track = tracks[k]
+    return reading.track
 
 
 def _chosen(info: ClipInfo, tracks: list[AudioTrack], audible: list[bool]) -> tuple[int, str]:
-    """Which of several tracks is heard, and the note that says so."""
+    """Which of several tracks is taken, and the note about it."""
     voice = [_voice(info, t) if a else 0.0 for t, a in zip(tracks, audible, strict=True)]
-    spoken = [s >= max(VOICE, VOICE_SHARE * max(voice)) for s in voice]
-    good = spoken if any(spoken) else audible
+    speech = [s >= max(VOICE, VOICE_SHARE * max(voice)) for s in voice]
+    good = speech if any(speech) else audible
     k = good.index(True) if any(good) else 0
     place = sorted(t.index for t in tracks).index(tracks[k].index) + 1
     name = f" ({tracks[k].name})" if tracks[k].name else ""
-    why = {0: "none holds a voice", 1: "it holds a voice"}.get(sum(spoken), f"{sum(spoken)} of them hold a voice")
+    why = {0: "none holds a voice", 1: "it holds a voice"}.get(sum(speech), f"{sum(speech)} of them hold a voice")
     return k, f"sound track {place} of {len(tracks)}{name} is heard: {why}"
 
 
 def _voice(info: ClipInfo, track: AudioTrack) -> float:
-    """Seconds of voice in a track, or in the parts of it that are looked at."""
+    """Seconds of voice in a track, or in the parts of it that are read."""
     from affuse.media.voice import RATE, STEP, voice_activity
 
     found = 0
@@ -115,7 +115,7 @@ def _voice(info: ClipInfo, track: AudioTrack) -> float:
 
 
 def _parts(info: ClipInfo) -> list[tuple[float, float]]:
-    """The spans (s) that stand for a clip: all of it, or parts of a long one where a seek is exact, or its beginning."""
+    """The spans (s) that represent a clip: all of it; of a long one parts where a seek is exact, else its beginning."""
     if info.duration <= LISTEN or info.container not in INDEXED:
         return [(0.0, min(info.duration, LISTEN))]
     starts = np.linspace(0.0, info.duration - LISTEN / SPOTS, SPOTS)
@@ -128,18 +128,21 @@ def _power(info: ClipInfo, track: AudioTrack) -> np.ndarray:
     T is 0 where nothing can be decoded, and for more channels than are compared.
     """
     means: list[np.ndarray] = []
-    with suppress(BadMedia):  # whoever reads the track is told
+    with suppress(BadMedia):  # reading the track raises it again
         for start, end in _parts(info) if track.channels <= MOST_CHANNELS else ():
             total = round((end - start) * track.rate)
-            pieces = (p for p in _placed(info, track, track.rate, start, total, apart=True) if p[1].shape[1] == track.channels)
+            placed = _placed(info, track, track.rate, start, total, apart=True)
+            pieces = (piece for piece in placed if piece[1].shape[1] == track.channels)
             for _, window in groupby(pieces, key=lambda piece: int(piece[0] / track.rate / WINDOW)):
                 x = np.concatenate([x for _, x in window])
-                x = np.clip(np.nan_to_num(x), -1, 1).astype(np.float64)  # what damage leaves may be louder than any sound
+                x = np.clip(np.nan_to_num(x), -1, 1).astype(np.float64)  # damage may be louder than any sound
                 means.append(x.T @ x / len(x))
     return np.array(means).reshape(len(means), track.channels, track.channels)
 
 
-def _blocks(info: ClipInfo, track: AudioTrack | None, rate: int, start: float, total: int, size: int) -> Iterator[Audio]:
+def _blocks(
+    info: ClipInfo, track: AudioTrack | None, rate: int, start: float, total: int, size: int
+) -> Iterator[Audio]:
     """The first `total` samples of a track from `start` s on, in blocks of `size`."""
     pieces = _placed(info, track, rate, start, total)
     piece = next(pieces, None)
@@ -172,7 +175,7 @@ def _placed(
 
 
 def _runs(info: ClipInfo, track: AudioTrack, rate: int, start: float, end: float, apart: bool) -> Iterator[Any]:
-    """Resampled stretches of uninterrupted sound."""
+    """Runs of uninterrupted sound, resampled."""
     run: _Run | None = None
     with open_media(info.path) as container:
         for frame in decode(container, info, track, start, []):
@@ -191,11 +194,11 @@ def _runs(info: ClipInfo, track: AudioTrack, rate: int, start: float, end: float
 
 
 class _Run:
-    """One uninterrupted stretch through one resampler; positions count from `start`."""
+    """A run of uninterrupted sound through one resampler; positions count from `start`."""
 
     def __init__(self, frame: Any, time: float, rate: int, start: float, mix: tuple[float, ...] | None) -> None:
         self.kind: tuple[str, str, int] = (frame.format.name, frame.layout.name, frame.sample_rate)
-        # Channels are mixed here (None: kept apart): FFmpeg's own downmix is 3 dB louder for float codecs than for integer ones.
+        # Channels are mixed here (None: kept apart), because FFmpeg's own downmix is 3 dB louder for float codecs.
         # Samples come interleaved ("flt"): PyAV reads beyond the planes of a frame that has eight of them or more.
         self.resampler = av.AudioResampler(format="flt", layout=frame.layout, rate=rate)
         self.begun, self.rate, self.taken, self.mix = time, rate, 0, mix

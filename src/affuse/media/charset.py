@@ -13,8 +13,8 @@ _MARKS = (
 )
 _CYRILLIC = "оеаинтсрвлі"
 _KANA = "".join(map(chr, range(0x3041, 0x30FD)))
-# The encodings that subtitles come in, and for each language written in them: the letters beside a to z that it uses,
-# or those that it uses most. Bytes make sense in many encodings; the letters tell which one was meant.
+# The encodings of subtitles, and for each language written in them the letters besides a to z that it uses, or those
+# that it uses most. Bytes are valid in many encodings; the letters show which one was meant.
 _LETTERS: dict[str, tuple[str, ...]] = {
     "cp1252": ("àâçèéêëîïôùûüœ", "äöüß", "áéíóúñü¿¡", "ãõáéíóúâêôàçü", "àèéìòùí", "åäöæøé", "áðéíóúýþæö"),
     "cp1250": ("áčďéěíňóřšťúůýž", "áäčďéíĺľňóôŕšťúýž", "ąćęłńóśźż", "áéíóöőúüű", "čćđšž", "ăâîşţ"),
@@ -32,14 +32,14 @@ _LETTERS: dict[str, tuple[str, ...]] = {
     "gb18030": ("的一是不了在人有我他这你们好来上个到说就去要会那么什没看她吧吗啊今天知道想",),
     "big5": ("的一是不了在人有我他這你們好來上個到說就去要會那麼什沒看她吧嗎啊今天知道想",),
 }
-_MARGIN = 0.15  # of disorder, within which charset-normalizer's order says little
-_SAMPLE = 1 << 16  # bytes that a guess looks at
+_MARGIN = 0.15  # of disorder: within it, charset-normalizer's order means little
+_SAMPLE = 1 << 16  # bytes that a guess uses
 
 
 def find_encoding(data: bytes) -> tuple[str, str]:
     """(codec, note) of a text: UTF-8, UTF-16 and UTF-32 by their marks or form, else the likeliest legacy encoding.
 
-    The note is empty where nothing was guessed. Decode with errors="replace": a Unicode text may hold damaged characters.
+    The note is empty where nothing was guessed. Decode with errors="replace": a Unicode text may be damaged.
     """
     for mark, codec in _MARKS:
         if data.startswith(mark):
@@ -58,7 +58,7 @@ def find_encoding(data: bytes) -> tuple[str, str]:
 
 
 def _guess(data: bytes) -> str:
-    """The encoding of a text that is not Unicode: of the plausible ones that whose letters make up a language."""
+    """The encoding of a text that is not Unicode: the plausible one whose letters best fit a language."""
     from charset_normalizer import from_bytes
 
     lines = b"\n".join(line for line in data.splitlines() if not line.isascii())

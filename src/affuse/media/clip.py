@@ -1,4 +1,4 @@
-"""One utterance as extractors see it: a stretch of picture, sound and words."""
+"""One utterance as extractors get it: a segment of picture, sound and words."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Clip:
     """The segment [start, end) s of its files; `end` None = to the end of the longer file.
 
     `video`: file with the picture (and usually the sound); `audio`: a separate sound file that replaces the
-    video's sound track; both clocks begin together. Each of the three modalities may be absent (None). `crop`: the half of
-    the picture that shows the speaker, where two people share it. `word_times`: start and end (s from the segment's start) of each word of `text`.
+    video's sound track; both clocks begin together. Each of the three modalities may be absent (None). `crop`: the half
+    of the picture that shows the speaker, where two people share it. `word_times`: start and end (s from the segment's
+    start) of each word of `text`.
     """
 
     video: Path | None = None

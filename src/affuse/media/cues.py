@@ -1,4 +1,4 @@
-"""The text formats of subtitles (SubRip, WebVTT) as people really have them: from a text to cues.
+"""The text formats of subtitles (SubRip, WebVTT) as they really occur: from a text to cues.
 
 A cue begins at a line with two times and lasts until the next such line: blank lines do not end it, and the number or
 name of the next cue is no words. Rolling captions show a line again, or let it grow: each line is kept once, from when
@@ -102,12 +102,12 @@ def read_cues(text: str, vtt: bool = False) -> tuple[list[Cue], list[str]]:
         if timing
     ]
     notes = [f"times in frames read as {fps} per second"] if counted else []
-    notes += _told("cue", "could not be read", [head for head, timing in heads.items() if not timing], lines)
-    notes += _told("line", "of text outside any cue", [i for i in range(ends[0]) if lines[i]], lines)
+    notes += _counted("cue", "could not be read", [head for head, timing in heads.items() if not timing], lines)
+    notes += _counted("line", "of text outside any cue", [i for i in range(ends[0]) if lines[i]], lines)
     return cues, notes
 
 
-def _told(what: str, more: str, where: Sequence[int], lines: Sequence[str]) -> list[str]:
+def _counted(what: str, more: str, where: Sequence[int], lines: Sequence[str]) -> list[str]:
     n = len(where)
     return [f"{n} {what}{'s' * (n > 1)} {more}, e.g. line {where[0] + 1}: {lines[where[0]][:60]}"] if where else []
 
@@ -122,7 +122,8 @@ def _timing(line: str) -> _Timing | None:
     match = _TIMING.match(_normal(line))
     if match is None:
         return None
-    start, end, arrow, words = _clock(*match.groups()[:6]), _clock(*match.groups()[7:13]), match.group(7), match.group(14)
+    start, end = _clock(*match.groups()[:6]), _clock(*match.groups()[7:13])
+    arrow, words = match.group(7), match.group(14)
     if not ("--" in arrow or (start.digits and end.digits) or (">" in arrow and not words)):
         return None  # two times of day among the words
     return _Timing(start, end, "" if _SETTINGS.match(words.strip()) else words)
@@ -134,7 +135,9 @@ def _like_timing(line: str) -> bool:
     return ("-->" in line and any(c.isdecimal() for c in plain)) or _LIKE_TIMING.match(plain) is not None
 
 
-def _clock(sign: str | None, hours: str | None, minutes: str, seconds: str, mark: str | None, digits: str | None) -> _Clock:
+def _clock(
+    sign: str | None, hours: str | None, minutes: str, seconds: str, mark: str | None, digits: str | None
+) -> _Clock:
     whole = int(hours or 0) * 3600 + int(minutes) * 60 + int(seconds)
     return _Clock(-1 if sign else 1, whole, (mark or "").strip(), digits or "")
 
@@ -151,8 +154,8 @@ def _without_blocks(lines: Sequence[str], heads: Mapping[int, object]) -> Iterat
 def _names(lines: Sequence[str], heads: Sequence[int], vtt: bool) -> list[int]:
     """Where each cue begins: at its number or name, which stands above its timing line, else at that line.
 
-    A number is told from words that are a number by how far above the timing line this file's numbers stand, or by
-    being the next one below other words.
+    A number is not a word of the cue before if it stands as far above its timing line as the other numbers of this
+    file, or if it is the next number and stands below words.
     """
     lows = [0, *(head + 1 for head in heads)]
     above = [next((i for i in range(head - 1, low - 1, -1) if lines[i]), -1) for low, head in zip(lows, heads)]
@@ -183,7 +186,7 @@ def unrolled(cues: Sequence[Cue]) -> tuple[list[Cue], int]:
     """(cues, lines left out): rolling captions with each line once; other cues as they are, but none twice.
 
     A line is carried over if the cue before, which touches this one, ended with it or with its beginning. People do
-    say things twice: where the file does not roll, only a long line above new ones counts, or a cue too short to be said.
+    say things twice: where the file does not roll, only a long line above new ones counts, or a cue too short to speak.
     """
     shown = [cue for cue in dict.fromkeys(cues) if cue.lines]
     pairs = list(pairwise(shown))
@@ -227,5 +230,5 @@ def _carried(before: Cue, now: Cue) -> int:
 
 
 def _rolls(before: Cue, now: Cue, n: int) -> bool:
-    """Whether `n` carried lines can be nothing but rolling: more follows, the last has grown, or the cue only holds them."""
+    """Whether `n` carried lines must be rolling: more lines follow, the last has grown, or the cue is too short."""
     return n < len(now.lines) or now.lines[n - 1] != before.lines[-1] or _brief(now)

@@ -176,7 +176,8 @@ def stacked(images: Sequence[np.ndarray] | np.ndarray) -> Tensor:
     elif len(shapes) == 1:
         array = np.stack(list(images))
     if array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8 or array.size == 0:
-        raise BadMedia(f"pictures must be uint8 [H, W, 3] of one size, not {sorted(shapes)} {array.dtype}", "decode to RGB")
+        message = f"pictures must be uint8 [H, W, 3] of one size, not {sorted(shapes)} {array.dtype}"
+        raise BadMedia(message, "decode to RGB")
     return torch.from_numpy(array)
 
 
@@ -209,8 +210,8 @@ class Pyramid:
 def sample(mips: Pyramid, matrices: Tensor, frame: Tensor, size: int) -> Tensor:
     """Warped crops [B, 3, size, size], float 0..255, bilinear, edges repeated.
 
-    matrices [B, 2, 3] take crop pixels (centres at +0.5) to picture pixels; frame [B] says which picture. Each crop reads
-    the level whose resolution is nearest above its own.
+    matrices [B, 2, 3] take crop pixels (centres at +0.5) to picture pixels; frame [B]: the index of the picture. Each
+    crop reads the level whose resolution is nearest above its own.
     """
     device = matrices.device
     zoom = (matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]).abs().sqrt()
@@ -285,11 +286,11 @@ def nms(
     padded[group[order], place] = boxes[order]
     beats = (_overlap(padded, by_smaller) > threshold).triu(1)  # [G, K, K]: row suppresses column
     keep = beats.new_ones(padded.shape[:2])
-    while True:  # the greedy choice is the only fixed point; each round settles one more link of every chain
-        settled = ~(beats & keep[:, :, None]).any(1)
-        if bool((settled == keep).all()):
+    while True:  # the greedy choice is the only fixed point; each round fixes one more link of every chain
+        kept = ~(beats & keep[:, :, None]).any(1)
+        if bool((kept == keep).all()):
             return order[keep[group[order], place]]
-        keep = settled
+        keep = kept
 
 
 def _overlap(boxes: Tensor, by_smaller: bool) -> Tensor:
@@ -317,7 +318,7 @@ def similarity(points: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def template(size: int, margin: float = 0.0) -> np.ndarray:
-    """Where the five landmarks stand [5, 2] in a crop of `size` pixels with `margin` (share of the side) more context."""
+    """Places of the five landmarks [5, 2] in a crop of `size` pixels with `margin` (share of the side) more context."""
     points: np.ndarray = ((TEMPLATE - 56) / (1 + margin) + 56) * (size / 112)
     return points
 

@@ -1,4 +1,4 @@
-"""Files by their names and first bytes: which may be clips, and what plainly is none, each in its own words."""
+"""Files by their names and first bytes: which may be clips, and an error of its own for each kind that is none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ GIVE_A_CLIP = "affuse analyses clips: give a video or sound file (mp4, mov, mkv,
 
 
 def check_clip(clip: str | Path) -> os.stat_result:
-    """The state of a clip's file; MissingFile or BadMedia, each in its own words, for what plainly is none."""
+    """The state of a clip's file. Raises MissingFile or BadMedia, which say what it is, for a file that is no clip."""
     name = os.fspath(clip)
     try:
         state = os.stat(name)
@@ -59,10 +59,13 @@ def _missing(name: str, error: OSError) -> MissingFile:
         return MissingFile(f"{what} is no clip", "give the path of a file; save first what comes through a pipe")
     if re.match(r"[a-z][a-z0-9+.-]+://", name, re.IGNORECASE):
         local = name.lower().startswith("file:")
-        remedy = f"give its path: {unquote(urlsplit(name).path)}" if local else "download it first, then give the path of the file"
+        remedy = "download it first, then give the path of the file"
+        if local:
+            remedy = f"give its path: {unquote(urlsplit(name).path)}"
         return MissingFile(f"{name} is an address, not a file", remedy)
     if os.path.islink(name):
-        return MissingFile(f"{name} is a broken link: {os.readlink(name)} cannot be reached", "bring back what it points to, or give the clip itself")
+        message = f"{name} is a broken link: {os.readlink(name)} cannot be reached"
+        return MissingFile(message, "bring back what it points to, or give the clip itself")
     if isinstance(error, FileNotFoundError):
         unmatched = ", and no clip matches it" if glob.has_magic(name) else ""
         return MissingFile(f"{name} does not exist{unmatched}", "check the path of the clip")
@@ -74,7 +77,7 @@ def _plainly(name: str) -> str | None:
     try:
         with open(name, "rb") as file:
             head = file.read(1024)
-    except OSError:  # for whoever opens it to say
+    except OSError:  # opening the clip raises it again
         return None
     found = (what for what, begin in PLAINLY.items() if re.match(begin, head, re.DOTALL))
     return next(found, "text (a failed download, or a playlist?)" if _is_text(head) else None)
@@ -85,4 +88,5 @@ def _is_text(head: bytes) -> bool:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # may end within a character
     except UnicodeDecodeError:
         return False
-    return bool(text) and not text.startswith(("NIST_1A", "#!AMR")) and all(c.isprintable() or c.isspace() for c in text)
+    readable = all(c.isprintable() or c.isspace() for c in text)
+    return bool(text) and readable and not text.startswith(("NIST_1A", "#!AMR"))

@@ -42,8 +42,10 @@ _MORE = {
 
 @dataclass(frozen=True)
 class Tag:
-    """A `language` code ("" if it is stated to be undetermined); `forced`: foreign parts only; `auto`: recognised speech;
-    `more`: how much else it says (sdh, a region...)."""
+    """A `language` code ("" if it is stated to be undetermined).
+
+    `forced`: foreign parts only; `auto`: recognised speech; `more`: the number of further words (sdh, a region...).
+    """
 
     language: str
     forced: bool = False
@@ -52,9 +54,10 @@ class Tag:
 
 
 def read_tag(text: str) -> Tag | None:
-    """The language that a tag states, with its region, script and qualifiers; None if any part of it means none of these."""
+    """The language that a tag states, with its region, script and qualifiers; None if any part of it is unknown."""
     words = [word for word in re.split(r"[\s.,_()\[\]&-]+", text.casefold()) if word]
-    known = [w for w in words if w in _CODES and (w != "latin" or len(words) == 1)] + [w for w in words if w in _UNKNOWN]
+    known = [w for w in words if w in _CODES and (w != "latin" or len(words) == 1)]
+    known += [w for w in words if w in _UNKNOWN]
     if not known:
         return None
     at = words.index(known[0])

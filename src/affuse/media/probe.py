@@ -34,9 +34,10 @@ MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 INDEXED = {MP4, "matroska,webm", "wav"}  # containers in which a seek lands exactly
 FAR = 30.0  # s into the file from which seeking beats decoding from the start
 FRAGMENTED = 0.25  # s of packets beyond the stated end that are more than padding
-LONGEST_PACKET = {"audio": 60.0, "video": 4 * 3600.0}  # s per packet on average: more is a damaged header, not a recording
-LEAD = 1.0  # s decoded before the wanted start, so that decoders have settled
-STATED = {MP4, "matroska,webm", "flv", "flac", "mp3", "aiff", "au", "ivf", "mxf"}  # containers whose header states a length
+LONGEST_PACKET = {"audio": 60.0, "video": 4 * 3600.0}  # mean s per packet: more means a damaged header
+LEAD = 1.0  # s decoded before the wanted start, so that the decoder is ready
+# Containers whose header states a length.
+STATED = {MP4, "matroska,webm", "flv", "flac", "mp3", "aiff", "au", "ivf", "mxf"}
 SHORT = 0.25  # s, and packets, by which a track may end before its stated end
 SHORT_PACKETS = 3
 HOLE = {"audio": 0.5, "video": 1.0}  # s without a packet that are worth a note
@@ -50,7 +51,7 @@ GIVE_A_CLIP = "give a video or sound file (mp4, mov, mkv, webm, avi, mpg, wav, m
 class AudioTrack:
     """A sound track of a clip: seconds on the clip's clock, Hz, channels; `name`: its language and title.
 
-    `mix`: what each channel counts in the mono sound, where that is not their mean (see `affuse.media.audio.heard`).
+    `mix`: weights of the channels in the mono sound, () for their mean (see `affuse.media.audio.choose_track`).
     """
 
     index: int
@@ -66,9 +67,8 @@ class AudioTrack:
 class VideoTrack:
     """The picture of a clip: seconds on the clip's clock, square pixels as displayed, mean frames per second.
 
-    `pixel`: width over height of a stored pixel; `rotation`: degrees counter-clockwise by which stored frames are turned
-    for display, once their pixels are square;
-    `frames`: number of stored frames (edit lists may hide some of them).
+    `pixel`: width over height of a stored pixel; `rotation`: degrees counter-clockwise by which stored frames are
+    turned for display, once their pixels are square; `frames`: number of stored frames (edit lists may hide some).
     """
 
     index: int
@@ -84,13 +84,13 @@ class VideoTrack:
 
 @dataclass
 class Reading:
-    """What only decoding tells of a clip, kept as it is read: reading a part again changes nothing.
+    """What only decoding shows about a clip, kept as it is read: reading a part again changes nothing.
 
-    `heard`: the sound track that is read, `why`: the notes on that choice (both from `affuse.media.audio.heard`);
-    `lost`: times (s) of the damaged packets and pictures of each stream, negative numbers where there are no timestamps.
+    `track`: the sound track that is read, `why`: the notes on it (both from `affuse.media.audio.choose_track`);
+    `lost`: times (s) of the damaged packets and pictures of each stream, negative where there are no timestamps.
     """
 
-    heard: AudioTrack | None = None
+    track: AudioTrack | None = None
     why: tuple[str, ...] = ()
     lost: dict[int, set[float]] = field(default_factory=dict)
 
@@ -116,8 +116,9 @@ class ClipInfo:
         """Notes that only reading the clip can give: which sound was taken, and what could not be decoded so far."""
         found = list(self.reading.why)
         for index, times in self.reading.lost.items():
-            pictures = f"{len(times)} of {self.video.frames} pictures" if self.video and index == self.video.index else ""
-            what = pictures or f"{len(times)} packet{'s' * (len(times) > 1)} of sound"
+            what = f"{len(times)} packet{'s' * (len(times) > 1)} of sound"
+            if self.video and index == self.video.index:
+                what = f"{len(times)} of {self.video.frames} pictures"
             found.append(f"{what} could not be decoded{_at((t, t) for t in sorted(times) if t >= 0)}")
         return found
 
@@ -167,7 +168,8 @@ def probe(path: Path | str) -> ClipInfo:
     try:
         state = path.stat() if path.is_file() else None
     except OSError as error:  # a folder that may not be entered, a name that is too long
-        raise MissingFile(f"{path} cannot be looked at: {error.strerror}", "check its path and its folder's permissions") from error
+        message = f"{path} cannot be looked at: {error.strerror}"
+        raise MissingFile(message, "check its path and its folder's permissions") from error
     return _probe(path, (state.st_mtime_ns, state.st_size) if state else ())
 
 
@@ -232,7 +234,8 @@ def _counts_its_frames(path: Path) -> bool:
     with path.open("rb") as file:
         tag = file.read(10)  # ID3: its size is in four times seven bits
         file.seek(10 + sum(b << 7 * k for k, b in enumerate(tag[:5:-1])) if tag[:3] == b"ID3" else 0)
-        return re.search(rb"(Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI", file.read(256), re.DOTALL) is not None
+        head = file.read(256)
+    return re.search(rb"(Xing|Info)...[\x01\x03\x05\x07\x09\x0b\x0d\x0f]|VBRI", head, re.DOTALL) is not None
 
 
 def pixel_shape(stated: Fraction | None) -> Fraction:
@@ -241,7 +244,7 @@ def pixel_shape(stated: Fraction | None) -> Fraction:
 
 
 class _Scan:
-    """What the packets of one stream say: headers of many containers only estimate."""
+    """Times of one stream by its packets: the headers of many containers only estimate them."""
 
     def __init__(self, stream: Any) -> None:
         self.stream, self.base = stream, float(stream.time_base)
@@ -304,16 +307,18 @@ class _Scan:
         """What is odd about the packets."""
         found = []
         if self.holes:
-            found.append(f"there is no {NOUN[self.kind]} in a part of the clip{_at((a - zero, b - zero) for a, b in self.holes)}")
+            where = _at((a - zero, b - zero) for a, b in self.holes)
+            found.append(f"there is no {NOUN[self.kind]} in a part of the clip{where}")
         stated = self.stream.sample_aspect_ratio if self.kind == "video" else None
         if stated and pixel_shape(stated) != stated:
             found.append(f"pixels of {stated.numerator}:{stated.denominator} are taken as square")
         return found
 
     def sound(self, zero: float) -> AudioTrack:
-        codec, said = self.stream.codec_context, self.stream.metadata
-        name = " ".join(x for x in (said.get("language", "und"), said.get("title", "")) if x and x != "und")
-        return AudioTrack(self.stream.index, self.start - zero, self.end - zero, codec.sample_rate, codec.channels, name)
+        codec, stated = self.stream.codec_context, self.stream.metadata
+        name = " ".join(x for x in (stated.get("language", "und"), stated.get("title", "")) if x and x != "und")
+        start, end = self.start - zero, self.end - zero
+        return AudioTrack(self.stream.index, start, end, codec.sample_rate, codec.channels, name)
 
     def picture(self, zero: float) -> VideoTrack:
         size = self.shown or self.stream.codec_context

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from affuse.media.tracks import Track, stretches
+from affuse.media.tracks import Track, spans_of
 
 VOICE_STEP = 0.032  # s per value of a voice-activity curve, unless stated
 # In the aligned face of 112 pixels (x0, y0, x1, y1): the mouth, and what moves with the head alone
@@ -16,16 +16,16 @@ AGITATED = 3.0  # a mouth that changes more than this many times as much as the 
 PICTURES = 100  # crops that are compared at a time: 0.2 MB of numbers for each
 LAG = 0.1  # s between the two crops that are compared: a syllable takes two of them
 NEAR, WIDE = 1.0, 4.0  # s over which motion is averaged, and over which it is correlated with the voice
-STEADY = 0.02  # variance of the voice below which pauses say little
+STEADY = 0.02  # variance of the voice below which its pauses mean little
 SPEAKS = 0.6  # score from which on a face speaks: silent real faces stay below 0.5 at 10 fps, talking ones pass 1
-SHORTEST, JOIN = 0.4, 0.5  # s: of a stretch, of a hole in it
-RIVAL = 0.5  # share of the best score at that moment that somebody who speaks as well must reach
+SHORTEST, JOIN = 0.4, 0.5  # s: the shortest span of speech, and the longest hole in one
+RIVAL = 0.5  # share of the best score at that moment that a second speaker must reach
 
 
 def speaking(
     tracks: Sequence[Track], voice: np.ndarray, fps: float, margin: float = 0.2, voice_step: float = VOICE_STEP
 ) -> list[list[tuple[float, float]]]:
-    """Stretches (s) in which each track speaks; empty for a still face under a voice (voice-over).
+    """Spans (s) in which each track speaks; empty for a still face under a voice (voice-over).
 
     tracks: with aligned crops uint8 [K, size, size, 3] as views, on a grid of `fps` steps per second (10 or more is
     best); `margin` as in `faces.template`; voice [V]: probability of a voice, 0..1, every `voice_step` s from time 0.
@@ -42,7 +42,7 @@ def who_speaks(
     for row, (steps, motion) in zip(scores, mouths, strict=True):
         row[steps] = speaking_score(steps, motion, voice, fps, voice_step)
     loud = scores >= np.maximum(SPEAKS, RIVAL * scores.max(0, initial=0))
-    found = [stretches(np.flatnonzero(row), fps, JOIN) for row in loud]
+    found = [spans_of(np.flatnonzero(row), fps, JOIN) for row in loud]
     return [[(a, b) for a, b in spans if b - a >= SHORTEST - 1e-6] for spans in found]
 
 
@@ -57,21 +57,21 @@ def speaking_score(
     if len(steps) == 0:
         return np.zeros(0)
     first, steps = steps[0], steps - steps[0]
-    heard = _means(voice, (np.arange(steps[-1] + 1) + first) / fps, 1 / fps, voice_step)
-    seen = np.zeros(len(heard))
-    moves = np.zeros(len(heard))
-    seen[steps] = np.isfinite(motion)
+    voiced = _means(voice, (np.arange(steps[-1] + 1) + first) / fps, 1 / fps, voice_step)
+    visible = np.zeros(len(voiced))
+    moves = np.zeros(len(voiced))
+    visible[steps] = np.isfinite(motion)
     moves[steps] = np.clip(np.nan_to_num(motion) - 1, 0, AGITATED - 1)
     near, wide = (max(1, round(seconds * fps / 2)) for seconds in (NEAR, WIDE))
-    level = _window(seen * heard * moves, near) / np.maximum(_window(seen * heard, near), 1e-6)
-    count = np.maximum(_window(seen, wide), 1)
-    mean_v, mean_m = _window(seen * heard, wide) / count, _window(seen * moves, wide) / count
-    shared = _window(seen * heard * moves, wide) / count - mean_v * mean_m
-    spread_v = _window(seen * heard**2, wide) / count - mean_v**2
-    spread_m = _window(seen * moves**2, wide) / count - mean_m**2
+    level = _window(visible * voiced * moves, near) / np.maximum(_window(visible * voiced, near), 1e-6)
+    count = np.maximum(_window(visible, wide), 1)
+    mean_v, mean_m = _window(visible * voiced, wide) / count, _window(visible * moves, wide) / count
+    shared = _window(visible * voiced * moves, wide) / count - mean_v * mean_m
+    spread_v = _window(visible * voiced**2, wide) / count - mean_v**2
+    spread_m = _window(visible * moves**2, wide) / count - mean_m**2
     together = shared / np.sqrt((spread_v.clip(0) + STEADY) * (spread_m.clip(0) + STEADY))
-    present = _window(seen * heard, near) / np.maximum(_window(seen, near), 1)
-    return (level * np.clip(1 + 2 * together, 0, 1) * np.clip(2 * present, 0, 1) * (heard >= 0.25))[steps]
+    present = _window(visible * voiced, near) / np.maximum(_window(visible, near), 1)
+    return (level * np.clip(1 + 2 * together, 0, 1) * np.clip(2 * present, 0, 1) * (voiced >= 0.25))[steps]
 
 
 def mouth_motion(track: Track, fps: float, margin: float = 0.2) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Where somebody speaks: the stretches of speech that follow from a probability of voice per 32 ms."""
+"""Where somebody speaks: segments of speech from a probability of voice per 32 ms."""
 
 from __future__ import annotations
 
@@ -26,21 +26,20 @@ def speech_segments(
     longest: float = 12.0,
     step: float = STEP,
 ) -> list[tuple[float, float]]:
-    """(start, end) in s of the stretches of speech, in order and without overlap, from probabilities [T] per step.
+    """(start, end) in s of the segments of speech, in order and without overlap, from probabilities [T] per step.
 
     Speech begins at `threshold` and ends below `release`; pauses shorter than `min_silence` are bridged, then what is
-    shorter than `min_speech` is dropped. Stretches get `pad` at either side (at most half of the pause between
+    shorter than `min_speech` is dropped. Segments get `pad` at either side (at most half of the pause between
     two), and those longer than `longest` are cut where voice is least probable in their middle half.
     Raises BadConfig for limits that contradict each other.
     """
     if not 0 <= release <= threshold <= 1:
         raise BadConfig(f"speech cannot begin at {threshold} and end below {release}", "0 <= release <= threshold <= 1")
     if longest < 4 * step or min(min_speech, min_silence, pad) < 0:
-        raise BadConfig(
-            f"cannot cut speech with min_speech {min_speech}, min_silence {min_silence}, pad {pad}, longest {longest} s",
-            f"none may be negative, and longest must be at least {4 * step:g}",
-        )
-    starts, ends = _stretches(probability, threshold, release) * step
+        limits = f"min_speech {min_speech}, min_silence {min_silence}, pad {pad}, longest {longest} s"
+        remedy = f"none may be negative, and longest must be at least {4 * step:g}"
+        raise BadConfig(f"cannot cut speech with {limits}", remedy)
+    starts, ends = _active(probability, threshold, release) * step
     joined = starts[1:] - ends[:-1] < min_silence - 1e-9
     starts, ends = starts[np.r_[True, ~joined][: len(starts)]], ends[np.r_[~joined, True][: len(ends)]]
     long_enough = ends - starts >= min_speech - 1e-9
@@ -50,8 +49,8 @@ def speech_segments(
     return [piece for a, b in zip(starts, ends, strict=True) for piece in _cut(probability, a, b, longest, step)]
 
 
-def _stretches(probability: np.ndarray, threshold: float, release: float) -> np.ndarray:
-    """First steps and steps after the last, [2, stretches], of the stretches with hysteresis."""
+def _active(probability: np.ndarray, threshold: float, release: float) -> np.ndarray:
+    """First step and step after the last [2, N] of the N segments of speech, with hysteresis."""
     decided = (probability >= threshold) | (probability < release)
     latest = np.maximum.accumulate(np.where(decided, np.arange(len(probability)), -1))
     active = (latest >= 0) & (probability[latest] >= threshold)
@@ -72,7 +71,7 @@ def _cut(probability: np.ndarray, start: float, end: float, longest: float, step
 
 
 class Speech(NamedTuple):
-    """`voice`: its probability per 32 ms [T]; `segments` of speech (s); `audible` [T] bool: the sound is above -60 dB."""
+    """`voice` [T]: its probability per 32 ms; `segments` of speech (s); `audible` [T] bool: sound above -60 dB."""
 
     voice: np.ndarray
     segments: list[tuple[float, float]]
@@ -111,5 +110,6 @@ def find_speech(
         return Speech(np.zeros(0, np.float32), [], np.zeros(0, bool))
     probability *= np.concatenate(recorded)
     audible = np.concatenate(recorded) & (np.concatenate(power) > 10 ** (QUIET / 10))
-    segments = [(start + a, min(start + b, end)) for a, b in speech_segments(probability, longest=longest) if start + a < end]
+    found = speech_segments(probability, longest=longest)
+    segments = [(start + a, min(start + b, end)) for a, b in found if start + a < end]
     return Speech(probability, segments, audible)

@@ -88,7 +88,7 @@ class _Source:
 
 
 def find_captions(clip: Path | str, given: Path | str | None = None, language: str = "en") -> Transcript:
-    """The words of a clip: from the `given` file, else a file beside it, else a subtitle stream inside; else no captions.
+    """The words of a clip: of the `given` file, else a file beside it, else a subtitle stream inside; else none.
 
     `language` (ISO 639-1) is the one to take of several. Raises MissingFile, or BadMedia for a file of which no cue can
     be used; an unusable stream is only counted.
@@ -148,12 +148,13 @@ def _listed(names: Sequence[str], most: int = 4) -> str:
 
 
 def _beside(clip: Path) -> tuple[list[_Source], list[str]]:
-    """The subtitle files beside a clip, and those that look like it but are not, with the reason."""
+    """The subtitle files beside a clip, and those that only seem to be, with the reason."""
     try:
         files = list(clip.parent.iterdir())
     except OSError:  # no such folder, or one that may not be listed: then the clip's own error says so
         return [], []
-    tags = {p: tag for p in files if p.suffix.lower() in SUBTITLES + _UNREAD and (tag := _tag_of(p.stem, clip)) is not None}
+    subtitles = [p for p in files if p.suffix.lower() in SUBTITLES + _UNREAD]
+    tags = {p: tag for p in subtitles if (tag := _tag_of(p.stem, clip)) is not None}
     clips = [clip.name, *(p.name for p in files if tags and p.suffix.lower() in MEDIA and not _same(p, clip))]
     found, passed = [], []
     for file in sorted(tags, key=lambda p: (not p.name.startswith(clip.stem), p)):
@@ -193,7 +194,7 @@ def _same(file: Path, clip: Path) -> bool:
 
 
 def _tag_of(stem: str, clip: Path) -> str | None:
-    """What stands after a clip's name, with or without its suffix, in a subtitle file's: "" or its tag; None if it does not begin so."""
+    """The tag, or "", after a clip's name (with or without suffix) in a subtitle file's; None for another name."""
     for base in (clip.name, clip.stem):
         if f"{_fold(stem)}.".startswith(f"{_fold(base)}."):
             return _fold(stem)[len(_fold(base)) + 1 :]
@@ -201,7 +202,7 @@ def _tag_of(stem: str, clip: Path) -> str | None:
 
 
 def _owners(stem: str, clips: Sequence[str]) -> list[str]:
-    """The clips with the longest name that a subtitle file's begins with; those in the same capitals, if there are any."""
+    """The clips with the longest name that begins a subtitle file's; those in the same capitals, if there are any."""
     bases = [(base, name) for name in clips for base in (name, Path(name).stem)]
     near = [(base, name) for base, name in bases if f"{_fold(stem)}.".startswith(f"{_fold(base)}.")]
     longest = max(len(_fold(base)) for base, _ in near)
@@ -237,7 +238,8 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise MissingFile(f"{path} may not be read: {error.strerror}", "change its permissions, or give another file with --transcript") from error
+        remedy = "change its permissions, or give another file with --transcript"
+        raise MissingFile(f"{path} may not be read: {error.strerror}", remedy) from error
 
 
 def _of_file(path: Path, duration: float) -> Transcript:

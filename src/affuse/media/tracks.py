@@ -1,4 +1,4 @@
-"""Faces over time: who is where in each picture, from one full search now and then and cheap ones in between."""
+"""Faces over time: one full search now and then, and cheap searches near the known faces in between."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from affuse.media.appearance import Appearance, cell_of, change_of, is_relit
 from affuse.media.faces import Face, nms
-from affuse.media.sights import Sight, cell_of, change_of, relit
 from affuse.media.video import Frame
 
 # P pictures of one size, landmarks [n, 5, 2], the picture [n] of each -> views [n, ...]
 Look = Callable[[Sequence[np.ndarray], np.ndarray, np.ndarray], np.ndarray]
 Glimpse = Callable[[np.ndarray], bool]  # whether a picture shows faces that are too small to be followed
-LOOKS = 8  # pictures whose faces are looked at together
+LOOKS = 8  # pictures whose faces are passed to `look` together
 
 RETRY = 0.2  # s between full searches while a face is missing or none is known
 GAP = 0.5  # s for which a face that vanished is looked for near its last place
@@ -32,11 +32,13 @@ ONE_FACE = 0.6  # shared area, of the smaller box, above which two finds are one
 MOST = 8  # people followed at a time
 PEER, PEER_CUT = 15.0, 2.0  # s between looks for smaller faces while nobody is there, and where the scene has changed
 CUT_LIKENESS, CUT_CHANGE = 0.5, 8.0  # below this correlation and above these grey levels, another scene
-LATELY, LEAST_CHANGE, LEAST_SHIFT = 2.0, 0.015, 2.0  # s of a face's past that say how it changes within a step; at least so
-MORE_CHANGE, MORE = 1.7, 4.7  # times as much change as lately, and that times the shift: somebody else
-GRAIN = 0.4  # change within half a cell, above which a picture is too fine to tell: noise has 0.6, faces have 0.24 at most
+PAST = 2.0  # s over which the change of a face per step is measured
+LEAST_CHANGE, LEAST_SHIFT = 0.015, 2.0  # the least that it counts as
+MORE_CHANGE, MORE = 1.7, 4.7  # times as much change as before, and that times the shift: another person
+GRAIN = 0.4  # change within half a cell above which a picture is too fine to compare: noise has 0.6, faces up to 0.24
 REGRID = 1.25  # growth from which on a face's cells are too small or too large
-SAME_SCENE, NEW_SCENE = (0.3, 6.0), (0.12, 3.0)  # change and shift up to which who comes back is the same, after a cut, too
+# Change and shift up to which a face that comes back is the same person: in the same scene, and after a cut.
+SAME_SCENE, NEW_SCENE = (0.3, 6.0), (0.12, 3.0)
 ROW = np.dtype(
     [("id", "i4"), ("step", "i8"), ("box", "f4", 4), ("points", "f4", (5, 2)), ("score", "f4"), ("drift", "f4", 2)]
     + [("cut", "?")]
@@ -78,8 +80,8 @@ class Track:
         return float((_sides(self.boxes) * self.scores).sum())
 
     def seen(self, fps: float, join: float = 0.5) -> list[tuple[float, float]]:
-        """Stretches (s) in which the face is there; holes of at most `join` seconds are passed over."""
-        return stretches(self.steps, fps, join)
+        """Spans (s) in which the face is there; holes of at most `join` seconds are bridged."""
+        return spans_of(self.steps, fps, join)
 
 
 def track_faces(
@@ -96,13 +98,14 @@ class FaceTracker:
     """Follows faces through frames that come in order; keeps what it found, `bridge` s of pictures and LOOKS more.
 
     The full detector runs at the start, after a cut, every `every` s, and every 0.2 s while a followed face is missing
-    or nobody is there; R- and O-net alone see the rest, near where each face is expected. So somebody who joins
-    others is noticed up to `every` s late. Holes of up to `bridge` s are interpolated; tracks with fewer than
-    `min_seconds` of pictures are dropped. Who comes back within 10 s to the same place at the same size and with the
-    same looks (stricter after a cut) keeps the id, anybody else gets a new one. A cut of the picture ends all tracks; a
-    cut between people in the same place, told by the change of a face and what is around it, ends that face's. A slow
-    fade from one to the other is not seen. At most 8 are followed at a time: `crowded` says that there were more.
-    While nobody is there, `small` looks for faces too small to be followed every 15 s; `glimpses` says what it found.
+    or nobody is there; the other pictures only pass R- and O-net, near where each face is expected. So a person who
+    joins others is noticed up to `every` s late. Holes of up to `bridge` s are interpolated; tracks with fewer than
+    `min_seconds` of pictures are dropped. A face that comes back within 10 s to the same place at the same size and
+    with the same appearance (stricter after a cut) keeps its id, any other gets a new one. A cut of the picture ends
+    all tracks; a cut between two persons in the same place ends that face's track: it shows in the change of the face
+    and its surroundings. A slow fade from one to the other is not noticed. At most 8 faces are followed at a time;
+    `crowded`: there were more. While nobody is there, `small` looks for faces too small to be followed every 15 s;
+    `glimpses` holds what it found.
     """
 
     def __init__(
@@ -121,18 +124,18 @@ class FaceTracker:
         self.every, self.min_seconds, self.min_score = every, min_seconds, min_score
         self.searches = self.refinements = 0
         self.crowded = False  # whether more than MOST faces were there at once
-        self.glimpses: list[tuple[int, bool]] = []  # steps, from the first picture on, at which smaller faces were looked for
+        self.glimpses: list[tuple[int, bool]] = []  # (step from the first picture on, whether there were small faces)
         self._known = np.zeros(0, ROW)  # the last sighting of each face that may still be met again
         self._recent: deque[Frame] = deque(maxlen=int(bridge * fps + 1e-6))
         self._picture: tuple[tuple[int, ...], np.ndarray] | None = None  # shape and thumbnail of the last one
         self._searched = self._peered = -np.inf  # steps of the last full search, and of the last for smaller faces
-        self._sights: dict[int, list[Sight]] = {}  # born -> how it looked in the last LATELY s
+        self._past: dict[int, list[Appearance]] = {}  # born -> its appearances in the last PAST s
         self._taken = 0  # steps before the next take's first
         self._born = self._named = self._frames = 0
         self._names: dict[int, int] = {}  # born -> public id: a false face that is dropped uses up none
         self._rows: list[np.ndarray] = []
         self._views: list[np.ndarray] = []
-        self._unseen: list[tuple[np.ndarray, np.ndarray]] = []  # pictures and landmarks that wait to be looked at
+        self._unseen: list[tuple[np.ndarray, np.ndarray]] = []  # pictures and landmarks that wait for `look`
 
     def step(self, frame: Frame) -> None:
         """Find the followed faces in the next frame, and new ones where a full search is due."""
@@ -142,20 +145,21 @@ class FaceTracker:
             self._peered = min(self._peered, frame.index - (PEER - PEER_CUT) * self.fps)
             self._recent.clear()
         self._known = self._known[frame.index - self._known["step"] - 1 <= BACK * self.fps]
-        self._sights = {i: self._sights[i] for i in self._known["id"].tolist()}
+        self._past = {i: self._past[i] for i in self._known["id"].tolist()}
         while True:
             live = self._live(frame.index)
             around = _expected(self._known, frame.index, self.fps)
             faces, full = self._faces(frame, around[live])
             which, found = self._matched(frame, around, live, faces)
-            sights = [self._sight(frame, *pair) for pair in zip(self._known[which], faces["box"][found], strict=True)]
-            pairs = zip(which, faces["box"][found], sights, strict=True)
+            boxes = faces["box"][found]
+            looks = [self._appearance(frame, *pair) for pair in zip(self._known[which], boxes, strict=True)]
+            pairs = zip(which, boxes, looks, strict=True)
             others = [k for k, box, now in pairs if live[k] and self._is_other(k, frame.image, box, now)]
             if not others:
                 break
-            self._known["cut"][others], self._searched = True, -np.inf  # somebody else is there: look everywhere
+            self._known["cut"][others], self._searched = True, -np.inf  # another person is there: search everywhere
         fresh = np.setdiff1d(np.flatnonzero(faces["score"] >= self.min_score), found) if full else found[:0]
-        self._meet(frame, which, faces[found], faces[fresh], sights)
+        self._meet(frame, which, faces[found], faces[fresh], looks)
         self._peer(frame)
         self._recent.append(frame)
 
@@ -210,7 +214,7 @@ class FaceTracker:
             return faces, False
         self._searched, self.searches = frame.index, self.searches + 1
         searched = _rows(self.detector.detect_batch(frame.image[None])[0])
-        sure = faces[faces["score"] >= self.min_score]  # what only the cheap search sees must be clear to live on
+        sure = faces[faces["score"] >= self.min_score]  # a face that only the cheap search finds must be clear
         both = np.concatenate([searched[searched["score"] >= low], sure])
         return _distinct(both)[: 2 * MOST], True
 
@@ -231,7 +235,7 @@ class FaceTracker:
         reach = np.where(live, np.minimum(REACH + RUN * seconds, FAR), SAME_PLACE)[:, None]
         ratio = np.log(np.where(live, GROW, SAME_SIZE))[:, None]
         fits = (apart <= reach) & (grown <= ratio) & (live[:, None] | (faces["score"] >= self.min_score)[None])
-        fits &= live[:, None] | ~fits[live].any(0)  # who is away may be whom nobody else is
+        fits &= live[:, None] | ~fits[live].any(0)  # a face that was away takes only what no followed face can be
         for k, i in np.argwhere(fits & ~live[:, None]):
             fits[k, i] = self._is_same(frame, self._known[k], faces["box"][i])
         cost = np.where(fits, 1 - _overlap(around, faces["box"]) + apart + grown + ~live[:, None], 1e3)
@@ -239,44 +243,44 @@ class FaceTracker:
         good = fits[which, found]
         return which[good], found[good]
 
-    def _sight(self, frame: Frame, before: np.ndarray, box: np.ndarray) -> Sight:
-        """How a known face, `before` its last row, looks now."""
-        last = self._sights[int(before["id"])][-1]
-        now = Sight.of(frame.image, box, self._taken + frame.index, last)
+    def _appearance(self, frame: Frame, before: np.ndarray, box: np.ndarray) -> Appearance:
+        """The appearance of a known face now; `before`: its last row."""
+        last = self._past[int(before["id"])][-1]
+        now = Appearance.of(frame.image, box, self._taken + frame.index, last)
         now.shift = float(np.abs(last.colours - now.colours).mean(1).max())
         return now
 
     def _is_same(self, frame: Frame, before: np.ndarray, box: np.ndarray) -> bool:
-        """Whether who comes back to a place looks like the known face, `before` its last row, that was there."""
-        last = self._sights[int(before["id"])][-1]
+        """Whether a face that comes back looks like the known face that was there; `before`: the last row of that."""
+        last = self._past[int(before["id"])][-1]
         change, shift = NEW_SCENE if before["cut"] else SAME_SCENE
-        sights = (self._sight(frame, before, place) for place in (box, before["box"]))
-        return any(now.shift <= shift and change_of(last, now) <= change for now in sights)
+        looks = (self._appearance(frame, before, place) for place in (box, before["box"]))
+        return any(now.shift <= shift and change_of(last, now) <= change for now in looks)
 
-    def _is_other(self, known: int, image: np.ndarray, box: np.ndarray, now: Sight) -> bool:
-        """Whether a face that is followed became another person: all changed at once, and far more than lately.
+    def _is_other(self, known: int, image: np.ndarray, box: np.ndarray, now: Appearance) -> bool:
+        """Whether a followed face became another person: everything changed at once, and far more than before.
 
         A real face may move, turn or blink; its clothes, hair and skin do not change their colours in that instant.
         """
-        past = self._sights[int(self._known["id"][known])]
+        past = self._past[int(self._known["id"][known])]
         steps = now.step - past[-1].step
         longer = min(steps, 2)  # a face that was lost for a moment may have moved on
-        lately = [longer * sight.shift for sight in past if np.isfinite(sight.shift)]
+        lately = [longer * one.shift for one in past if np.isfinite(one.shift)]
         shifted = now.shift / max([*lately, LEAST_SHIFT + 10 * steps / self.fps])
         if not lately or shifted <= 1:
             return False
-        for before, sight in pairwise([*past, now]):
-            if np.isnan(sight.change):
-                sight.change = change_of(before, sight, sight.moved(before))
-        changed = now.change / (longer * max([LEAST_CHANGE, *(sight.change for sight in past[1:])]))
-        if changed <= MORE_CHANGE or changed * shifted <= MORE or relit(past[-1], now):
+        for before, one in pairwise([*past, now]):
+            if np.isnan(one.change):
+                one.change = change_of(before, one, one.moved(before))
+        changed = now.change / (longer * max([LEAST_CHANGE, *(one.change for one in past[1:])]))
+        if changed <= MORE_CHANGE or changed * shifted <= MORE or is_relit(past[-1], now):
             return False
         half = max(1, round(now.cell / 2))
-        nearby = Sight.of(image[half:, half:], box, like=now)
+        nearby = Appearance.of(image[half:, half:], box, like=now)
         return change_of(now, nearby) < GRAIN
 
     def _meet(
-        self, frame: Frame, which: np.ndarray, met: np.ndarray, fresh: np.ndarray, sights: Sequence[Sight]
+        self, frame: Frame, which: np.ndarray, met: np.ndarray, fresh: np.ndarray, looks: Sequence[Appearance]
     ) -> None:
         """Note the sightings of known faces `which` and of fresh ones, and bridge the holes that just closed."""
         before = self._known[which]
@@ -295,19 +299,20 @@ class FaceTracker:
         self._born += len(fresh)
         self._note(frame.image, np.concatenate([met, fresh]))
         self._known = np.concatenate([self._known, fresh])
-        self._sights |= {int(row["id"]): [Sight.of(frame.image, row["box"], self._taken + frame.index)] for row in fresh}
+        step = self._taken + frame.index
+        self._past |= {int(row["id"]): [Appearance.of(frame.image, row["box"], step)] for row in fresh}
         away = before["cut"] | (steps - 1 > GAP * self.fps)
-        for row, now, back in zip(met, sights, away, strict=True):
+        for row, now, back in zip(met, looks, away, strict=True):
             self._remember(frame.image, row, now, back)
 
-    def _remember(self, image: np.ndarray, row: np.ndarray, now: Sight, back: bool) -> None:
+    def _remember(self, image: np.ndarray, row: np.ndarray, now: Appearance, back: bool) -> None:
         """Add to a face's past; one that came back begins another, one that has grown gets a grid of its size."""
-        past = self._sights[int(row["id"])]
-        past = [sight for sight in past if not back and now.step - sight.step < LATELY * self.fps]
+        past = self._past[int(row["id"])]
+        past = [one for one in past if not back and now.step - one.step < PAST * self.fps]
         if past and not 1 / REGRID < cell_of(row["box"]) / now.cell < REGRID:
             change = change_of(past[-1], now, now.moved(past[-1]))
-            now = replace(Sight.of(image, row["box"], now.step), shift=now.shift, change=change)
-        self._sights[int(row["id"])] = [*past, now] if past else [Sight.of(image, row["box"], now.step)]
+            now = replace(Appearance.of(image, row["box"], now.step), shift=now.shift, change=change)
+        self._past[int(row["id"])] = [*past, now] if past else [Appearance.of(image, row["box"], now.step)]
 
     def _peer(self, frame: Frame) -> None:
         """Look for faces too small to be followed, now and then while nobody is there."""
@@ -324,7 +329,7 @@ class FaceTracker:
             self._unseen.append((image, rows["points"]))
 
     def _see(self) -> None:
-        """Look at the faces that wait; together is faster."""
+        """Pass the faces that wait to `look`; together is faster."""
         if self._unseen:
             images, points = zip(*self._unseen, strict=True)
             which = np.repeat(np.arange(len(images)), [len(p) for p in points])
@@ -332,7 +337,7 @@ class FaceTracker:
             self._unseen = []
 
 
-def stretches(steps: np.ndarray, fps: float, join: float = 0.0) -> list[tuple[float, float]]:
+def spans_of(steps: np.ndarray, fps: float, join: float = 0.0) -> list[tuple[float, float]]:
     """Runs of ascending grid steps as (start, end) in seconds; holes of at most `join` seconds do not end a run."""
     if len(steps) == 0:
         return []

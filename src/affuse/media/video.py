@@ -51,7 +51,7 @@ def iter_frames(
 
     With `fps`, `Frame.index` k stands at start + k / fps and shows the latest frame that began by then, within half
     a frame (of the finer of source and grid). Grid points before the first frame, after the end of the last and in
-    damaged stretches are left out: the caller masks them. Without `fps`, every frame at its own time, counted.
+    damaged parts are left out: the caller masks them. Without `fps`, every frame at its own time, counted.
     A frame without a timestamp, or after timestamps began anew, follows its predecessor's duration; one stamped a
     little before its predecessor follows at once, so that a wrong stamp does not shift the rest.
     No picture in the file: no frames. Raises MissingFile, BadMedia; memory holds two frames at a time.

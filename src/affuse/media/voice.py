@@ -32,7 +32,7 @@ FIRST = 2  # storage of the archive at which the 16 kHz network begins, in the o
 INSTALL = "pip install silero-vad==6.2.3"
 
 MARGIN, SLOPE = 12.0, 2.0  # dB over the noise at which the energy detector says 0.5, dB per unit of log odds
-QUIET = -60.0  # dB of full scale below which nothing is heard
+QUIET = -60.0  # dB of full scale below which nothing is audible
 FLOOR_STEPS = 312  # steps (10 s) per estimate of the noise, which looks one estimate to either side
 
 
@@ -141,8 +141,8 @@ def _floor(level: np.ndarray) -> np.ndarray:
     """
     count = max(1, round(len(level) / FLOOR_STEPS))
     edges = np.linspace(0, len(level), count + 1).astype(int)
-    heard = np.where(level > QUIET, level, np.nan)
-    around = [heard[edges[max(0, i - 1)] : edges[min(count, i + 2)]] for i in range(count)]
+    audible = np.where(level > QUIET, level, np.nan)
+    around = [audible[edges[max(0, i - 1)] : edges[min(count, i + 2)]] for i in range(count)]
     floor = [np.nanpercentile(x, 10) if np.isfinite(x).any() else QUIET for x in around]
     return np.interp(np.arange(len(level)), (edges[1:] + edges[:-1]) / 2, floor)
 

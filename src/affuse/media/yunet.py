@@ -38,7 +38,8 @@ class YuNet:
         self.session = onnx.session(path)
         names = {output.name for output in self.session.get_outputs()}
         if lost := {f"{head}_{stride}" for head in HEADS for stride in STRIDES} - names:
-            raise BadFeatures(f"{path} has no output {min(lost)}", "give a YuNet of 2023 (yunet_n or yunet_s, 12 outputs)")
+            remedy = "give a YuNet of 2023 (yunet_n or yunet_s, 12 outputs)"
+            raise BadFeatures(f"{path} has no output {min(lost)}", remedy)
         (self.input,) = self.session.get_inputs()
         batch, _, *size = self.input.shape
         self.single = isinstance(batch, int)
@@ -72,7 +73,8 @@ class YuNet:
         known = np.asarray(boxes, np.float32)
         if self.fixed:  # a small close-up costs as much as the picture
             everywhere = self.detect_batch(images)
-            return [_same(faces, box) for faces, box in zip(everywhere * (len(boxes) // len(images)), known, strict=True)]
+            per_box = everywhere * (len(boxes) // len(images))
+            return [_same(faces, box) for faces, box in zip(per_box, known, strict=True)]
         pictures = stacked(images)
         side = AROUND * np.maximum((known[:, 2:] - known[:, :2]).max(1), 1)
         corner = (known[:, :2] + known[:, 2:]) / 2 - side[:, None] / 2

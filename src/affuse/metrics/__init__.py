@@ -1,7 +1,7 @@
 """One metric a file; a file without a card holds what several of them share.
 
-A metric has `statistics(truth, predicted) -> [N, K]` per item, additive, and `compute(sums [..., K]) -> [...]`. A metric of
-ranks, which no sum gives, has `weighted(truth, predicted, weights [R, N]) -> [R]` instead.
+A metric has `statistics(truth, predicted) -> [N, K]` per item, additive, and `compute(sums [..., K]) -> [...]`. A
+metric of ranks, which no sum gives, has `weighted(truth, predicted, weights [R, N]) -> [R]` instead.
 """
 
 from __future__ import annotations
@@ -11,17 +11,6 @@ from typing import Any
 import numpy as np
 
 from affuse.core import registry
-from affuse.core.labels import LabelSpace
-
-
-def fitting(space: LabelSpace) -> list[str]:
-    """Names of the metrics that fit a label space: its kind and, where a card names them, its labels and its range."""
-    limits = {"labels": list(space.labels), "range": [space.low, space.high]}
-
-    def fits(card: dict[str, Any]) -> bool:
-        return space.kind in card["tasks"] and all(card.get(key, limit) == limit for key, limit in limits.items())
-
-    return [name for name, card in registry.cards("metrics").items() if fits(card)]
 
 
 def metric(name: str) -> Any:

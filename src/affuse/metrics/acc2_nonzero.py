@@ -24,7 +24,10 @@ class Acc2NonZero:
 
     @staticmethod
     def statistics(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """truth, predicted [N, D] -> [N, D * 4]: the cell of the confusion matrix of above 0 and below; a prediction of 0 is negative."""
+        """truth, predicted [N, D] -> [N, D * 4]: the cell of the confusion matrix of positive and negative.
+
+        A prediction of 0 is negative.
+        """
         return sentiment.cells(truth > 0, predicted > 0, ~np.isnan(truth) & (truth != 0), 2)
 
     @staticmethod

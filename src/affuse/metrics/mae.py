@@ -24,7 +24,8 @@ class MAE:
     def statistics(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         """truth, predicted [N, D] -> [N, D * 2]: known, |t - p|."""
         known = ~np.isnan(truth)
-        return np.stack([known.astype(float), np.where(known, np.abs(truth - predicted), 0.0)], -1).reshape(len(truth), -1)
+        error = np.where(known, np.abs(truth - predicted), 0.0)
+        return np.stack([known.astype(float), error], -1).reshape(len(truth), -1)
 
     @staticmethod
     def compute(sums: np.ndarray) -> np.ndarray:

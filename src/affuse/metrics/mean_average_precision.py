@@ -10,7 +10,7 @@ CARD = {
     "summary": "mAP: average precision of each class against the rest, mean over the classes that occur",
     "source": "scikit-learn: average_precision_score",
     "entry": "MeanAveragePrecision",
-    "tasks": ["classes"],
+    "tasks": ["classes", "multilabel"],
     "better": "higher",
     "bounds": [0, 1],
     "licence": "Apache-2.0",
@@ -25,16 +25,21 @@ class MeanAveragePrecision:
 
     @classmethod
     def weighted(cls, truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """truth [N] int, probabilities [N, C], weights [R, N] of the items -> metric [R]."""
+        """truth [N] int or labels [N, C], probabilities [N, C], weights [R, N] of the items -> metric [R]."""
         each = cls.each(truth, predicted, weights)
         return mean_present(np.nan_to_num(each), ~np.isnan(each))
 
     @staticmethod
     def each(truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The average precision of every class, [R, C]; NaN where a class does not occur."""
-        classes = range(predicted.shape[1])
-        found = np.stack([_average_precision(truth == c, predicted[:, c], weights) for c in classes], 1)
-        return np.where(np.stack([weights @ (truth == c) for c in classes], 1) > 0, found, np.nan)
+        found, occurs = [], []
+        for c in range(predicted.shape[1]):
+            is_label = truth.ndim == 2
+            positive = truth[:, c] > 0 if is_label else truth == c
+            counted = weights * ~np.isnan(truth[:, c]) if is_label else weights
+            found.append(_average_precision(positive, predicted[:, c], counted))
+            occurs.append(counted @ positive)
+        return np.where(np.stack(occurs, 1) > 0, np.stack(found, 1), np.nan)
 
 
 def _average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:

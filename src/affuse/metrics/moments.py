@@ -8,7 +8,8 @@ import numpy as np
 def statistics(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """truth, predicted [N, D] -> [N, D * 6]: 1, t, p, t^2, p^2, t p; zeros where the truth is NaN."""
     known = ~np.isnan(truth)
-    t, p = (np.where(known, v, 0.0).astype(float) for v in (truth, predicted))  # squares of float32 lose small variances
+    # squares of float32 lose small variances
+    t, p = (np.where(known, v, 0.0).astype(float) for v in (truth, predicted))
     return np.stack([known.astype(float), t, p, t * t, p * p, t * p], axis=-1).reshape(len(truth), -1)
 
 

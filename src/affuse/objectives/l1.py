@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from affuse.core.parts import Computed
+from affuse.core.tasks import Task
 from affuse.core.types import Batch, Output
 
 CARD = {
@@ -19,15 +21,15 @@ CARD = {
 class L1(nn.Module):
     """l_i = mean_d |z_id - t_id|; an item whose target holds NaN has weight 0."""
 
-    def __init__(self, classes: int, *, task: str = "emotion") -> None:
+    def __init__(self, task: Task) -> None:
         super().__init__()
-        self.task, self.dimensions = task, classes
+        self.task, self.dimensions = task.name, task.width
 
     def weights(self, batch: Batch) -> Tensor:
-        """Weight of every item, [N]."""
+        """Weight of every item [N] or frame [N, L]."""
         return batch.target_mask[self.task].float()
 
-    def forward(self, output: Output, batch: Batch) -> Tensor:
-        """Loss of every item, [N]."""
+    def forward(self, output: Output, batch: Batch, computed: Computed | None = None) -> Tensor:
+        """Loss of every item [N] or frame [N, L]."""
         target = torch.nan_to_num(batch.target[self.task].float())
         return (output.logits[self.task].float() - target).abs().mean(-1)

@@ -13,11 +13,12 @@ from affuse.reporting.markup import metric, metric_name, section, span, text, th
 from affuse.reporting.results import headline, intervals, series
 
 FIRST = ("k", "score")  # of what is traced
+PROBE_GAP = "To the right of 0, an encoder that was trained alone learned more than the same one remarks the others."
 TRACES = {"k": "k, factor of the step", "score": "score of the stream alone"}
 
 
 def balance(folder: Folder) -> str:
-    """The whole section; empty where the run folder says nothing of balance."""
+    """The whole section; empty where the run folder holds nothing about balance."""
     parts = [shapley_values(folder), probe_gaps(folder), balancer_traces(folder), loss_terms(folder)]
     return section("Balance", _lead(folder), "".join(parts)) if any(parts) else ""
 
@@ -32,12 +33,12 @@ def _lead(folder: Folder) -> str:
     found = metric(evaluation.get("imbalance"))
     name = escape(metric_name(str(mapping(evaluation.get("imbalance")).get("metric") or "score")))
     apart = f"; they are {three(found.value)} apart ({span(found)})" if found.value is not None and span(found) else ""
-    carried = f"{escape(most)} carries most of the {name} ({three(known[most])}), {escape(least)} least ({three(known[least])})"
-    return f"{carried}{apart}."
+    first, last = f"{escape(most)} carries most of the {name}", f"{escape(least)} least"
+    return f"{first} ({three(known[most])}), {last} ({three(known[least])}){apart}."
 
 
 def shapley_values(folder: Folder) -> str:
-    """What every modality adds to the score, and the scores of the subsets that say so."""
+    """What every modality adds to the score, and the scores of the subsets from which this follows."""
     evaluation = mapping(folder.evaluation)
     drawn = _rows(mapping(evaluation.get("shapley")))
     if not drawn:
@@ -48,8 +49,8 @@ def shapley_values(folder: Folder) -> str:
     subsets.sort(key=lambda row: order.get(row.kind, 2))
     name = escape(metric_name(key))
     how = (
-        f"What a modality adds to the {name}, averaged over all orders in which the modalities can join; together they add "
-        "up to the score of all modalities minus that of none, the baseline."
+        f"What a modality adds to the {name}, averaged over all orders in which the modalities can join; together they "
+        "add up to the score of all modalities minus that of none, the baseline."
     )
     how += "" if subsets else " The scores of the subsets are the rows further up."
     below = f"<h3>{name} with every subset</h3>{plots.interval_plot(subsets)}" if subsets else ""
@@ -57,19 +58,18 @@ def shapley_values(folder: Folder) -> str:
 
 
 def probe_gaps(folder: Folder) -> str:
-    """What linear probes read from the frozen encoders, beside those of runs that were trained on one modality."""
+    """Scores of linear probes on the frozen encoders, compared with encoders trained on one modality."""
     evaluation = mapping(folder.evaluation)
     probes = {str(m): mapping(p) for m, p in mapping(evaluation.get("probes")).items()}
     what = mapping(evaluation.get("protocol")).get("probe")
     about = f"Scored is the {text(what)}. " if what else ""
-    gaps = _rows(
-        {m: p.get("gap") for m, p in probes.items()},
-        {m: f"alone {three(metric(p.get('alone')).value)}, joint {three(metric(p.get('joint')).value)}" for m, p in probes.items()},
-    )
+    scores = {m: [three(metric(p.get(key)).value) for key in ("alone", "joint")] for m, p in probes.items()}
+    notes = {m: f"alone {alone}, joint {joint}" for m, (alone, joint) in scores.items()}
+    gaps = _rows({m: p.get("gap") for m, p in probes.items()}, notes)
     rest = _rows({m: p.get("joint") for m, p in probes.items() if metric(p.get("gap")).value is None})
     drawn = ""
     if gaps:
-        how = f"{about}To the right of 0, an encoder that was trained alone learned more than the same one beside the others."
+        how = f"{about}{PROBE_GAP}"
         drawn += _box("Probe gap: trained alone minus trained together", how, plots.interval_plot(gaps))
     return drawn + (_box("Probes of the encoders", about, plots.interval_plot(rest)) if rest else "")
 
@@ -97,7 +97,8 @@ def loss_terms(folder: Folder) -> str:
         return ""
     styles = trace_styles(list(found))
     how = "Each term as it is weighted in the training loss; together they are the train loss of the learning curves."
-    return _box("Terms of the loss", how, f'{legend(styles)}<div class="panels">{traces("terms of the loss", found, styles)}</div>')
+    panels = f'<div class="panels">{traces("terms of the loss", found, styles)}</div>'
+    return _box("Terms of the loss", how, f"{legend(styles)}{panels}")
 
 
 def _means(folder: Folder, part: str) -> dict[str, dict[int, float]]:
@@ -110,8 +111,12 @@ def _means(folder: Folder, part: str) -> dict[str, dict[int, float]]:
 def _rows(scores: Mapping[str, Any], notes: Mapping[str, str] | None = None) -> list[plots.Row]:
     """A row of the interval plot per modality that has a value."""
     found = {m: metric(v) for m, v in scores.items()}
-    said = notes or {}
-    return [plots.Row(m, "part", v.value, v.low, v.high, said.get(m, "")) for m, v in found.items() if v.value is not None]
+    remarks = notes or {}
+    return [
+        plots.Row(m, "part", v.value, v.low, v.high, remarks.get(m, ""))
+        for m, v in found.items()
+        if v.value is not None
+    ]
 
 
 def _box(title: str, how: str, body: str) -> str:

@@ -1,4 +1,7 @@
-"""Result pages of a suite, one per setting, from its run folders; and beside each the sums from which it is written again."""
+"""Result pages of a suite, one per setting, from its run folders.
+
+Next to each page its sums are kept, from which it is written again.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from affuse.core import io
+from affuse.core import io, run_files
 from affuse.core.errors import ProtocolError
 from affuse.evaluation.compare import SMALL, Scored, Sums
 from affuse.evaluation.intervals import Difference, Estimate, clustered, holm
 from affuse.evaluation.suite import Job, Suite, expected_items, outcomes, plan
 
 Gaps = dict[str, dict[str, Difference]]  # baseline -> arm -> arm less baseline, in the first metric
+Appendix = Callable[[Suite, str, Path], str]  # the end of the page of (suite, setting, folder of the runs)
+
+
+def no_appendix(suite: Suite, setting: str, out: Path) -> str:
+    """Nothing at the end of a page."""
+    return ""
 
 
 def write_pages(
-    suite: Suite, out: Path, pages: Path, settings: Sequence[str], more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: ""
+    suite: Suite, out: Path, pages: Path, settings: Sequence[str], more: Appendix = no_appendix
 ) -> list[Path]:
-    """Write NAME-SETTING.md and .parquet of these settings; the page ends with what `more` says; a setting without a complete run has none."""
+    """Write NAME-SETTING.md and .parquet of these settings, except those without a complete run; `more` ends a page."""
     made = {setting: collect(suite, setting, out, more) for setting in settings}
     return [write(sums, pages / f"{suite.name}-{setting}") for setting, sums in made.items() if sums]
 
 
 def write(sums: Sums, path: Path) -> Path:
-    """PATH.md, and beside it the sums of which it is made, PATH.parquet; the path of the page."""
+    """Write PATH.md, and its sums as PATH.parquet; returns the path of the page."""
     sums.write(path.with_name(f"{path.name}.parquet"))
     io.write_text(path.with_name(f"{path.name}.md"), text(sums))
     return path.with_name(f"{path.name}.md")
@@ -47,10 +56,8 @@ def page(suite: Suite, setting: str, out: Path) -> str:
     return text(sums) if sums else ""
 
 
-def collect(
-    suite: Suite, setting: str, out: Path, more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: ""
-) -> Sums | None:
-    """What the page of one setting is made of, from the runs that are complete; nothing where none is.
+def collect(suite: Suite, setting: str, out: Path, more: Appendix = no_appendix) -> Sums | None:
+    """The sums of one setting's page, from the runs that are complete; None where none is.
 
     Raises ProtocolError where a run did not score every item of its split.
     """
@@ -59,32 +66,34 @@ def collect(
     done = [job for job, row in zip(jobs, rows, strict=True) if row["status"] == "done"]
     if not done:
         return None
-    scored = {arm: Scored([j.folder for j in done if j.arm == arm]) for arm in suite.arms_of(setting) if any(j.arm == arm for j in done)}
+    folders = {arm: [job.folder for job in done if job.arm == arm] for arm in suite.arms_of(setting)}
+    scored = {arm: Scored(runs) for arm, runs in folders.items() if runs}
     check_items(done, scored)
+    missing = [(job, row) for job, row in zip(jobs, rows, strict=True) if row["status"] != "done"]
     info = {
         "head": _head(suite, setting, out, done, scored),
         "baselines": [b for b in suite.baselines if b in scored],
-        "tail": [*_arms(suite, list(scored)), *_lacking([(j, row) for j, row in zip(jobs, rows, strict=True) if row["status"] != "done"])],
+        "tail": [*_arms(suite, list(scored)), *_missing(missing)],
         "more": more(suite, setting, out),
     }
     return Sums.of(scored, suite.metrics, info | facts(scored))
 
 
 def facts(scored: Mapping[str, Scored]) -> dict[str, Any]:
-    """What a page says of the protocol that the arms agree on, of what answers always the same, and of each arm's costs."""
+    """Facts of a page: the protocol that the arms share, the baseline with a constant answer, and each arm's costs."""
     evaluation = next(iter(scored.values())).evaluation
-    told, constant = evaluation["protocol"], evaluation["rows"][0]
+    protocol, constant = evaluation["protocol"], evaluation["rows"][0]
     return {
-        "by": told["group_by"],
-        "groups": told["groups"],
-        "said": [*told.get("overlap", []), *filter(None, [told.get("interval_means")])],
+        "by": protocol["group_by"],
+        "groups": protocol["groups"],
+        "said": [*protocol.get("overlap", []), *filter(None, [protocol.get("interval_means")])],
         "constant": (constant["name"], {name: found["value"] for name, found in constant["metrics"].items()}),
         "costs": {arm: _costs(runs.runs) for arm, runs in scored.items()},
     }
 
 
 def text(sums: Sums, metric: str | None = None) -> str:
-    """The page, from the sums alone; `metric`: the one in which differences are taken, in place of the page's own first."""
+    """The page, from the sums alone; `metric`: the metric of its differences, in place of the page's first."""
     info = sums.info
     metrics = list(dict.fromkeys([*([metric] if metric else []), *info["metrics"]]))
     gaps = {b: {a: sums.less(metrics[0], a, b) for a in sums.arms if a != b} for b in info["baselines"]}
@@ -102,25 +111,29 @@ def text(sums: Sums, metric: str | None = None) -> str:
 
 
 def _intervals(sums: Sums) -> list[str]:
-    """What the intervals are made of, and what they cannot say."""
+    """How the intervals are made, and what they do not cover."""
     groups, before = len(sums.sizes()), sums.info["groups"]
-    fewer = f" ({before} before those of fewer than {SMALL} utterances, or of one class alone, were joined)" if groups != before else ""
+    joined, of_one_seed = "", ""
+    if groups != before:
+        joined = f" ({before} before those of fewer than {SMALL} utterances, or of one class alone, were joined)"
     seeds, alone = max(sums.seeds(arm) for arm in sums.arms), [arm for arm in sums.arms if sums.seeds(arm) == 1]
-    of_one = f" Of one seed, so that a claim is about that seed only: {', '.join(alone)}." if seeds > 1 and alone else ""
-    said = " ".join(f"{s[0].upper()}{s[1:]}." for s in sums.info["said"])
-    return [f"Intervals: 95 %, {clustered(sums.info['by'], groups, seeds)}{fewer}.{of_one}{f' {said}' if said else ''}", ""]
+    if seeds > 1 and alone:
+        of_one_seed = f" Of one seed, so that a claim is about that seed only: {', '.join(alone)}."
+    remarks = "".join(f" {remark[0].upper()}{remark[1:]}." for remark in sums.info["said"])
+    return [f"Intervals: 95 %, {clustered(sums.info['by'], groups, seeds)}{joined}.{of_one_seed}{remarks}", ""]
 
 
 def check_items(done: Sequence[Job], scored: dict[str, Scored]) -> None:
-    """Refuse a run that did not score every labelled item of the split exactly once."""
+    """Raise ProtocolError for a run that did not score every labelled item of the split exactly once."""
     expected = expected_items(done[0])
     for runs in scored.values():
         for run, table in zip(runs.runs, runs.tables, strict=True):
             for subset, ids in table.groupby("modalities")["id"]:
-                lacking, surplus = expected - set(ids), set(ids) - expected
-                if lacking or surplus or len(ids) != len(expected):
-                    example = next(iter(sorted(lacking or surplus)), "one twice")
-                    message = f"{run} scored {len(ids)} of the {len(expected)} items of the split with {subset} ({example})"
+                missing, surplus = expected - set(ids), set(ids) - expected
+                if missing or surplus or len(ids) != len(expected):
+                    example = next(iter(sorted(missing or surplus)), "one twice")
+                    count = f"{len(ids)} of the {len(expected)} items"
+                    message = f"{run} scored {count} of the split with {subset} ({example})"
                     raise ProtocolError(message, "delete its predictions.parquet and run affuse bench again")
 
 
@@ -128,7 +141,7 @@ def _head(suite: Suite, setting: str, out: Path, done: Sequence[Job], scored: di
     """Title and protocol."""
     job = done[0]
     first = next(iter(scored.values())).evaluation
-    told, chosen = first["protocol"], suite.settings[setting]
+    protocol, chosen = first["protocol"], suite.settings[setting]
     tried: dict[str, int] = {}
     for runs in scored.values():
         name, count = runs.evaluation["recipe"], runs.evaluation["protocol"]["configurations_tried"]
@@ -139,13 +152,18 @@ def _head(suite: Suite, setting: str, out: Path, done: Sequence[Job], scored: di
     selections = "; or ".join(dict.fromkeys(p["selection"] for p in protocols))
     standardised = "; ".join(dict.fromkeys(p["standardised_by"] for p in protocols if "standardised_by" in p))
     size = f"{len(first['labels'])} {'classes' if 'accuracy' in first['rows'][0]['metrics'] else 'dimensions'}"
+    recipe = f"Recipe `{job.name}`" if len(tried) == 1 else f"{len(tried)} recipes"
+    with_changes = f" with {changed}" if changed else ""
+    scored_items = f"{first['n']} utterances scored (every one of the split)"
+    split_by = protocol.get("split_by", protocol["group_by"])
+    seeds = f"{max(len(s.runs) for s in scored.values())} seeds"
+    how = f"Selection: {selections}. {f'Standardised by {standardised}. ' if standardised else ''}"
     return [
         f"# {suite.name}: {setting}",
         "",
         *([f"{note}\n" for note in (suite.note, chosen.note) if note]),
-        f"{f'Recipe `{job.name}`' if len(tried) == 1 else f'{len(tried)} recipes'}{f' with {changed}' if changed else ''} on {first['corpus']['name']}: {first['n']} utterances scored (every one of the split), {size}, "
-        f"{folds} by {told.get('split_by', told['group_by'])}, {max(len(s.runs) for s in scored.values())} seeds, {sum(tried.values())} configurations tried. Selection: "
-        f"{selections}. {f'Standardised by {standardised}. ' if standardised else ''}Written by `affuse bench` from run folders.",
+        f"{recipe}{with_changes} on {first['corpus']['name']}: {scored_items}, {size}, {folds} by {split_by}, {seeds}, "
+        f"{sum(tried.values())} configurations tried. {how}Written by `affuse bench` from run folders.",
         "",
     ]
 
@@ -153,8 +171,8 @@ def _head(suite: Suite, setting: str, out: Path, done: Sequence[Job], scored: di
 def _scores(sums: Sums, metrics: Sequence[str], gaps: Gaps) -> list[str]:
     """The table of arms."""
     main, costs = metrics[0], sums.info["costs"]
-    columns = ["arm", *metrics, f"per seed ({main})", *(f"less {b} ({main})" for b in gaps), "parameters", "s per epoch", "s per run"]
-    lines = _table(columns)
+    columns = ["arm", *metrics, f"per seed ({main})", *(f"less {b} ({main})" for b in gaps)]
+    lines = _table([*columns, "parameters", "s per epoch", "s per run"])
     for arm in sums.arms:
         cells = [interval(sums.estimate(m, arm)) for m in metrics]
         cells.append(", ".join(f"{v:z.3f}" for v in sums.each(main, arm)))
@@ -167,20 +185,21 @@ def _scores(sums: Sums, metrics: Sequence[str], gaps: Gaps) -> list[str]:
 
 def _costs(runs: Sequence[Path]) -> list[str]:
     """Trained parameters, median seconds per epoch over all epochs, mean seconds of training per run."""
-    told = [io.read_json(r / "run.json") for r in runs]
-    epochs = [row["seconds"] for r in runs for path in r.rglob("metrics.jsonl") for row in io.read_jsonl(path)]
-    return [f"{told[0]['parameters']:,}", f"{np.median(epochs):.3f}", f"{np.mean([t['train_seconds'] for t in told]):.1f}"]
+    infos = [io.read_json(r / run_files.INFO) for r in runs]
+    epochs = [row["seconds"] for r in runs for path in r.rglob(run_files.METRICS) for row in io.read_jsonl(path)]
+    mean = np.mean([info["train_seconds"] for info in infos])
+    return [f"{infos[0]['parameters']:,}", f"{np.median(epochs):.3f}", f"{mean:.1f}"]
 
 
 def _differences(main: str, gaps: Gaps) -> list[str]:
-    """What the intervals say about every baseline, and what is left after Holm's correction."""
+    """The arms that differ from each baseline by their intervals, and the differences left after Holm's correction."""
     lines: list[str] = []
     tested: dict[frozenset[str], tuple[str, Difference]] = {}
     for baseline, of in gaps.items():
         above, below = [a for a, g in of.items() if g.low > 0], [a for a, g in of.items() if g.high < 0]
         if above or below:
-            said = f"above {baseline}: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}"
-            lines += [f"By a paired interval ({main}) that excludes 0, {said}.", ""]
+            sides = f"above {baseline}: {', '.join(above) or 'none'}; below it: {', '.join(below) or 'none'}"
+            lines += [f"By a paired interval ({main}) that excludes 0, {sides}.", ""]
         else:
             lines += [f"No arm differs from {baseline} by a paired interval ({main}) that excludes 0.", ""]
         for arm, gap in of.items():
@@ -188,8 +207,13 @@ def _differences(main: str, gaps: Gaps) -> list[str]:
     if not tested:
         return lines
     adjusted = holm([gap.p for _, gap in tested.values()])
-    left = [f"{what} ({gap.value:+.3f}, p {chance(p)})" for (what, gap), p in zip(tested.values(), adjusted, strict=True) if p < 0.05]
-    kept = f"these survive Holm's correction at 5 %: {', '.join(left)}" if left else "none survives Holm's correction at 5 %"
+    left = [
+        f"{name} ({gap.value:+.3f}, p {chance(p)})"
+        for (name, gap), p in zip(tested.values(), adjusted, strict=True)
+        if p < 0.05
+    ]
+    correction = "Holm's correction at 5 %"
+    kept = f"these survive {correction}: {', '.join(left)}" if left else f"none survives {correction}"
     return [*lines, f"Differences tested: {len(tested)}; {kept}.", ""]
 
 
@@ -210,30 +234,32 @@ def _modalities(sums: Sums, main: str) -> list[str]:
         return []
     lines = [f"The same models with one modality alone ({main}):", "", *_table(["arm", *present])]
     for arm in sums.arms:
-        lines.append(_row(arm, *(interval(sums.estimate(main, arm, m)) if m in sums.subsets(arm) else "" for m in present)))
+        known = sums.subsets(arm)
+        lines.append(_row(arm, *(interval(sums.estimate(main, arm, m)) if m in known else "" for m in present)))
     return [*lines, ""]
 
 
 def _arms(suite: Suite, names: Sequence[str]) -> list[str]:
-    """What the arms are."""
+    """The recipe and the note of each arm."""
     lines = _table(["arm", "recipe, overrides", "note"])
     for name in names:
         arm = suite.arms[name]
-        lines.append(_row(name, " ".join(f"`{o}`" for o in (arm.recipe, *arm.overrides, *(f"--only {m}" for m in arm.only)) if o), arm.note))
+        options = [arm.recipe, *arm.overrides, *(f"--only {m}" for m in arm.only)]
+        lines.append(_row(name, " ".join(f"`{option}`" for option in options if option), arm.note))
     return [*lines, ""]
 
 
-def _lacking(lacking: Sequence[tuple[Job, dict[str, str]]]) -> list[str]:
+def _missing(missing: Sequence[tuple[Job, dict[str, str]]]) -> list[str]:
     """Which runs are not in the tables, and why."""
-    if not lacking:
+    if not missing:
         return []
     why: dict[str, dict[str, list[str]]] = {}
-    for job, row in lacking:
+    for job, row in missing:
         reason = row.get("error", "not run yet").splitlines()[0]
         why.setdefault(reason, {}).setdefault(job.arm, []).append(str(job.seed))
     named = {reason: [f"{arm} ({' '.join(seeds)})" for arm, seeds in arms.items()] for reason, arms in why.items()}
-    said = [f"- {', '.join(arms)}: {reason}" for reason, arms in named.items()]
-    return [f"Not in the tables, {len(lacking)} runs (seeds):", "", *said, ""]
+    lines = [f"- {', '.join(arms)}: {reason}" for reason, arms in named.items()]
+    return [f"Not in the tables, {len(missing)} runs (seeds):", "", *lines, ""]
 
 
 def _table(columns: Sequence[str]) -> list[str]:

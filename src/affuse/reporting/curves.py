@@ -1,4 +1,4 @@
-"""Values over epochs as inline SVG: one quantity of many models, or of many streams; colours come from the style sheet."""
+"""Values over epochs as inline SVG: one quantity of many models or streams; colours come from the style sheet."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Frame(NamedTuple):
             return f'<circle class="point" cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3"/>'
         return f'<polyline class="{style}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
 
-    def panel(self, title: str, drawn: str, said: str = "") -> str:
-        """A titled figure of what is drawn over the axes; `said` tells its values to those who cannot see it."""
+    def panel(self, title: str, drawn: str, values: str = "") -> str:
+        """A titled figure of what is drawn over the axes; `values`: the same in words, for screen readers."""
         grid = "".join(
             f'<line class="grid" x1="{LEFT}" x2="{LEFT + WIDE}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{self.scale.label(t)}</text>'
@@ -52,8 +52,9 @@ class Frame(NamedTuple):
         )
         return (
             f'<div><h3>{escape(title)}</h3><svg class="scaled" viewBox="0 0 {LEFT + WIDE + 14} {TOP + TALL + 42}" '
-            f'role="img" aria-label="{escape(title)} over epochs{escape(said)}">{grid}{marks}{drawn}'
-            f'<text class="tick" x="{LEFT + WIDE / 2}" y="{TOP + TALL + 36}" text-anchor="middle">epoch</text></svg></div>'
+            f'role="img" aria-label="{escape(title)} over epochs{escape(values)}">{grid}{marks}{drawn}'
+            f'<text class="tick" x="{LEFT + WIDE / 2}" y="{TOP + TALL + 36}" text-anchor="middle">epoch</text>'
+            "</svg></div>"
         )
 
 
@@ -86,8 +87,8 @@ def trace_styles(names: Sequence[str]) -> dict[str, str]:
 def legend(styles: Mapping[str, str]) -> str:
     """The names beside a piece of their line."""
     keys = "".join(
-        f'<span><svg class="key" width="28" height="8" aria-hidden="true"><polyline class="{style}" points="1,4 27,4"/></svg>'
-        f"{escape(name)}</span>"
+        '<span><svg class="key" width="28" height="8" aria-hidden="true">'
+        f'<polyline class="{style}" points="1,4 27,4"/></svg>{escape(name)}</span>'
         for name, style in styles.items()
     )
     return f'<p class="legend">{keys}</p>'

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from affuse.core import run_files
 from affuse.core.errors import BadRun, MissingFile
 from affuse.core.io import read_json
-
-FORMAT = 1
-
 
 _MODEL = re.compile(r"(?:fold(\d+))?/?(?:member\d+)?(?<=\d)")
 
@@ -47,18 +45,18 @@ def read(path: Path) -> Folder:
     if not path.is_dir():
         raise MissingFile(f"'{path}' is not a run folder", "give the folder that `affuse train` printed")
     notes: list[str] = []
-    home = path.parent if path.name.startswith("on-") and (path.parent / "run.json").is_file() else path
-    run, evaluation = _object(home / "run.json"), _object(path / "evaluation.json")
-    config = home / "config.yaml"
+    home = path.parent if path.name.startswith("on-") and (path.parent / run_files.INFO).is_file() else path
+    run, evaluation = _object(home / run_files.INFO), _object(path / run_files.EVALUATION)
+    config = home / run_files.CONFIG
     text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None
     histories = _histories(home, run, notes)
     if run is None and evaluation is None and not histories:
         raise BadRun(
             f"'{path}' holds no run.json, evaluation.json or metrics.jsonl", "give a folder made by affuse train"
         )
-    if mapping(run).get("format") not in (None, FORMAT):
+    if mapping(run).get("format") not in (None, *run_files.READ):
         raise BadRun(
-            f"run.json in '{path}' has format {mapping(run)['format']}, known is {FORMAT}",
+            f"run.json in '{path}' has format {mapping(run)['format']}, known are {run_files.READ}",
             "use the affuse that wrote it",
         )
     return Folder(path, run, evaluation, histories, text, notes)
@@ -77,7 +75,7 @@ def _object(path: Path) -> dict[str, Any] | None:
 def _histories(path: Path, run: dict[str, Any] | None, notes: list[str]) -> list[History]:
     """The histories of the folder itself, by the fold its lines name, and of its models: fold0, fold0/member1, ..."""
     found: dict[str, History] = {}
-    for line in _lines(path / "metrics.jsonl", notes):
+    for line in _lines(path / run_files.METRICS, notes):
         fold = integer(line.get("fold"))
         best = integer(mapping(run).get("best_epoch")) if fold is None else None
         found.setdefault(f"fold{fold}", History(fold, {}, best)).epochs[line["epoch"]] = line
@@ -85,7 +83,7 @@ def _histories(path: Path, run: dict[str, Any] | None, notes: list[str]) -> list
         match = _MODEL.fullmatch(sub.parent.relative_to(path).as_posix())
         if match is None:
             continue
-        own = _object(sub.parent / "run.json")
+        own = _object(sub.parent / run_files.INFO)
         epochs = {line["epoch"]: line for line in _lines(sub, notes)}
         fold = int(match[1]) if match[1] else None
         found[match[0]] = History(fold, epochs, integer(mapping(own).get("best_epoch")))

@@ -125,7 +125,7 @@ def section(title: str, lead: str, body: str) -> str:
     return f"<section><h2>{escape(title)}</h2>{words}{body}</section>"
 
 
-def lack(folder: Folder) -> str:
+def no_evaluation(folder: Folder) -> str:
     """The beginning of a sentence on what the evaluation does not have."""
     return "There is no evaluation.json, hence no" if folder.evaluation is None else "evaluation.json holds no"
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from html import escape
 from typing import Any
 
+from affuse.core import run_files
 from affuse.reporting import plots
 from affuse.reporting.balance import balance
 from affuse.reporting.folder import Folder, integer, mapping, number, sentences
@@ -35,13 +37,15 @@ GLOSS = {
     "macro_f1": "mean of the F1 of the classes",
     "weighted_f1": "mean of the F1 of the classes, weighted by their support",
     "accuracy": "share of items whose class is right",
+    "label_f1": "mean of the F1 of the labels",
 }
 TO_ONE = {"uar", "accuracy", "macro_f1", "weighted_f1", "ccc", "pearson"}
 
 
 def page(folder: Folder) -> str:
     """The whole document."""
-    made = [make(folder) for make in (hero, ran, rows, matrix, bars, calibration, learning, balance, protocol, configuration)]
+    sections = (hero, ran, rows, matrix, bars, calibration, others, learning, balance, protocol, configuration)
+    made = [make(folder) for make in sections]
     title = f"{text(mapping(folder.run).get('recipe') or folder.path.name)} · affuse report"
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -55,7 +59,7 @@ def page(folder: Folder) -> str:
 
 
 def absences(absent: list[Absent]) -> str:
-    """What the page cannot show, said once and in words."""
+    """What the page cannot show, and why, in one list."""
     items = "".join(f"<li><strong>{escape(one.title)}.</strong> {one.why}</li>" for one in absent)
     return section("Not in this report", "", f'<ul class="absent">{items}</ul>') if items else ""
 
@@ -91,11 +95,11 @@ def _warnings(folder: Folder) -> str:
         found.append(f"Only {n:,} of the {whole:,} items of the split were scored.")
     if openings is not None and openings > 1:
         found.append(f"The test split was opened {openings} times in the making of this run.")
-    said = mapping(evaluation.get("protocol"))
-    if said.get("crossing") or said.get("seen_in_training"):
-        found += [f"{line}." for line in sentences(said.get("overlap"))]
-    if said.get("interval_means"):
-        found.append(f"{said['interval_means']}.")
+    protocol = mapping(evaluation.get("protocol"))
+    if protocol.get("crossing") or protocol.get("seen_in_training"):
+        found += [f"{line}." for line in sentences(protocol.get("overlap"))]
+    if protocol.get("interval_means"):
+        found.append(f"{protocol['interval_means']}.")
     return "".join(f'<p class="warn" role="note">{escape(words)}</p>' for words in found)
 
 
@@ -143,11 +147,40 @@ def _unscored(folder: Folder) -> str:
     known = ""
     if score is not None:
         measure, last = escape(metric_name(str(name or "score"))), mapping(run.get("selection")).get("keep") == "last"
-        known = f" After the last epoch its validation {measure} was {three(score)}." if last else (
-            f" Its best validation {measure} was {three(score)}; that number chose the epoch, so it is not an estimate for new data."
-        )
+        known = f" After the last epoch its validation {measure} was {three(score)}."
+        if not last:
+            chosen = "that number chose the epoch, so it is not an estimate for new data"
+            known = f" Its best validation {measure} was {three(score)}; {chosen}."
     why = "There is no evaluation.json" if folder.evaluation is None else "evaluation.json holds no metric with a value"
     return f"<h2>Not scored yet</h2><p>{why} in this run folder: run <code>affuse evaluate</code> on it.{known}</p>"
+
+
+# ---- other tasks -----------------------------------------------------------------------------------------------
+
+
+def others(folder: Folder) -> str:
+    """The model's other tasks, and the utterances of one per frame: headline metric, rows, matrix, classes."""
+    evaluation = mapping(folder.evaluation)
+    found = {f"Task {name}": mapping(one) for name, one in mapping(evaluation.get("tasks")).items()}
+    lead = {"Frames": evaluation} if evaluation.get("per_utterance") else {}
+    for name, one in [*lead.items(), *found.items()]:
+        if one.get("per_utterance"):
+            found[f"{name} per utterance" if one is not evaluation else "Utterances, from their frames"] = mapping(
+                one["per_utterance"]
+            )
+    return "".join(_other(folder, name, one) for name, one in found.items())
+
+
+def _other(folder: Folder, title: str, evaluation: Mapping[str, Any]) -> str:
+    part = replace(folder, evaluation=dict(evaluation), run=None)
+    key = headline(part)
+    if key is None:
+        return section(title, "No metric of this task has a value.", "")
+    found = metric(mapping(evaluation.get("metrics"))[key])
+    n = integer(evaluation.get("n"))
+    lead = f"{escape(metric_name(key))} {three(found.value)} {span(found)}, n = {n:,}." if n else ""
+    made = [make(part) for make in (rows, matrix, bars)]
+    return section(title, lead, "") + "".join(one for one in made if isinstance(one, str))
 
 
 # ---- what was run ----------------------------------------------------------------------------------------------
@@ -163,7 +196,9 @@ def ran(folder: Folder) -> str | Absent:
     chosen, score = integer(run.get("best_epoch")), number(run.get("best_score"))
     selector = escape(metric_name(str(mapping(run.get("selection")).get("metric") or "score")))
     coverage = mapping(mapping(folder.evaluation).get("coverage"))
-    classes = f"{text(task.get('name'))}, {len(labels)} classes" if isinstance(labels, list) and not of_values(folder) else text(task.get("name"))
+    name = text(task.get("name"))
+    classes = f"{name}, {len(labels)} classes" if isinstance(labels, list) and not of_values(folder) else name
+    validation = "" if score is None else f" <small>(validation {selector} {three(score)})</small>"
     pairs = [
         ("Recipe", text(run.get("recipe"))),
         ("Corpus", text(corpus.get("name"))),
@@ -172,7 +207,7 @@ def ran(folder: Folder) -> str | Absent:
         ("Items", "<br>".join(f"{escape(str(k))} {text(v)}" for k, v in n.items() if v is not None)),
         ("Folds", "" if folds is None else text(folds) + ("" if fold is None else f", this is fold {text(fold)}")),
         ("Split grouped by", text(run.get("group_by"))),
-        ("Kept epoch", "" if chosen is None else str(chosen) + ("" if score is None else f" <small>(validation {selector} {three(score)})</small>")),
+        ("Kept epoch", "" if chosen is None else f"{chosen}{validation}"),
         ("Parameters", text(run.get("parameters"))),
         ("Training time", "" if seconds is None else duration(seconds)),
         ("Device", text(run.get("device"))),
@@ -240,10 +275,10 @@ def configuration(folder: Folder) -> str:
     if folder.config is None:
         body = "<p>There is no config.yaml in this run folder.</p>"
     else:
-        shown = scrolling("config.yaml", f"<pre>{escape(folder.config)}</pre>")
+        shown = scrolling(run_files.CONFIG, f"<pre>{escape(folder.config)}</pre>")
         body = f"<details><summary>config.yaml, resolved</summary>{shown}</details>"
     if folder.run is not None:
-        shown = scrolling("run.json", f"<pre>{escape(json.dumps(folder.run, indent=2, ensure_ascii=False))}</pre>")
+        shown = scrolling(run_files.INFO, f"<pre>{escape(json.dumps(folder.run, indent=2, ensure_ascii=False))}</pre>")
         body += f"<details><summary>run.json</summary>{shown}</details>"
     return section("Configuration", "", body)
 

@@ -166,7 +166,7 @@ def _whisker(row: Row, scale: Axis, y: float) -> str:
 
 
 def class_bars(classes: Sequence[tuple[str, Mapping[str, float | None], int | None]]) -> str:
-    """Bars of precision, recall and F1 for each (label, values, support), with its average precision (AP) beside them."""
+    """Bars of precision, recall and F1, and the average precision (AP), for each (label, values, support)."""
     legend = "".join(f'<span><i class="{key}"></i>{name}</span>' for key, name in BARS)
     return (
         f'<p class="legend">{legend}</p><div class="classes">'

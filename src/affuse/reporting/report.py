@@ -1,9 +1,10 @@
-"""One self-contained page per run: report.html beside the numbers that it shows."""
+"""One self-contained page per run: report.html, in the folder of the numbers that it shows."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from affuse.core import run_files
 from affuse.core.io import atomic
 from affuse.reporting.folder import read
 from affuse.reporting.page import page
@@ -16,7 +17,7 @@ def write_report(run: Path) -> Path:
     """
     run = Path(run)
     document = page(read(run))
-    target = run / "report.html"
+    target = run / run_files.REPORT
     with atomic(target) as aside:
         aside.write_text(document, encoding="utf-8", errors="replace")
     return target

@@ -11,10 +11,10 @@ from affuse.reporting.folder import Folder, History, integer, mapping, number, o
 from affuse.reporting.markup import (
     Absent,
     facts,
-    lack,
     listing,
     metric,
     metric_name,
+    no_evaluation,
     scrolling,
     section,
     span,
@@ -22,7 +22,7 @@ from affuse.reporting.markup import (
     three,
 )
 
-HEADLINES = ("uar", "ccc", "weighted_f1", "macro_f1", "accuracy")
+HEADLINES = ("uar", "label_f1", "ccc", "weighted_f1", "macro_f1", "accuracy")
 FALLING = {"loss", "mae", "mse", "rmse", "calibration_error"}
 KINDS = {"baseline": "baseline", "unimodal": "one modality", "subset": "subset of modalities", "full": "full model"}
 
@@ -51,7 +51,7 @@ def rows(folder: Folder) -> str | Absent:
     """The interval plot of the rows for the headline metric, and the table of all metrics."""
     key, found = headline(folder), objects(mapping(folder.evaluation).get("rows"))
     if not found or key is None:
-        return Absent("Rows", f"{lack(folder)} rows to compare with.")
+        return Absent("Rows", f"{no_evaluation(folder)} rows to compare with.")
     drawn = intervals(folder, key)
     full = next((r for r in drawn if r.kind == "full"), None)
     plot = plots.interval_plot(drawn, full) if drawn else ""
@@ -62,15 +62,15 @@ def rows(folder: Folder) -> str | Absent:
 
 def _rows_lead(key: str, drawn: list[plots.Row], full: plots.Row | None) -> str:
     best = min if key in FALLING else max
-    said = []
+    bests = []
     for kinds, name in ((("baseline",), "baseline"), (("unimodal",), "single modality"), (("subset",), "subset")):
         among = [r for r in drawn if r.kind in kinds]
         if among:
             top = best(among, key=lambda r: r.value)
-            said.append(f"best {name} {escape(top.name)} {three(top.value)}")
+            bests.append(f"best {name} {escape(top.name)} {three(top.value)}")
     first = f"Full model {three(full.value)}" if full else "No row of the full model"
     band = " The shaded band is the interval of the full model." if full and full.low is not None else ""
-    return f"{'; '.join([first, *said])}.{band}"
+    return f"{'; '.join([first, *bests])}.{band}"
 
 
 def _row_table(found: list[dict[str, Any]]) -> str:
@@ -108,7 +108,9 @@ def matrix(folder: Folder) -> str | Absent:
     labels, found = _labels(folder), mapping(folder.evaluation).get("confusion_matrix")
     if not isinstance(found, list) or not found:
         regression = folder.evaluation is not None and labels is None
-        why = "This task has no classes, so there is no confusion matrix." if regression else f"{lack(folder)} matrix."
+        why = f"{no_evaluation(folder)} matrix."
+        if regression:
+            why = "This task has no classes, so there is no confusion matrix."
         return Absent("Confusion matrix", why)
     counts = [[integer(c) or 0 for c in row] if isinstance(row, list) else [] for row in found]
     labels = labels or [str(i) for i in range(len(counts))]
@@ -135,7 +137,8 @@ def bars(folder: Folder) -> str | Absent:
     found = objects(mapping(folder.evaluation).get("per_class"))
     if not found:
         regression = folder.evaluation is not None and _labels(folder) is None
-        return Absent("Classes", "This task has no classes." if regression else f"{lack(folder)} values per class.")
+        why = "This task has no classes." if regression else f"{no_evaluation(folder)} values per class."
+        return Absent("Classes", why)
     keys = [*(key for key, _ in plots.BARS), "average_precision"]
     classes = [(str(c.get("label")), {k: number(c.get(k)) for k in keys}, integer(c.get("support"))) for c in found]
     scored = [(values["f1"], label) for label, values, n in classes if values["f1"] is not None and n != 0]
@@ -150,17 +153,17 @@ def bars(folder: Folder) -> str | Absent:
 
 
 def calibration(folder: Folder) -> str | Absent:
-    """The reliability diagram, and what it says in words."""
+    """The reliability diagram and its finding in words."""
     bins = _bins(folder)
     if not bins:
-        return Absent("Calibration", f"{lack(folder)} calibration bins, so there is no reliability diagram.")
+        return Absent("Calibration", f"{no_evaluation(folder)} calibration bins, so there is no reliability diagram.")
     total = sum(b.n for b in bins)
-    said, right = (
+    confidence, accuracy = (
         sum(b.n * v for b, v in zip(bins, values, strict=True)) / total
         for values in ([b.confidence for b in bins], [b.accuracy for b in bins])
     )
-    gap = 100 * (said - right)
-    verdict = (
+    gap = 100 * (confidence - accuracy)
+    finding = (
         "well matched on average"
         if abs(gap) < 2
         else f"{'over' if gap > 0 else 'under'}-confident by {abs(gap):.0f} points"
@@ -168,8 +171,8 @@ def calibration(folder: Folder) -> str | Absent:
     error = metric(mapping(mapping(folder.evaluation).get("metrics")).get("calibration_error"))
     about = facts(
         [
-            ("Mean confidence", three(said)),
-            ("Accuracy", three(right)),
+            ("Mean confidence", three(confidence)),
+            ("Accuracy", three(accuracy)),
             (
                 "Calibration error",
                 f"{three(error.value)} <small>{span(error)}</small>" if error.value is not None else "",
@@ -183,7 +186,7 @@ def calibration(folder: Folder) -> str | Absent:
     )
     body = f'<div class="box beside-figure">{plots.reliability(bins)}<div>{how}{about}</div></div>'
     return section(
-        "Calibration", f"Confidence and accuracy are {verdict}." if abs(gap) < 2 else f"The model is {verdict}.", body
+        "Calibration", f"Confidence and accuracy are {finding}." if abs(gap) < 2 else f"The model is {finding}.", body
     )
 
 

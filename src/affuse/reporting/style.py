@@ -75,7 +75,7 @@ def contrast(a: str, b: str) -> float:
 
 
 def emotion_colours(labels: Sequence[str]) -> dict[str, str]:
-    """#rrggbb per label: known emotions have their own, others take the spare ones in order, then again from the first."""
+    """#rrggbb per label: known emotions have their own, others take the spare ones in order, again and again."""
     known = {label: EMOTIONS.get(canonical(label)) for label in labels}
     taken: set[str] = set()
     spare = cycle(SPARE)

@@ -52,7 +52,7 @@ def jpeg(image: np.ndarray) -> str:
 
 
 def envelope(clip: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(peaks, recorded), both [count]: the loudest sample of each equal part as share of the clip's, and whether any."""
+    """(peaks, recorded), both [count]: the loudest sample of each equal part as share of the clip's; whether any is."""
     total = max(1, round(probe(clip).duration * RATE))
     peaks, recorded = np.zeros(count), np.zeros(count, bool)
     offset = 0

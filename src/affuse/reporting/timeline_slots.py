@@ -13,7 +13,7 @@ from affuse.core.timeline import UNKNOWN, Segment, Timeline
 MOST = 1500  # slots that are drawn
 SLIGHT = 1e-9
 TRACE = 1e-3  # share of a slot below which a segment is not in it: edges are rounded, to merge those that are equal
-LEAD = 0.15  # share of time by which a label leads when it is said to prevail
+LEAD = 0.15  # share of time by which a label must lead to be called the main one
 
 
 class Lane(NamedTuple):
@@ -72,7 +72,8 @@ def slots(timeline: Timeline, most: int = MOST) -> Slots:
 
 def _weighted(rows: Sequence[dict[str, float]], labels: Sequence[str], known: np.ndarray) -> np.ndarray:
     """[N, 1 + C]: whether a row counts, and its probabilities where it does."""
-    values = np.array([[row.get(label, 0.0) for label in labels] for row in rows], float).reshape(len(rows), len(labels))
+    values = np.array([[row.get(label, 0.0) for label in labels] for row in rows], float)
+    values = values.reshape(len(rows), len(labels))
     return np.concatenate([known[:, None], values * known[:, None]], axis=1)
 
 
@@ -90,13 +91,14 @@ def _edges(start: np.ndarray, end: np.ndarray, total: float, most: int) -> np.nd
 
 
 def _means(start: np.ndarray, end: np.ndarray, values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Mean over each slot of the sum of the values [N, D] of the segments under way: [K, D], by one running integral."""
+    """Mean over each slot of the sum of the values [N, D] of its segments: [K, D], by one running integral."""
     if not len(start):
         return np.zeros((len(edges) - 1, values.shape[1]))
     times = np.concatenate([start, end])
     order = np.argsort(times, kind="stable")
     level = np.cumsum(np.concatenate([values, -values])[order], axis=0)
-    area = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(level[:-1] * np.diff(times[order])[:, None], axis=0)])
+    areas = np.cumsum(level[:-1] * np.diff(times[order])[:, None], axis=0)
+    area = np.concatenate([np.zeros((1, values.shape[1])), areas])
     at = np.stack([np.interp(edges, times[order], column) for column in area.T], axis=1)
     return np.diff(at, axis=0) / np.diff(edges)[:, None]
 
@@ -120,7 +122,8 @@ def shares(timeline: Timeline) -> dict[str, float]:
     time: dict[str, float] = {}
     for s in timeline.segments:
         if s.label is not None:
-            time[s.label] = time.get(s.label, 0.0) + s.end - s.start
+            for label in s.labels:
+                time[label] = time.get(label, 0.0) + s.end - s.start
     total = sum(time.values())
     return {k: v / total for k, v in sorted(time.items(), key=lambda item: -item[1])} if total > 0 else {}
 
@@ -156,13 +159,13 @@ def reasons(timeline: Timeline) -> str:
 
 def confidence(timeline: Timeline) -> float | None:
     """Mean probability of the winning label over the judged time; None where there is none."""
-    rows = [(s.end - s.start, s.probabilities.get(s.label, 0.0)) for s in timeline.segments if s.label is not None]
+    rows = [(s.end - s.start, s.probability) for s in timeline.segments if s.label is not None]
     total = sum(w for w, _ in rows)
     return sum(w * p for w, p in rows) / total if total > 0 else None
 
 
 def percent(share: float) -> str:
-    """A share as text that no line break parts; what is there is never 0 %, what is not all is never 100 %."""
+    """A share as text without a line break; what is there is never 0 %, what is not all is never 100 %."""
     if 0 < share < 0.005:
         return "<\u00a01\u00a0%"
     return ">\u00a099\u00a0%" if 0.995 <= share < 1 - 1e-9 else f"{100 * share:.0f}\u00a0%"
@@ -185,7 +188,7 @@ def ticks(total: float, count: int = 10) -> list[float]:
 
 
 def joined(spans: Sequence[tuple[float, float]], gap: float) -> list[tuple[float, float]]:
-    """Stretches in order, those less than `gap` s apart as one: what can be told apart at a given width."""
+    """Spans in order, those less than `gap` s apart joined: what can be distinguished at a given width."""
     merged: list[tuple[float, float]] = []
     for a, b in sorted(spans):
         if merged and a - merged[-1][1] <= gap:
@@ -196,7 +199,7 @@ def joined(spans: Sequence[tuple[float, float]], gap: float) -> list[tuple[float
 
 
 def runs(values: np.ndarray) -> list[tuple[int, int]]:
-    """(first, behind the last) index of each stretch of equal values."""
+    """(first, behind the last) index of each run of equal values."""
     if not len(values):
         return []
     return list(pairwise([0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]))

@@ -24,7 +24,8 @@ margin-right:.4em;box-shadow:0 0 0 1px color-mix(in srgb,var(--ink) 25%,transpar
 :root{--track:color-mix(in srgb,var(--line) 38%,var(--surface));--hatch:repeating-linear-gradient(135deg,
 color-mix(in srgb,var(--muted) 55%,transparent) 0 1.5px,transparent 1.5px 7px)}
 .lane{display:grid;grid-template-columns:var(--names) minmax(0,1fr);align-items:center;margin-bottom:3px}
-.lane .name{position:sticky;left:0;z-index:3;background:var(--surface);padding:0 12px 0 0;font-size:.86rem;line-height:1.15;
+.lane .name{position:sticky;left:0;z-index:3;background:var(--surface);padding:0 12px 0 0;font-size:.86rem;
+line-height:1.15;
 display:flex;flex-direction:column;justify-content:center;align-items:flex-start;min-width:0}
 .scroll .lane .name{box-shadow:-20px 0 0 var(--surface)}
 .lane small{font-size:.78rem;color:var(--muted)}
@@ -43,12 +44,15 @@ display:flex;flex-direction:column;justify-content:center;align-items:flex-start
 .group{position:sticky;left:0;width:max-content;max-width:100%;font-size:.8rem;font-weight:600;color:var(--muted);
 margin:16px 0 5px}
 .time .track{height:22px;background:none}
-.time .track span{position:absolute;top:2px;transform:translateX(-50%);font-size:.78rem;color:var(--muted);white-space:nowrap}
+.time .track span{position:absolute;top:2px;transform:translateX(-50%);font-size:.78rem;color:var(--muted);
+white-space:nowrap}
 .time .track span.first{transform:none}
 .time .track span.last{transform:translateX(-100%)}
-.pictures img{position:absolute;top:0;height:58px;width:calc(var(--w) - 3px);max-width:104px;object-fit:cover;border-radius:3px;
+.pictures img{position:absolute;top:0;height:58px;width:calc(var(--w) - 3px);max-width:104px;object-fit:cover;
+border-radius:3px;
 margin-left:calc(max(0px,var(--w) - 107px) / 2)}
-.said{position:absolute;top:0;height:44px;line-height:44px;overflow:hidden;text-align:center;font-size:13px;font-weight:600;
+.said{position:absolute;top:0;height:44px;line-height:44px;overflow:hidden;text-align:center;font-size:13px;
+font-weight:600;
 color:var(--on)}
 .said b{display:inline-block;width:1px}
 .track:has(.cover){background:var(--hatch)}
@@ -84,10 +88,11 @@ padding:12px 20px 14px;border-radius:0 0 10px 10px;font-size:.92rem}
 .rows tr[tabindex]{cursor:pointer;scroll-margin:20px 0 190px}
 .rows tr[tabindex]:focus-visible{outline:2px solid var(--accent);outline-offset:-2px}
 .rows tr.asked{background:color-mix(in srgb,var(--line) 55%,transparent)}
-.rows tr.heard{background:color-mix(in srgb,var(--accent) 14%,transparent);box-shadow:inset 4px 0 var(--accent)}
+.rows tr.influence{background:color-mix(in srgb,var(--accent) 14%,transparent);box-shadow:inset 4px 0 var(--accent)}
 .chunk{content-visibility:auto;contain-intrinsic-size:auto 1900px}
 .rows table{table-layout:fixed;font-size:.9rem;min-width:0}
-.rows th,.rows td{text-align:left;white-space:normal;overflow-wrap:anywhere;padding:7px 14px 7px 0;position:static;min-width:0;
+.rows th,.rows td{text-align:left;white-space:normal;overflow-wrap:anywhere;padding:7px 14px 7px 0;position:static;
+min-width:0;
 max-width:none}
 .rows .when{width:118px;color:var(--muted);white-space:nowrap}
 .rows .what{width:210px}
@@ -110,7 +115,8 @@ border-radius:3px;overflow:hidden}
 .fits:not(.narrow) .pictures img{width:calc(var(--w)*3 - 3px);margin-left:calc(var(--w)*-1)}
 .rows thead{display:none}
 .rows table,.rows tbody{display:block}
-.rows tr{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1.2fr);padding:9px 0;border-bottom:1px solid var(--line)}
+.rows tr{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1.2fr);padding:9px 0;
+border-bottom:1px solid var(--line)}
 .rows td,.rows .when,.rows .what,.rows .parts{display:block;width:auto;border:0;padding:0 10px 2px 0}
 .rows .chunk+.chunk tr:first-child td{border:0}
 .rows .when{grid-column:1/-1}
@@ -137,29 +143,33 @@ SCRIPT = """
 const all=JSON.parse(document.getElementById('data').textContent),plot=document.querySelector('.plot'),
 out=document.querySelector('.readout'),line=document.querySelector('.cursor'),S=all.segments;
 let now=-1;
-const el=(tag,cls,text)=>{const e=document.createElement(tag);if(cls)e.className=cls;if(text!=null)e.textContent=text;return e};
-const clock=t=>{const c=Math.round(t*10),h=Math.floor(c/36000),m=Math.floor(c%36000/600),s=(c%600/10).toFixed(1).padStart(4,'0');
+const el=(tag,cls,text)=>{const e=document.createElement(tag);if(cls)e.className=cls;
+if(text!=null)e.textContent=text;return e};
+const clock=t=>{const c=Math.round(t*10),h=Math.floor(c/36000),m=Math.floor(c%36000/600),
+s=(c%600/10).toFixed(1).padStart(4,'0');
 return (h?h+':'+String(m).padStart(2,'0'):m)+':'+s};
 const pc=v=>Math.round(v/10)+' %';
-const chip=(k,words,number)=>{const e=el('span');const i=el('i','swatch'+(k<0?'':' e'+k));e.append(i,words,' ',el('b','',number));return e};
+const chip=(k,words,number)=>{const e=el('span');const i=el('i','swatch'+(k<0?'':' e'+k));
+e.append(i,words,' ',el('b','',number));return e};
 const rows=[...document.querySelectorAll('.rows tbody tr')],rest=document.querySelector('.why'),
 lane=document.querySelector('.rests .track');
 let marked=-1;
 function others(s){
  const list=el('ul');
  for(const [j,v] of s.c){
-  const o=S[j],e=el('li');e.append(clock(o.a)+(o.w?' '+o.w:''),el('b','',pc(v)),el('bdi','muted',o.t||''));list.append(e)}
+  const o=S[j],e=el('li');e.append(clock(o.a)+(o.w?' '+o.w:''),el('b','',pc(v)),el('bdi','muted',o.t||''));
+  list.append(e)}
  return list}
 function mark(i){
  if(!rest||i===marked)return;
  marked=i;const s=S[i];lane.replaceChildren();
- rows.forEach((r,k)=>{r.classList.toggle('asked',k===i);r.classList.remove('heard')});
+ rows.forEach((r,k)=>{r.classList.toggle('asked',k===i);r.classList.remove('influence')});
  if(!s)return;
  rest.replaceChildren(el('p','',clock(s.a)+(s.w?' '+s.w:'')+(s.c?' rested on':' rested on no other segment')));
  if(!s.c)return;
  rest.append(others(s));
  for(const [j,v] of s.c){
-  const o=S[j],b=el('i'),at=t=>100*t/all.total+'%';rows[j].classList.add('heard');lane.append(b);
+  const o=S[j],b=el('i'),at=t=>100*t/all.total+'%';rows[j].classList.add('influence');lane.append(b);
   Object.assign(b.style,{left:at(o.a),width:at(o.b-o.a),height:100*v/s.c[0][1]+'%'})}}
 function show(list,t){
  mark(S.indexOf(list[0]));out.replaceChildren();line.style.setProperty('--at',t/all.total);line.hidden=false;
@@ -168,11 +178,13 @@ function show(list,t){
   const head=el('p');head.append(clock(s.a)+' to '+clock(s.b)+(s.w?' · ':''));if(s.w)head.append(el('bdi','',s.w));
   out.append(head);const n=el('div','numbers');
   if(s.k<0)n.append(chip(-1,'not enough to tell',s.r||''));
-  else s.p.map((v,k)=>[v,k]).sort((x,y)=>y[0]-x[0]).filter(([v],i)=>i<3||v>4).slice(0,9).forEach(([v,k])=>n.append(chip(k,all.labels[k],pc(v))));
+  else s.p.map((v,k)=>[v,k]).sort((x,y)=>y[0]-x[0]).filter(([v],i)=>i<3||v>4).slice(0,9)
+   .forEach(([v,k])=>n.append(chip(k,all.labels[k],pc(v))));
   out.append(n);const m=el('div','numbers muted');
   for(const [name,v] of Object.entries(s.m))m.append(chip(v[1],name+(v[1]<0?' absent':' alone '+all.labels[v[1]]),
    v[1]<0?'':pc(v[2])+', covered '+pc(v[0])));
-  out.append(m);if(s.x)out.append(el('p','against','but '+s.x));if(s.t){const w=el('p','words',s.t);w.dir='auto';out.append(w)}
+  out.append(m);if(s.x)out.append(el('p','against','but '+s.x));
+  if(s.t){const w=el('p','words',s.t);w.dir='auto';out.append(w)}
   if(s.c)out.append(el('p','muted','rested on'),others(s))
  }
  if(list.length>2)out.append(el('p','muted',(list.length-2)+' more at this time'));
@@ -191,7 +203,8 @@ plot.addEventListener('keydown',e=>{
 });
 out.hidden=false;
 if(rest){
- const table=document.querySelector('.rows'),pick=e=>{const i=rows.indexOf(e.target.closest('tr'));if(i>=0)mark(i);return i};
+ const table=document.querySelector('.rows'),
+ pick=e=>{const i=rows.indexOf(e.target.closest('tr'));if(i>=0)mark(i);return i};
  rows.forEach((r,i)=>r.tabIndex=i?-1:0);
  table.addEventListener('pointerover',pick);
  table.addEventListener('click',pick);

@@ -1,7 +1,7 @@
-"""The lanes of a timeline page as SVG: few nodes however long the clip, stretched over the width of the page.
+"""The lanes of a timeline page as SVG: few nodes however long the clip, scaled to the width of the page.
 
 Probabilities are a lane per class, not stacked areas: each class has its own base line, so that its course can be
-read and compared, and its name beside it, so that nothing depends on telling colours apart.
+read and compared, and its name beside it, so that nobody needs to distinguish colours.
 """
 
 from __future__ import annotations
@@ -13,7 +13,18 @@ import numpy as np
 
 from affuse.core.timeline import Timeline
 from affuse.reporting.plots import shorten, text_width
-from affuse.reporting.timeline_slots import Lane, Slots, clock, joined, length, percent, runs, ticks
+from affuse.reporting.timeline_slots import (
+    Lane,
+    Slots,
+    clock,
+    joined,
+    length,
+    percent,
+    runs,
+    shares,
+    slots,
+    ticks,
+)
 
 WIDE = 10_000  # drawing units of the whole time axis
 FITS = 900  # px of time axis on a wide page without scrolling
@@ -31,13 +42,12 @@ def width(timeline: Timeline) -> int:
 
 
 def lane(name: str, drawn: str, label: str, note: str = "", style: str = "", over: str = "") -> str:
-    """One row: its name, and `drawn` as SVG content in a box of WIDE x 100 that stretches; `over` is markup above it."""
+    """One row: its name, and `drawn` as SVG content in a box of WIDE x 100, scaled; `over` is markup above it."""
     small = f"<small>{note}</small>" if note else ""
-    picture = (
-        f'<svg viewBox="0 0 {WIDE} 100" preserveAspectRatio="none" role="img" aria-label="{escape(label)}">{drawn}</svg>'
-        if drawn
-        else ""
-    )
+    picture = ""
+    if drawn:
+        box = f'viewBox="0 0 {WIDE} 100" preserveAspectRatio="none" role="img" aria-label="{escape(label)}"'
+        picture = f"<svg {box}>{drawn}</svg>"
     return (
         f'<div class="lane {style}"><span class="name"><bdi>{escape(name)}</bdi>{small}</span>'
         f'<div class="track">{picture}{over}</div></div>'
@@ -77,11 +87,12 @@ def emotion(slots: Slots, labels: Sequence[str], wide: int, name: str = "emotion
             found.append(f'<span class="said e{k}" style="{place}"><b></b>{escape(shorten(labels[k]))}</span>')
     fused, full = slots.fused, np.ones(len(slots.analysed))
     drawn = [boxes(slots, fused.winner == k, full, f"e{k}") for k in range(len(labels))]
-    return lane(name, _gaps(slots, fused) + "".join(drawn), "winning emotion over time", style="answer", over="".join(found))
+    boxes_drawn = _gaps(slots, fused) + "".join(drawn)
+    return lane(name, boxes_drawn, "winning emotion over time", style="answer", over="".join(found))
 
 
 def conflicts(timeline: Timeline) -> str:
-    """Where a modality says otherwise than the answer; nothing where none does."""
+    """Where a modality disagrees with the answer; empty where none does."""
     total = length(timeline)
     found = joined([(s.start, s.end) for s in timeline.segments if s.conflict], 0.0)
     share = sum(b - a for a, b in found) / total
@@ -112,6 +123,20 @@ def probabilities(slots: Slots, labels: Sequence[str], shares: Mapping[str, floa
     if rest:
         drawn = gaps + _steps(fused.probabilities[:, rest].sum(axis=1), slots, "all others")
         rows.append(lane(f"{len(rest)} others", drawn, "probability of the other classes", "their sum", "odds"))
+    return "".join(rows)
+
+
+def other(timeline: Timeline, task: str) -> str:
+    """Another task of the model, a lane per label: its probability, or its value within the range of the scale."""
+    part, info = timeline.of_task(task), timeline.tasks[task]
+    if not part.segments:
+        return ""
+    if info.kind != "values":
+        return probabilities(slots(part), part.labels, shares(part))
+    found, rows = slots(part), []
+    for k, label in enumerate(part.labels):
+        drawn = _gaps(found, found.fused) + _steps(found.fused.probabilities[:, k], found, "all others")
+        rows.append(lane(label, drawn, f"{label} over time", f"{info.low:g} to {info.high:g}", "odds"))
     return "".join(rows)
 
 
@@ -158,7 +183,7 @@ def winners(found: Lane, slots: Slots) -> str:
 
 
 def alone(slots: Slots) -> str:
-    """A lane per modality: what it says by itself."""
+    """A lane per modality: what it predicts by itself."""
     inside, rows = np.diff(slots.edges) * slots.analysed, []
     for name, found in slots.modalities.items():
         covered = float((found.coverage * inside).sum() / inside.sum()) if inside.sum() else 0.0
@@ -167,7 +192,7 @@ def alone(slots: Slots) -> str:
     return "".join(rows)
 
 
-# ---- the clip and its people -----------------------------------------------------------------------------------
+# ---- the clip and who is in it ---------------------------------------------------------------------------------
 
 
 def waveform(peaks: np.ndarray, recorded: np.ndarray) -> str:
@@ -178,7 +203,8 @@ def waveform(peaks: np.ndarray, recorded: np.ndarray) -> str:
     top = "".join(f"L{x[i]} {50 - h}H{x[i + 1]}" for i, h in enumerate(half))
     bottom = "".join(f"L{x[i + 1]} {50 + half[i] + 1}H{x[i]}" for i in range(len(half) - 1, -1, -1))
     nothing = np.zeros((len(peaks), 0))
-    gap = _gaps(Slots(edges, np.ones(len(peaks), bool), Lane(nothing, recorded, peaks), {}), Lane(nothing, recorded, peaks))
+    sound = Lane(nothing, recorded, peaks)
+    gap = _gaps(Slots(edges, np.ones(len(peaks), bool), sound, {}), sound)
     return lane("sound", f'{gap}<path class="wave" d="M0 50{top}{bottom}z"/>', "loudness of the clip", style="sound")
 
 
@@ -199,10 +225,10 @@ def speech(timeline: Timeline) -> str:
         return ""
     total = length(timeline)
     share = sum(b - a for a, b in joined(timeline.speech, 0.0)) / total
-    return lane("speech", spans(timeline.speech, total, "voice"), "stretches with a voice", percent(share), "thin")
+    return lane("speech", spans(timeline.speech, total, "voice"), "parts with a voice", percent(share), "thin")
 
 
-def people(timeline: Timeline) -> str:
+def faces_and_speakers(timeline: Timeline) -> str:
     """A lane per face (seen: light, speaking: solid) and per named speaker."""
     total = length(timeline)
     rows = [
@@ -217,15 +243,15 @@ def people(timeline: Timeline) -> str:
     ]
     rows += _more(len(timeline.faces) - PEOPLE, "faces")
     shown = {f"face {face.id}" for face in timeline.faces}
-    talk: dict[str, list[tuple[float, float]]] = {}
+    speech_of: dict[str, list[tuple[float, float]]] = {}
     for s in timeline.segments:
         if s.speaker and s.speaker not in shown:
-            talk.setdefault(s.speaker, []).append((s.start, s.end))
-    for who in list(talk)[:PEOPLE]:
-        share = sum(b - a for a, b in joined(talk[who], 0.0)) / total
-        drawn = spans(talk[who], total, "speaking", 15)
+            speech_of.setdefault(s.speaker, []).append((s.start, s.end))
+    for who in list(speech_of)[:PEOPLE]:
+        share = sum(b - a for a, b in joined(speech_of[who], 0.0)) / total
+        drawn = spans(speech_of[who], total, "speaking", 15)
         rows.append(lane(shorten(who, 40), drawn, f"when {who} speaks", f"speaks {percent(share)}", "thin"))
-    return "".join(rows + _more(len(talk) - PEOPLE, "speakers"))
+    return "".join(rows + _more(len(speech_of) - PEOPLE, "speakers"))
 
 
 def _times(seen: Sequence[tuple[float, float]], speaking: Sequence[tuple[float, float]], total: float) -> str:
@@ -238,7 +264,7 @@ def _more(count: int, what: str) -> list[str]:
 
 
 def spans(found: Sequence[tuple[float, float]], total: float, style: str, inset: int = 0) -> str:
-    """Stretches (s) as one path of boxes, those that no screen could separate drawn as one."""
+    """Spans (s) as one path of boxes, those that no screen could separate drawn as one."""
     clipped = [(max(a, 0.0), min(b, total)) for a, b in found if b > 0 and a < total]
     parts = [
         f"M{WIDE * a / total:.0f} {inset}H{max(WIDE * b / total, WIDE * a / total + 2):.0f}V{100 - inset}"

@@ -12,15 +12,19 @@ from affuse.core.types import Feature
 How = Literal["mean", "nearest"]
 
 
-def at_rate(feature: Feature, rate: float, wanted: float, how: How = "mean", start: float = 0.0, end: float | None = None) -> Feature:
+def at_rate(
+    feature: Feature, rate: float, wanted: float, how: How = "mean", start: float = 0.0, end: float | None = None
+) -> Feature:
     """`feature` (`rate` steps per second) on the grid start + k / wanted, up to `end` (s; None: where it ends).
 
-    Step k covers [k, k + 1) / wanted. "mean": of the usable steps that begin in it, or, where the grid is finer, the step that
-    lasts then; "nearest": the usable step nearest to its middle, at most one step of the coarser rate away. What has none is not
-    valid. Raises BadConfig for a stream whose steps are no moments in time.
+    Step k covers [k, k + 1) / wanted. "mean": of the usable steps that begin in it, or, where the grid is finer, the
+    step that lasts then; "nearest": the usable step nearest to its middle, at most one step of the coarser rate away.
+    What has none is not valid. Raises BadConfig for a stream whose steps are no moments in time.
     """
     if rate <= 0 or wanted <= 0:
-        raise BadConfig(f"cannot bring {rate or 'untimed'} steps per second to {wanted or 'none'}", "only timed streams have a rate")
+        raise BadConfig(
+            f"cannot bring {rate or 'untimed'} steps per second to {wanted or 'none'}", "only timed streams have a rate"
+        )
     end = feature.t0 + len(feature.values) / rate if end is None else end
     edges = start + np.arange(max(0, int(np.ceil((end - start) * wanted - 1e-6))) + 1) / wanted
     return onto(feature, rate, np.stack([edges[:-1], edges[1:]], 1), how, start, reach=max(1 / rate, 1 / wanted))
@@ -37,7 +41,8 @@ def onto(
     steps = np.flatnonzero(usable)
     times = feature.t0 + steps / rate
     if len(steps) == 0:
-        return Feature(np.zeros((len(spans), *feature.values.shape[1:]), feature.values.dtype), np.zeros(len(spans), bool), t0)
+        empty = np.zeros((len(spans), *feature.values.shape[1:]), feature.values.dtype)
+        return Feature(empty, np.zeros(len(spans), bool), t0)
     values = feature.values[steps]
     middle = spans.mean(1)
     # the step that lasts at a moment begins up to one step before it: nearest compares with the middle of steps

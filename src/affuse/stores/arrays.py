@@ -35,7 +35,10 @@ def read_npz(path: Path, known: Container[str] = ()) -> Arrays:
         return _joined(path, content)
     for key in ("ids", "values"):
         if not isinstance(content.get(key), np.ndarray):  # members that are no arrays come as bytes
-            raise BadFeatures(f"{path} has no key '{key}'; its keys: {', '.join(list(content)[:8]) or 'none'}", "keys: ids, values and, for sequences, offsets; or one per utterance id")
+            raise BadFeatures(
+                f"{path} has no key '{key}'; its keys: {', '.join(list(content)[:8]) or 'none'}",
+                "keys: ids, values and, for sequences, offsets; or one per utterance id",
+            )
     ids = content["ids"]
     if ids.ndim != 1 or not len(ids):
         raise BadFeatures(f"{path}: ids have shape {list(ids.shape)}", "give one id per utterance")
@@ -46,7 +49,10 @@ def read_npz(path: Path, known: Container[str] = ()) -> Arrays:
 def _content(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         if file.read(6) == b"\x93NUMPY":
-            raise BadFeatures(f"{path} is a single array (.npy), which says nothing of its utterances", f"give an .npz with ids and values: {SAVE}")
+            raise BadFeatures(
+                f"{path} is a single array (.npy), which says nothing of its utterances",
+                f"give an .npz with ids and values: {SAVE}",
+            )
     if not zipfile.is_zipfile(path):
         raise BadFeatures(f"{path} is not an .npz file", SAVE)
     content: dict[str, Any] = {}
@@ -57,7 +63,11 @@ def _content(path: Path) -> dict[str, Any]:
                 content[key] = arrays[key]
     except Exception as error:  # a damaged archive can raise anything
         if "allow_pickle" in str(error):
-            remedy = "save them as text: ids=ids.astype(str)" if key == "ids" else f"save numbers: {key}.astype(numpy.float32); arrays of several lengths: {JOIN}"
+            remedy = (
+                "save them as text: ids=ids.astype(str)"
+                if key == "ids"
+                else f"save numbers: {key}.astype(numpy.float32); arrays of several lengths: {JOIN}"
+            )
             raise BadFeatures(f"{path}: '{key}' holds Python objects", remedy) from error
         raise BadFeatures(f"{path} is not an .npz of plain arrays: {error}", SAVE) from error
     return content
@@ -67,11 +77,16 @@ def _joined(path: Path, content: Mapping[str, Any]) -> Arrays:
     """One array per utterance: vectors [D] of one length, or sequences [T, D] one after the other."""
     arrays = {key: value for key, value in content.items() if isinstance(value, np.ndarray)}
     shapes = {value.shape if value.ndim == 1 else value.shape[1:] for value in arrays.values()}
-    if len(arrays) < len(content) or len({value.ndim for value in arrays.values()}) > 1 or len(shapes) > 1 or shapes == {()}:
-        odd = next((f"'{k}' {list(v.shape)}" for k, v in arrays.items() if v.shape != next(iter(arrays.values())).shape), "no array")
+    dimensions = {value.ndim for value in arrays.values()}
+    if len(arrays) < len(content) or len(dimensions) > 1 or len(shapes) > 1 or shapes == {()}:
         first = next(iter(arrays), "")
-        message = f"{path}: the arrays of its utterances do not fit together: '{first}' {list(arrays[first].shape) if first else []}, {odd}"
-        raise BadFeatures(message, "give every utterance a vector [D], or every one a sequence [T, D]")
+        others = (f"'{k}' {list(v.shape)}" for k, v in arrays.items() if v.shape != arrays[first].shape)
+        odd = next(others, "no array")
+        shape = list(arrays[first].shape) if first else []
+        raise BadFeatures(
+            f"{path}: the arrays of its utterances do not fit together: '{first}' {shape}, {odd}",
+            "give every utterance a vector [D], or every one a sequence [T, D]",
+        )
     values = list(arrays.values())
     if values[0].ndim == 1:
         return Arrays(list(arrays), np.stack(values))

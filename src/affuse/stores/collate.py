@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from affuse.core.errors import BadCorpus
-from affuse.core.labels import LabelSpace
 from affuse.core.types import Batch, Feature, StreamSpec
 
 KEYS = ("id", "conversation", "position", "speaker", "source")
 
 
 def collate(
-    specs: Sequence[StreamSpec], features: Mapping[str, Sequence[Feature]], rows: Mapping[str, Sequence[Any]] | None = None
+    specs: Sequence[StreamSpec],
+    features: Mapping[str, Sequence[Feature]],
+    rows: Mapping[str, Sequence[Any]] | None = None,
 ) -> Batch:
     """Batch of N utterances: features[stream] holds N Features; rows may hold id, conversation, position, ..."""
     x, mask, t0 = {}, {}, {}
@@ -41,18 +41,3 @@ def pad(spec: StreamSpec, features: Sequence[Feature]) -> tuple[torch.Tensor, to
         mask[mask] = np.concatenate(valid)
         x[~mask] = 0
     return torch.from_numpy(x), torch.from_numpy(mask)
-
-
-def targets(values: Sequence[Any], space: LabelSpace) -> tuple[torch.Tensor, torch.Tensor]:
-    """(target, known) of one task: class indices [N] int64 from names ("" or NaN = unlabelled), or values [N, D].
-
-    Raises BadCorpus for names that are no class of the space, and for values that are no numbers.
-    """
-    if space.kind == "values":
-        try:
-            numbers = np.asarray(values, dtype=np.float32).reshape(len(values), -1)
-        except (TypeError, ValueError) as error:
-            raise BadCorpus(f"the target's values are no numbers for '{space.name}': {error}", "name the column of numbers as tasks.NAME.column") from error
-        return torch.from_numpy(numbers), torch.from_numpy(~np.isnan(numbers).any(1))
-    index = torch.tensor([space.index(str(v)) if v == v and v not in ("", None) else -1 for v in values], dtype=torch.int64)
-    return index.clamp_min(0), index >= 0

@@ -16,16 +16,19 @@ FEWEST = 5  # utterances of a group; smaller ones are standardised together
 
 
 class Standardised(FeatureStore):
-    """A store of vectors as read with every group standardised by all of its utterances, whatever their split; labels play no part.
+    """A store of vectors, read with every group standardised by all of its utterances, whatever their split or label.
 
-    `groups[i]` is the group of `ids[i]`; those of fewer than FEWEST stored utterances, and utterances of no group (""), count as
-    one. The scored utterances have a part in their group's level, so scores presuppose that several of a speaker are at
-    hand. Numbers that do not vary within a group become 0; NaN stays. Raises BadConfig where steps are not vectors.
+    `groups[i]` is the group of `ids[i]`; those of fewer than FEWEST stored utterances, and utterances of no group (""),
+    count as one. The scored utterances have a part in their group's level, so scores presuppose that several of a
+    speaker are at hand. Numbers that do not vary within a group become 0; NaN stays. Raises BadConfig where steps are
+    not vectors.
     """
 
     def __init__(self, store: FeatureStore, ids: Sequence[str], groups: Sequence[str]) -> None:
         if len(store.spec.shape) != 1:
-            raise BadConfig(f"stream '{store.spec.name}' has steps of shape {store.spec.shape}", "standardise_by needs vectors (D,)")
+            raise BadConfig(
+                f"stream '{store.spec.name}' has steps of shape {store.spec.shape}", "standardise_by needs vectors (D,)"
+            )
         self.__dict__.update(store.__dict__)
         there = {name: group for name, group in zip(ids, groups, strict=True) if name in store}
         counts = Counter(there.values())

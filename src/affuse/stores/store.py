@@ -1,8 +1,8 @@
 """FeatureStore: one extractor's values for a corpus, in memory-mapped safetensors shards.
 
-A store is a folder: `card.json` (what made it), `shard-00000.safetensors` ... (per utterance id: `x:ID`
-values, `v:ID` validity where content can be absent; `t0` in the header), `failures.json`, and `manifest.json` once it is
-complete. Shards are written aside and renamed.
+A store is a folder: `card.json` (what made it), `shard-00000.safetensors` ... (per utterance id: `x:ID` values, `v:ID`
+validity where content can be absent; `t0` in the header), `failures.json`, and `manifest.json` once it is complete.
+Shards are written aside and renamed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ class FeatureStore:
     def at(self, rate: float, how: How = "mean") -> FeatureStore:
         """The store as read at `rate` steps per second (0: its own), see align.at_rate."""
         if not 0 <= rate < math.inf:
-            raise BadConfig(f"store '{self.path.name}' cannot be read at {rate} steps per second", "give a rate above 0, or 0 for its own")
+            raise BadConfig(
+                f"store '{self.path.name}' cannot be read at {rate} steps per second",
+                "give a rate above 0, or 0 for its own",
+            )
         read = copy(self)
         if rate > 0 and rate != self.card["rate"]:
             if self.card["rate"] <= 0:
@@ -110,10 +113,12 @@ class FeatureStore:
         return dict(sorted(Counter(shard.name for shard, _, _ in self._index.values()).items()))
 
     def check(self, card: Mapping[str, Any]) -> None:
-        """BadFeatures where the store was made by another extractor, version, parameters or weights than `card` says."""
+        """BadFeatures unless the store was made by the extractor, version, parameters and weights of `card`."""
         mine, asked = ({k: c.get(k) for k in IDENTITY} for c in (self.card, card))
         if mine != asked:
-            remedy = "import your features under another name, which is no extractor's, or" if mine["extractor"] == "imported" else "to extract it anew,"
+            imported = mine["extractor"] == "imported"
+            rename = "import your features under another name, which is no extractor's, or"
+            remedy = rename if imported else "to extract it anew,"
             raise BadFeatures(f"{self.path} holds {mine}, not {asked}", f"{remedy} delete {self.path}")
 
     @property
@@ -229,10 +234,15 @@ def write_shard(path: Path, features: Mapping[str, Feature]) -> None:
         save_file(tensors, tmp, {"t0": json.dumps({k: f.t0 for k, f in features.items() if f.t0})})
 
 
-def store_card(spec: StreamSpec, extractor: str, version: int, parameters: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def store_card(
+    spec: StreamSpec, extractor: str, version: int, parameters: Mapping[str, Any], **more: Any
+) -> dict[str, Any]:
     """The JSON card of a store; BadConfig for a rate that is none."""
     if not 0 <= spec.rate < math.inf:
-        raise BadConfig(f"'{spec.name}' has {spec.rate} steps per second", "give a rate above 0, or 0 for steps that are no moments in time")
+        raise BadConfig(
+            f"'{spec.name}' has {spec.rate} steps per second",
+            "give a rate above 0, or 0 for steps that are no moments in time",
+        )
     return {
         "name": spec.name,
         "modality": spec.modality,
@@ -248,7 +258,7 @@ def store_card(spec: StreamSpec, extractor: str, version: int, parameters: Mappi
 
 
 def stated(extractor: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that a card states: JSON values, files and their checksums aside (`weights_hash` is their content)."""
+    """The parameters for a card: JSON values without files and their checksums (`weights_hash` stands for these)."""
     known = extractor in registry.cards("extractors")
     fields = registry.schema(registry.load("extractors", extractor)) if known else {}
     files = {k for k, (kind, _) in fields.items() if k.endswith("sha256") or Path in (kind, *get_args(kind))}
@@ -263,7 +273,7 @@ _HINTS: dict[Modality, tuple[str, ...]] = {
 
 
 def guess_modality(name: str) -> Modality:
-    """The modality that a store's name speaks of; BadFeatures asks for --modality where it says nothing."""
+    """The modality that a store's name points to; BadFeatures asks for --modality where it points to none."""
     words = name.lower().replace("-", "_").split("_")
     for exact in (True, False):
         for modality, hints in _HINTS.items():
@@ -282,16 +292,21 @@ def import_arrays(
 ) -> FeatureStore:
     """Write a user's arrays as a store: values [n, D] (one vector each) or [total, D] with offsets [n+1].
 
-    A step without any finite number is marked absent; single missing numbers (NaN, infinite, or beyond float32; the card
-    counts them as `missing`) are NaN, and the encoders' normalisation replaces them by the training mean. Raises
+    A step without any finite number is marked absent; single missing numbers (NaN, infinite, or beyond float32; the
+    card counts them as `missing`) are NaN, and the encoders' normalisation replaces them by the training mean. Raises
     BadFeatures for shapes that do not fit, doubled ids, and values without any number.
     """
     ids = [str(i) for i in ids]
     if values.dtype.kind not in "fiu" or values.ndim < 2 or 0 in values.shape[1:]:
-        raise BadFeatures(f"values are {values.dtype}{list(values.shape)}", "give numbers of shape [n, D] or [total, D]")
+        raise BadFeatures(
+            f"values are {values.dtype}{list(values.shape)}", "give numbers of shape [n, D] or [total, D]"
+        )
     bounds = np.arange(len(values) + 1) if offsets is None else np.asarray(offsets)
-    if bounds.ndim != 1 or bounds.dtype.kind not in "iuf" or not (np.isfinite(bounds).all() and (bounds % 1 == 0).all()):
-        raise BadFeatures(f"offsets are {bounds.dtype}{list(bounds.shape)}", "give whole numbers, one more than the ids")
+    numeric = bounds.ndim == 1 and bounds.dtype.kind in "iuf"
+    if not numeric or not (np.isfinite(bounds).all() and (bounds % 1 == 0).all()):
+        raise BadFeatures(
+            f"offsets are {bounds.dtype}{list(bounds.shape)}", "give whole numbers, one more than the ids"
+        )
     bounds = bounds.astype(np.int64)
     if len(bounds) != len(ids) + 1 or bounds[0] != 0 or bounds[-1] != len(values) or (np.diff(bounds) < 0).any():
         raise BadFeatures(
@@ -299,17 +314,22 @@ def import_arrays(
             "offsets must rise from 0 to the number of rows and number one more than the ids",
         )
     if doubled := [i for i, n in Counter(ids).items() if n > 1]:
-        raise BadFeatures(f"ids are not unique: {len(doubled)} occur more than once, e.g. '{doubled[0]}'", "give every utterance once")
+        raise BadFeatures(
+            f"ids are not unique: {len(doubled)} occur more than once, e.g. '{doubled[0]}'", "give every utterance once"
+        )
     with np.errstate(over="ignore"):
         values = values.astype(np.float32)
     missing = ~np.isfinite(values)  # after the cast, which a number beyond float32 does not survive
     values[missing] = np.nan
     valid = ~missing.all(axis=tuple(range(1, values.ndim)))
     if not valid.any():
-        raise BadFeatures(f"none of the {values.size} values is a finite number", "check how they were computed and saved")
+        raise BadFeatures(
+            f"none of the {values.size} values is a finite number", "check how they were computed and saved"
+        )
     spec = StreamSpec(path.name, modality or guess_modality(path.name), values.shape[1:], rate)
     content = io.digest([ids, bounds.tolist(), _sum(values)])
-    with StoreWriter(path, store_card(spec, "imported", 1, {}, content_hash=content, missing=int(missing.sum()))) as writer:
+    card = store_card(spec, "imported", 1, {}, content_hash=content, missing=int(missing.sum()))
+    with StoreWriter(path, card) as writer:
         have = set(FeatureStore(path).ids)
         for i, name in enumerate(ids):
             if name in have:

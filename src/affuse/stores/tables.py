@@ -1,4 +1,4 @@
-"""Tables of other tools as feature stores: OpenFace (a row per frame and face) and openSMILE (functionals or low-level)."""
+"""Tables of other tools as feature stores: OpenFace (a row per frame and face), openSMILE (functionals, low-level)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MODALITY: dict[Kind, Modality] = {"openface": "vision", "opensmile": "audio"}
 _OPENFACE = {"frame", "face_id", "timestamp", "confidence", "success", "face", "file", "input"}
 _OPENSMILE = {"name", "frametime", "frameindex", "file", "start", "end"}
 _NUMBER, _QUOTED = re.compile(r"[-+]?\d[-+.\deE]*|"), re.compile(r"'[^']*'|\"[^\"]*\"")
-_TOLD = re.compile(r"\s*\"?sep=(.)\"?[^\n]*\n")
+_SEPARATOR_LINE = re.compile(r"\s*\"?sep=(.)\"?[^\n]*\n")
 _COMMA = r"[-+]?\d*,\d+(?:[eE][-+]?\d+)?"
 _NOT_A_NUMBER = ["", "nan", "NaN", "-nan", "-nan(ind)", "nan(ind)", "-1.#IND", "1.#QNAN", "-1.#QNAN", "NA"]
 
@@ -46,8 +46,9 @@ class Table(NamedTuple):
 def read_openface(path: Path, *, columns: str = "*", confidence: float = 0.5, face: int | None = None) -> Table:
     """An OpenFace csv on the grid of its frames; frames that it lacks, and those without a face, are not valid.
 
-    `columns`: patterns of the columns to take, e.g. "gaze_angle_*,pose_*,AU*_r" (default: all measurements). `confidence`:
-    what a detection must reach. `face`: the face_id to follow; by default the one seen in most frames. Raises BadFeatures.
+    `columns`: patterns of the columns to take, e.g. "gaze_angle_*,pose_*,AU*_r" (default: all measurements).
+    `confidence`: what a detection must reach. `face`: the face_id to follow; by default the one seen in most frames.
+    Raises BadFeatures.
     """
     table = _read(path)
     for column in ("timestamp", "success" if "success" in table else "confidence"):
@@ -72,8 +73,8 @@ def read_openface(path: Path, *, columns: str = "*", confidence: float = 0.5, fa
 def read_opensmile(path: Path, *, columns: str = "*") -> Table:
     """An openSMILE csv: one row is a vector (rate 0), several are low-level descriptors over frameTime (or start).
 
-    Separated by ; or , with the file's name quoted in the first column, or as the opensmile package writes it (file, start,
-    end). `columns` as in `read_openface`. Raises BadFeatures, also for the rows of several clips in one file.
+    Separated by ; or , with the file's name quoted in the first column, or as the opensmile package writes it (file,
+    start, end). `columns` as in `read_openface`. Raises BadFeatures, also for the rows of several clips in one file.
     """
     table = _read(path)
     for column in ("name", "file"):
@@ -111,8 +112,9 @@ def import_tables(
 ) -> FeatureStore:
     """Write the files {utterance id: csv} as one store at `store_path`; what fails is listed in its `failures`.
 
-    All must have the columns of the first good one, and are put on its rate (or `rate`, Hz) by the nearest step: nothing
-    is interpolated, an action unit stays 0 or 1. Files that the store has are skipped. Raises BadFeatures if none is good.
+    All must have the columns of the first good one, and are put on its rate (or `rate`, Hz) by the nearest step:
+    nothing is interpolated, an action unit stays 0 or 1. Files that the store has are skipped. Raises BadFeatures if
+    none is good.
     """
     if kind not in get_args(Kind):
         raise BadConfig(f"kind '{kind}' is no kind of table", "use openface or opensmile")
@@ -150,11 +152,13 @@ def import_tables(
 
 
 def find_tables(folder: Path, ids: Set[str]) -> tuple[dict[str, Path], list[Path]]:
-    """({utterance id: its .csv or .tsv below `folder`}, tables of no utterance). Raises BadFeatures where an id has two."""
+    """({utterance id: its .csv or .tsv below `folder`}, tables of no utterance). BadFeatures where an id has two."""
     spelled = {normalize("NFC", i): i for i in ids}
     found: dict[str, Path] = {}
     strange = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".csv", ".tsv") and not p.name.startswith(".")):
+    for path in sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in (".csv", ".tsv") and not p.name.startswith(".")
+    ):
         name = path.stem if path.stem in ids else spelled.get(normalize("NFC", path.stem))
         if name is None:
             strange.append(path)
@@ -215,15 +219,15 @@ def _read(path: Path) -> pd.DataFrame:
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except (UnicodeDecodeError, OSError) as error:
         raise BadFeatures(f"{path} is not a text file: {error}", "give the csv file that the tool wrote") from error
-    told = _TOLD.match(text)  # a spreadsheet's own first line
-    header, _, rest = text[told.end() if told else 0 :].lstrip().partition("\n")
-    sep = told[1] if told else next((s for s in ";\t" if s in header), ",")
+    named = _SEPARATOR_LINE.match(text)  # a spreadsheet's own first line
+    header, _, rest = text[named.end() if named else 0 :].lstrip().partition("\n")
+    sep = named[1] if named else next((s for s in ";\t" if s in header), ",")
     names = [name.strip().strip("'\"") for name in header.rstrip("\r " + sep).split(sep)]
     _check_lines(path, names, rest, sep)
     try:
         table = pd.read_csv(
-            text_io.StringIO(rest), sep=sep, names=names, header=None, skipinitialspace=True, quotechar="'" if "'" in rest else '"',
-            na_values=_NOT_A_NUMBER, keep_default_na=False, index_col=False, low_memory=False,
+            text_io.StringIO(rest), sep=sep, names=names, header=None, quotechar="'" if "'" in rest else '"',
+            skipinitialspace=True, na_values=_NOT_A_NUMBER, keep_default_na=False, index_col=False, low_memory=False,
         )  # fmt: skip
     except (ValueError, csv.Error, OverflowError, MemoryError) as error:
         raise BadFeatures(
@@ -236,7 +240,7 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def _decimal(path: Path, cells: pd.Series) -> pd.Series:
-    """A column of numbers with decimal commas, as spreadsheets of many countries write them, as numbers; others as they are."""
+    """A column with decimal commas (as spreadsheets of many countries write them) as numbers; others unchanged."""
     import pandas as pd
 
     text = cells.dropna().astype(str).str.strip()
@@ -245,10 +249,13 @@ def _decimal(path: Path, cells: pd.Series) -> pd.Series:
         return cells
     if (dotted := text[text.str.fullmatch(r"[-+]?\d[\d,]*\.\d[\d.,]*")]).any():
         raise BadFeatures(
-            f"{path}: column '{cells.name}' holds '{text[commas].iloc[0]}' and '{dotted.iloc[0]}'", "write one decimal mark: it is not clear which one is meant"
+            f"{path}: column '{cells.name}' holds '{text[commas].iloc[0]}' and '{dotted.iloc[0]}'",
+            "write one decimal mark: it is not clear which one is meant",
         )
     read = pd.to_numeric(text.str.replace(",", "."), errors="coerce").reindex(cells.index)
-    return read if read[text.index].notna().all() else cells.where(read.isna(), read)  # what is left is named by its column
+    if read[text.index].notna().all():
+        return read
+    return cells.where(read.isna(), read)  # what is left is named by its column
 
 
 def _check_lines(path: Path, names: list[str], rest: str, sep: str) -> None:
@@ -272,7 +279,9 @@ def _check_lines(path: Path, names: list[str], rest: str, sep: str) -> None:
             commas = sep == "," and cells > len(names) and all("." not in row for row in lines[:9])
             raise BadFeatures(
                 f"{path}: line {i} has {cells} cells, the header {len(names)}",
-                "decimal commas cannot be told from those between cells: separate the cells by ;" if commas else "the file was cut off or changed: write it again",
+                "decimal commas cannot be told from those between cells: separate the cells by ;"
+                if commas
+                else "the file was cut off or changed: write it again",
             )
 
 
@@ -308,8 +317,8 @@ def _seconds(path: Path, time: pd.Series) -> pd.Series:
 def _grid(path: Path, time: pd.Series, frame: pd.Series | None) -> tuple[np.ndarray, float, float]:
     """(step [rows] from 0, steps per second, time of step 0 in seconds).
 
-    Frame numbers give the steps where the times agree with them; else (another camera clock, frames renumbered) the times
-    do. The rate is a nominal one (30, 29.97...) where the printed times allow it.
+    Frame numbers give the steps where the times agree with them; else (another camera clock, frames renumbered) the
+    times do. The rate is a nominal one (30, 29.97...) where the printed times allow it.
     """
     t = time.to_numpy(np.float64)
     if not np.isfinite(t).all() or ((np.diff(t) < 0).any() and frame is None):

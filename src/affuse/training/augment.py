@@ -5,7 +5,7 @@ All randomness comes from torch's global generator, which checkpoints carry.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,29 +13,30 @@ from torch import Tensor
 
 from affuse.core.config import AugmentConfig
 from affuse.core.errors import BadConfig
+from affuse.core.tasks import Task
 from affuse.core.types import Batch, Encoded
 from affuse.layers.drop import drop_but_one
 from affuse.objectives.cross_entropy import soft_targets
 from affuse.training.augment_audio import add_noise, change_gain, change_speed
 
 
-def augment(batch: Batch, config: AugmentConfig, classes: dict[str, int]) -> Batch:
-    """The batch with its waveforms and pictures varied, then mixed (`mixup`; classes: task -> C)."""
+def augment(batch: Batch, config: AugmentConfig, tasks: Mapping[str, Task]) -> Batch:
+    """The batch with its waveforms and pictures varied, then mixed (`mixup`)."""
     x, mask = dict(batch.x), dict(batch.mask)
     for spec in batch.streams:
         if spec.shape == () and spec.modality == "audio":
-            x[spec.name], mask[spec.name] = _waveform(x[spec.name], mask[spec.name], config)
+            x[spec.name], mask[spec.name] = _waveform(x[spec.name], mask[spec.name], spec.rate, config)
         elif spec.shape == () and spec.modality == "text":
             mask[spec.name] = hide_words(mask[spec.name], config.words)
         elif len(spec.shape) == 3:
             x[spec.name] = _pictures(x[spec.name], mask[spec.name], config)
-    return mixup(replace(batch, x=x, mask=mask), config, classes)
+    return mixup(replace(batch, x=x, mask=mask), config, tasks)
 
 
-def _waveform(x: Tensor, mask: Tensor, config: AugmentConfig) -> tuple[Tensor, Tensor]:
-    """x [N, T]: a random stretch of `crop_seconds`, another speed, gain and noise."""
+def _waveform(x: Tensor, mask: Tensor, rate: float, config: AugmentConfig) -> tuple[Tensor, Tensor]:
+    """x [N, T] at `rate` Hz: a random segment of `crop_seconds`, another speed, gain and noise."""
     if config.crop_seconds > 0:
-        x, mask = crop(x, mask, round(config.crop_seconds * 16000))
+        x, mask = crop(x, mask, round(config.crop_seconds * rate))
     if config.speed > 0 and torch.rand(()) < config.speed:
         low, high = config.speed_range
         x, mask = change_speed(x, mask, speed=(low, high))
@@ -48,7 +49,7 @@ def _waveform(x: Tensor, mask: Tensor, config: AugmentConfig) -> tuple[Tensor, T
 
 
 def hide_words(mask: Tensor, share: float) -> Tensor:
-    """Token ids [N, T], of which each is hidden with probability `share`; the first one of a row, a marker, always stays."""
+    """Token ids [N, T], each hidden with probability `share`; the first one of a row, a marker, always stays."""
     if share <= 0:
         return mask
     keep = torch.rand(mask.shape, device=mask.device) >= share
@@ -57,7 +58,7 @@ def hide_words(mask: Tensor, share: float) -> Tensor:
 
 
 def crop(x: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
-    """A random stretch of at most `length` steps of every row."""
+    """A random segment of at most `length` steps of every row."""
     if x.shape[1] <= length:
         return x, mask
     room = (mask.sum(1) - length).clamp_min(0)
@@ -67,7 +68,7 @@ def crop(x: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
 
 
 def _pictures(x: Tensor, mask: Tensor, config: AugmentConfig) -> Tensor:
-    """x [N, T, H, W, 3]: mirrored, shifted by up to a share of the size, other brightness and contrast; per utterance."""
+    """x [N, T, H, W, 3], per utterance: mirrored, shifted by a share of the size, other brightness and contrast."""
     n, _, height, width, _ = x.shape
     if config.flip > 0:
         mirrored = torch.rand(n, device=x.device) < config.flip
@@ -88,7 +89,7 @@ def _shifted(size: int, n: int, share: float, like: Tensor) -> Tensor:
     return (torch.arange(size, device=like.device) + move).clamp(0, size - 1)
 
 
-def mixup(batch: Batch, config: AugmentConfig, classes: dict[str, int]) -> Batch:
+def mixup(batch: Batch, config: AugmentConfig, tasks: Mapping[str, Task]) -> Batch:
     """Every utterance mixed with another one, labels too: lam ~ Beta(a, a), lam >= 1/2.
 
     Zhang et al., mixup, ICLR 2018. Streams that only one of the two has are left as they are.
@@ -97,6 +98,10 @@ def mixup(batch: Batch, config: AugmentConfig, classes: dict[str, int]) -> Batch
         return batch
     if ids := [spec.name for spec in batch.streams if spec.shape == () and spec.modality == "text"]:
         raise BadConfig(f"augment.mixup cannot mix the token ids of stream '{ids[0]}'", "set augment.mixup=0")
+    if batch.grid:
+        raise BadConfig(
+            f"augment.mixup cannot mix the frames of task '{next(iter(batch.grid))}'", "set augment.mixup=0"
+        )
     n, device = len(batch), batch.present.device
     lam = torch.distributions.Beta(config.mixup, config.mixup).sample((n,)).to(device)
     lam, other = torch.maximum(lam, 1 - lam), torch.randperm(n, device=device)
@@ -106,7 +111,7 @@ def mixup(batch: Batch, config: AugmentConfig, classes: dict[str, int]) -> Batch
         x[spec.name], mask[spec.name] = _mix(x[spec.name], mask[spec.name], torch.where(both, lam, 1.0), other)
     target, known = dict(batch.target), dict(batch.target_mask)
     for task, value in batch.target.items():
-        soft = value if value.is_floating_point() else soft_targets(value, classes[task], 0.0)
+        soft = value if value.is_floating_point() else soft_targets(value, len(tasks[task]), 0.0)
         weight = lam.view(n, *[1] * (soft.dim() - 1))
         target[task] = weight * soft + (1 - weight) * soft[other]
         known[task] = known[task] & known[task][other]

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 
-def add_noise(x: Tensor, mask: Tensor, *, snr_db: tuple[float, float] = (10.0, 40.0), p: float = 0.5) -> tuple[Tensor, Tensor]:
+def add_noise(
+    x: Tensor, mask: Tensor, *, snr_db: tuple[float, float] = (10.0, 40.0), p: float = 0.5
+) -> tuple[Tensor, Tensor]:
     """White noise at a signal-to-noise ratio uniform in `snr_db` (per row), in a share `p` of the rows."""
     power = (x.square() * mask).sum(1) / mask.sum(1).clamp_min(1)
     snr = _uniform(x, *snr_db)

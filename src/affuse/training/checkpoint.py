@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,84 +12,103 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from affuse.core import io
+from affuse.core import io, run_files
 from affuse.core.errors import BadRun
-from affuse.training.optim import Average
-
-NAME = "checkpoint.safetensors"
-
-
-def save(
-    run: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Any,
-    average: Average | None,
-    beside: nn.Module,
-    progress: dict[str, Any],
-    best: dict[str, Tensor] | None,
-    randomness: list[dict[str, Any]],
-) -> None:
-    """Write the state after an epoch in one atomic file; randomness: the `random_state` of every process."""
-    tensors = _named("model", model.state_dict()) | _named("beside", beside.state_dict())
-    state = optimizer.state_dict()
-    for i, slots in state["state"].items():
-        tensors |= {f"optim.{i}.{k}": torch.as_tensor(v) for k, v in slots.items()}
-    if average is not None:
-        tensors |= _named("average", average.state)
-    if best is not None:
-        tensors |= _named("best", best)
-    meta = {
-        "progress": progress,
-        "groups": [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]],
-        "schedule": schedule.state_dict(),
-        "average_steps": average.steps if average else 0,
-        "random": randomness,
-    }
-    io.write_tensors(run / NAME, tensors, {"meta": json.dumps(meta)})
+from affuse.models.model import Model
+from affuse.training.teacher import Teacher
 
 
-def load(
-    run: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: Any,
-    average: Average | None,
-    beside: nn.Module,
-) -> tuple[dict[str, Any], dict[str, Tensor] | None, list[dict[str, Any]]] | None:
-    """Restore what `save` wrote; returns (progress, best weights, randomness), or None where there is no checkpoint."""
-    path = run / NAME
-    if not path.exists():
-        return None
-    from safetensors import safe_open
+@dataclass
+class Progress:
+    """Where a run stands after an epoch; thresholds: those of the best epoch, by multi-label task."""
 
-    tensors = io.read_tensors(path)
-    with safe_open(path, framework="pt") as file:
-        meta = json.loads(file.metadata()["meta"])
-    try:
-        model.load_state_dict(_under("model", tensors))
-        beside.load_state_dict(_under("beside", tensors))
-    except RuntimeError as error:
-        raise BadRun(f"{path} belongs to another model: {error}", "choose another --out or delete the run") from error
-    state = optimizer.state_dict()
-    slots: dict[int, dict[str, Tensor]] = {}
-    for key, value in _under("optim", tensors).items():
-        index, name = key.split(".", 1)
-        slots.setdefault(int(index), {})[name] = value
-    groups = [old | new for old, new in zip(state["param_groups"], meta["groups"], strict=True)]
-    optimizer.load_state_dict({"state": slots, "param_groups": groups})
-    schedule.load_state_dict(meta["schedule"])
-    if average is not None:
-        average.state = {k: v.to(average.state[k].device) for k, v in _under("average", tensors).items()}
-        average.steps = meta["average_steps"]
-    best = _under("best", tensors)
-    return meta["progress"], best or None, meta.get("random", [])
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = float("-inf")
+    seconds: float = 0.0
+    stopped: bool = False
+    scores: dict[str, float] = field(default_factory=dict)
+    thresholds: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass
+class TrainState:
+    """All that changes while a model is trained; it saves and loads itself.
+
+    auxiliary: the objectives and the balancer, with what they train; best: the weights that are kept so far.
+    """
+
+    model: Model
+    auxiliary: nn.Module
+    optimizer: torch.optim.Optimizer
+    schedule: Any
+    teacher: Teacher | None = None
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Tensor] | None = None
+
+    def save(self, run: Path, randomness: list[dict[str, Any]]) -> None:
+        """Write the state after an epoch in one atomic file; randomness: the `random_state` of every process."""
+        tensors = _named("model", self.model.state_dict()) | _named("auxiliary", self.auxiliary.state_dict())
+        state = self.optimizer.state_dict()
+        for i, slots in state["state"].items():
+            tensors |= {f"optim.{i}.{k}": torch.as_tensor(v) for k, v in slots.items()}
+        if self.teacher is not None:
+            tensors |= _named("teacher", self.teacher.state_dict())
+        if self.best is not None:
+            tensors |= _named("best", self.best)
+        meta = {
+            "progress": asdict(self.progress),
+            "groups": [{k: v for k, v in g.items() if k != "params"} for g in state["param_groups"]],
+            "schedule": self.schedule.state_dict(),
+            "teacher_steps": self.teacher.steps if self.teacher else 0,
+            "random": randomness,
+        }
+        io.write_tensors(run / run_files.CHECKPOINT, tensors, {"meta": json.dumps(meta)})
+
+    def load(self, run: Path) -> list[dict[str, Any]] | None:
+        """Restore what `save` wrote; the randomness of every process, or None where there is no checkpoint.
+
+        Raises BadRun for the checkpoint of another model, or of an affuse that wrote it otherwise.
+        """
+        path = run / run_files.CHECKPOINT
+        if not path.exists():
+            return None
+        from safetensors import safe_open
+
+        tensors = io.read_tensors(path)
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["meta"])
+        remedy = "choose another --out or delete the run"
+        try:
+            self.model.load_state_dict(_under("model", tensors))
+            self.auxiliary.load_state_dict(_under("auxiliary", tensors))
+            if self.teacher is not None:
+                self.teacher.load(_under("teacher", tensors), meta["teacher_steps"])
+        except (RuntimeError, KeyError) as error:
+            message = f"{path} belongs to another model, or to another version of affuse: {error}"
+            raise BadRun(message, remedy) from error
+        self._load_optimizer(tensors, meta["groups"])
+        self.schedule.load_state_dict(meta["schedule"])
+        self.best = _under("best", tensors) or None
+        self.progress = Progress(**meta["progress"])
+        randomness: list[dict[str, Any]] = meta["random"]
+        return randomness
+
+    def _load_optimizer(self, tensors: dict[str, Tensor], written: list[dict[str, Any]]) -> None:
+        state = self.optimizer.state_dict()
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under("optim", tensors).items():
+            index, name = key.split(".", 1)
+            slots.setdefault(int(index), {})[name] = value
+        groups = [old | new for old, new in zip(state["param_groups"], written, strict=True)]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """Where this process' generators stand, as JSON values."""
     kind, words, *rest = np.random.get_state(legacy=True)
-    state = {"python": random.getstate(), "numpy": [kind, np.asarray(words).tolist(), *rest], "torch": torch.get_rng_state().tolist()}
+    generators = {"python": random.getstate(), "numpy": [kind, np.asarray(words).tolist(), *rest]}
+    state: dict[str, Any] = generators | {"torch": torch.get_rng_state().tolist()}
     return state | ({"cuda": torch.cuda.get_rng_state(device).tolist()} if device.type == "cuda" else {})
 
 

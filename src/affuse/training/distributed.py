@@ -21,7 +21,10 @@ def start(device: str) -> tuple[int, int]:
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) < 2:
         return 0, 1
     if device.startswith("cuda:"):
-        raise BadConfig(f"--device {device} for {os.environ['WORLD_SIZE']} processes", "give --device cuda: each takes a GPU of its own")
+        raise BadConfig(
+            f"--device {device} for {os.environ['WORLD_SIZE']} processes",
+            "give --device cuda: each takes a GPU of its own",
+        )
     if not dist.is_initialized():
         if device == "cuda":
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -76,3 +79,33 @@ def sum_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
     dist.all_reduce(flat)
     for p, part in zip(parameters, flat.split([g.numel() for g in grads]), strict=True):
         p.grad = part.view_as(p).clone()
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of all processes one after the other; the gradient of a process' own rows is summed over processes."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:  # type: ignore[override]
+        counts = [torch.zeros((), dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, torch.tensor(len(rows), device=rows.device))
+        context.sizes = [int(c) for c in counts]
+        padded = rows.new_zeros(max(context.sizes), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        found = [torch.zeros_like(padded) for _ in counts]
+        dist.all_gather(found, padded)
+        return torch.cat([part[:n] for part, n in zip(found, context.sizes, strict=True)])
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient.split(context.sizes)[dist.get_rank()]
+
+
+def gather_rows(rows: Tensor, world: int) -> Tensor:
+    """Rows [n, ...] of every process in the order of their ranks, [M, ...]; gradients reach those of each.
+
+    All processes must call it; each may have another number of rows. Losses that are summed over processes then have
+    the gradients that one process with all rows would have.
+    """
+    return rows if world == 1 else _Rows.apply(rows)  # type: ignore[no-any-return]

@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from affuse.balance.balancer import Control, Epoch, Step
-from affuse.core import io, registry
+from affuse.core import io, registry, run_files
 from affuse.core.config import Recipe
-from affuse.core.errors import BadConfig, BadCorpus, BadFeatures
+from affuse.core.errors import BadConfig, BadFeatures
+from affuse.core.parts import Computed
 from affuse.core.seed import seed_all
+from affuse.core.tasks import selected
 from affuse.core.types import Batch
-from affuse.metrics import fitting, value
 from affuse.models.model import Model
-from affuse.models.predict import predict
 from affuse.training import checkpoint, distributed
 from affuse.training.augment import augment, modality_dropout
-from affuse.training.balancing import make_balancer, make_step, see, shared_weights
-from affuse.training.data import Dataset
-from affuse.training.optim import Average, make_optimizer, make_schedule
+from affuse.training.balancing import encode_split, make_balancer
+from affuse.training.checkpoint import Progress, TrainState
+from affuse.training.data import Dataset, ahead
+from affuse.training.losses import Losses
+from affuse.training.optim import make_optimizer, make_schedule
 from affuse.training.sampling import conversation_batches, epoch_batches, share
+from affuse.training.step import Piece, shared_weights
+from affuse.training.teacher import Teacher
+from affuse.training.validation import Validation, validate
 
 Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass
-class Progress:
-    """Where a run stands after an epoch."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_score: float = float("-inf")
-    seconds: float = 0.0
-    stopped: bool = False
-    scores: dict[str, float] = field(default_factory=dict)
+Pieces = list[Batch]
 
 
 class Trainer:
@@ -50,6 +44,7 @@ class Trainer:
     def __init__(
         self,
         model: Model,
+        losses: Losses,
         train: Dataset,
         valid: Dataset | None,
         recipe: Recipe,
@@ -60,25 +55,40 @@ class Trainer:
         self.train, self.valid, self.recipe, self.folder, self.report = train, valid, recipe, folder, report
         self.device, self.config = device, recipe.train
         self.rank, self.world = distributed.start(str(device))
+        self.task = selected(model.tasks, recipe.train.task)
         self.model = model.to(device)
         if device.type == "cuda" and self.world > 1:
-            self.model = nn.SyncBatchNorm.convert_sync_batchnorm(self.model)  # type: ignore[assignment]
-        self.objectives = make_objectives(recipe, train, model).to(device)
+            self.model = cast("Model", nn.SyncBatchNorm.convert_sync_batchnorm(self.model))
+        self.losses = losses.to(device)
         self.balancer = make_balancer(recipe, train, model).to(device)
-        self.beside = nn.ModuleDict({"objectives": self.objectives, "balancer": self.balancer})
         self.modalities = [s.modality for s in model.streams]
         self.lengths = stream_lengths(train)
-        self.labels = _known_labels(train) if self.config.sampling == "balanced" else None
+        self.labels = _known_labels(train, self.task.name) if self.config.sampling == "balanced" else None
         self.conversation = train.conversation if model.conversational else None
         if model.conversational and recipe.augment.mixup > 0:
-            raise BadConfig("augment.mixup mixes utterances of different conversations", "set augment.mixup=0 with a context")
-        self.steps = self.config.epochs * len(self._epoch(0)) * self.balancer.turns
-        self.optimizer = make_optimizer(self.model, self.beside, recipe)
-        self.schedule = make_schedule(self.optimizer, recipe.optim, self.steps)
-        self.average = Average(self.model, self.config.ema) if self.config.ema > 0 else None
+            raise BadConfig(
+                "augment.mixup mixes utterances of different conversations", "set augment.mixup=0 with a context"
+            )
+        self.batches = len(self._epoch(0))
+        steps = self.config.epochs * self.batches * self.balancer.turns
+        auxiliary = nn.ModuleDict({"objectives": self.losses, "balancer": self.balancer})
+        optimizer = make_optimizer(self.model, auxiliary, recipe)
+        self.teacher = (
+            Teacher(self.model, self.config.ema, self.config.ema_schedule, steps) if self.config.ema > 0 else None
+        )
+        schedule = make_schedule(optimizer, recipe.optim, steps)
+        self.state = TrainState(self.model, auxiliary, optimizer, schedule, self.teacher)
         self.amp = self.config.amp == "on" or (self.config.amp == "auto" and device.type == "cuda")
-        self.progress = Progress()
-        self.best: dict[str, Tensor] | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return self.state.progress
+
+    @property
+    def scored(self) -> Model:
+        """The model that is scored and kept: the trained one, or its moving average."""
+        return self.teacher.model if self.teacher is not None and self.config.ema_keeps else self.model
 
     def run(self) -> Progress:
         """Train to the end (from the last checkpoint where there is one); the model holds the kept weights."""
@@ -89,17 +99,26 @@ class Trainer:
         while self.progress.epoch < self.config.epochs and not self.progress.stopped:
             started = time.perf_counter()
             loss, terms, traces = self._train_epoch()
-            scores = distributed.gather(self._validate(), self.world)[0]  # one verdict: statistics may differ between processes
+            found = distributed.gather(self._validate(), self.world)[
+                0
+            ]  # one for all: statistics may differ between processes
             self.progress.epoch += 1
-            self._keep_best(scores)  # first: what was scored, before the balancer may change encoders
-            self.balancer.epoch_end(Epoch(self.progress.epoch - 1, self.config.epochs, self.model.encoders, self._seen))  # type: ignore[arg-type]
+            self._keep_best(found)  # first: what was scored, before the balancer may change encoders
+            epoch = Epoch(
+                self.progress.epoch - 1, self.config.epochs, dict(self.model.encoders.items()), self._encoded_split
+            )
+            self.balancer.epoch_end(epoch)
             self.progress.seconds += time.perf_counter() - started
-            balance = {"balance": traces} if traces else {}
-            self._record({"loss": loss, "terms": terms, "valid": scores, "seconds": time.perf_counter() - started} | balance)
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
+            row = {"loss": loss, "terms": terms, "valid": found.scores, "seconds": time.perf_counter() - started}
+            self._record(
+                row | ({"valid_terms": found.terms} if found.terms else {}) | ({"balance": traces} if traces else {})
+            )
+        if self.state.best is not None:
+            self.model.load_state_dict(self.state.best)
         self.model.eval()
         return self.progress
+
+    # ---- an epoch ----------------------------------------------------------------------------------------------
 
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         if self.conversation is not None:
@@ -107,16 +126,17 @@ class Trainer:
         return epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch, self.labels)
 
     def _train_epoch(self) -> tuple[float, dict[str, float], dict[str, float]]:
-        """One pass over the training split; the mean loss per item, its terms, and the means of what the balancer traced.
+        """One pass over the training split; the mean loss per item, its terms, and the means of what the balancer
+        traced.
 
         The terms add up to the loss: a step without one has 0 of it.
         """
         self.model.train()
         losses, parts, traces = [], [], []
         batches = self._epoch(self.progress.epoch)
-        for step, rows in enumerate(batches, start=1):
+        for step, pieces in enumerate(self._read(batches), start=1):
             for turn in range(self.balancer.turns):
-                loss, terms, trace = self._step(rows, turn)
+                loss, terms, trace = self._step(pieces, step - 1, turn)
                 losses.append(loss)
                 parts.append(terms)
                 traces.append(trace)
@@ -125,109 +145,138 @@ class Trainer:
         means = {k: float(np.mean([t[k] for t in traces if k in t])) for k in sorted({k for t in traces for k in t})}
         return float(np.mean(losses)), terms, means
 
-    def _step(self, rows: np.ndarray, turn: int = 0) -> tuple[float, dict[str, float], dict[str, float]]:
+    def _read(self, batches: list[np.ndarray]) -> Iterator[Pieces]:
+        """This process' pieces of every effective batch; the next ones are read while the current ones are computed."""
+        return ahead(self._pieces, batches)
+
+    def _pieces(self, rows: np.ndarray) -> Pieces:
+        """The pieces of an effective batch, as many as every other process has: norms sum over processes in each."""
+        parts = share(rows, self.rank, self.world, self.config.accumulate, self.conversation)
+        found = [self.train.batch(part) if len(part) else without_content(self.train.batch(rows[:1])) for part in parts]
+        return [batch.pinned() for batch in found] if self.device.type == "cuda" else found
+
+    # ---- a step ------------------------------------------------------------------------------------------------
+
+    def _step(self, read: Pieces, number: int, turn: int = 0) -> tuple[float, dict[str, float], dict[str, float]]:
         """One optimiser step on an effective batch, run in pieces whose loss is divided by the whole batch's weight."""
-        pieces = self._pieces(rows)
-        weight = total_weight(self.objectives, pieces, self.device, self.world)
-        self.optimizer.zero_grad(set_to_none=True)
+        pieces = [augment(batch.to(self.device), self.recipe.augment, self.train.tasks) for batch in read]
+        weight = self.losses.total_weight(pieces, self.device, lambda x: distributed.total(x, self.world))
+        self.state.optimizer.zero_grad(set_to_none=True)
         loss, terms = torch.zeros((), device=self.device), dict[str, Tensor]()
         for piece in pieces:
-            part, named = self._piece(piece, weight, turn)
+            part, named = self._piece(piece, weight, number, turn)
             loss += part
             terms |= {k: v + terms.get(k, 0.0) for k, v in named.items()}
-        parameters = list(self.model.parameters()) + list(self.beside.parameters())
-        distributed.sum_gradients(parameters, self.world)
+        distributed.sum_gradients([*self.model.parameters(), *self.state.auxiliary.parameters()], self.world)
         values = distributed.total(torch.stack([loss, *terms.values()]), self.world).tolist()
         if not np.isfinite(values[0]):
-            raise BadFeatures(f"the loss is {values[0]} in epoch {self.progress.epoch + 1}", "lower optim.lr; check the features for NaN")
-        control = self._control(turn)
-        self.balancer.gradients(control)
-        if self.recipe.optim.clip > 0:  # what a balancer trains of its own must not shorten the model's step
-            for module in (nn.ModuleList([self.model, self.objectives]), self.balancer):
-                if trained := list(module.parameters()):
-                    nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
-        self.optimizer.step()
-        self.balancer.stepped(control)
-        control.restore()
-        self.schedule.step()
-        if self.average is not None:
-            self.average.update(self.model)
-        return values[0], dict(zip(terms, values[1:], strict=True)), control.trace
+            raise BadFeatures(
+                f"the loss is {values[0]} in epoch {self.progress.epoch + 1}",
+                "lower optim.lr; check the features for NaN",
+            )
+        trace = self._update(turn)
+        return values[0], dict(zip(terms, values[1:], strict=True)), trace
 
-    def _pieces(self, rows: np.ndarray) -> list[Batch]:
-        """This process' pieces of an effective batch, as many as every other has: norms sum over processes in each."""
-        classes = {task: len(space) for task, space in self.train.spaces.items()}
-        parts = share(rows, self.rank, self.world, self.config.accumulate, self.conversation)
-        batches = [self.train.batch(part) if len(part) else without_content(self.train.batch(rows[:1])) for part in parts]
-        return [augment(batch.to(self.device), self.recipe.augment, classes) for batch in batches]
-
-    def _control(self, turn: int) -> Control:
-        parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.model.encoders.items()}
-        return Control(
-            parameters, self.optimizer, self.balancer.acts(self.recipe.balance["apply"]), lambda x: distributed.total(x, self.world),
-            self.progress.epoch, self.config.epochs, turn, shared_weights(self.model),
-        )  # fmt: skip
-
-    def _piece(self, batch: Batch, weight: dict[str, Tensor], turn: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _piece(
+        self, batch: Batch, weight: dict[str, Tensor], number: int, turn: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Forward and backward of one piece; its share of the effective batch's loss, and of the loss' terms."""
         with torch.autocast(self.device.type, torch.bfloat16) if self.amp else nullcontext():
             encoded = self.model.encode(batch)
             encoded = modality_dropout(encoded, self.modalities, self.recipe.augment.modality_dropout)
-            step = make_step(self.model, self.objectives, self.recipe, encoded, batch, weight)
-            step = replace(step, epoch=self.progress.epoch, epochs=self.config.epochs, turn=turn)
-            step = step.with_features(self.balancer.features(step))
+            computed = Computed(self.model, encoded, self._taught(batch), **self._place(number))
+            piece = Piece(self.model, self.losses, self.train.tasks[self.task.name], encoded, batch, weight, computed)
+            step = piece.step(self.progress.epoch, self.config.epochs, turn)
             loss = self.balancer.loss(step)
         self.balancer.backward(loss, step)
         return loss.detach(), step.terms
 
-    def _seen(self, split: str) -> Step | None:
+    def _taught(self, batch: Batch) -> Any:
+        """What the teacher answers, where an objective asks for it."""
+        return self.teacher.answer(batch) if self.teacher is not None and "teacher" in self.losses.needs else None
+
+    def _place(self, number: int) -> dict[str, Any]:
+        """Step and epoch, random numbers of the step's own, and rows of all processes."""
+        step, generator = self.progress.epoch * self.batches + number, torch.Generator()
+        seed = np.random.SeedSequence([self.config.seed, step, self.rank]).generate_state(1)[0]
+        generator.manual_seed(int(seed))
+
+        def gather(rows: Tensor) -> Tensor:
+            return distributed.gather_rows(rows, self.world)
+
+        return {"generator": generator, "step": step, "epoch": self.progress.epoch, "gather": gather}
+
+    def _update(self, turn: int) -> dict[str, float]:
+        """The optimiser's step with the balancer's hooks around it, then the teacher's; what the balancer traced."""
+        control = self._control(turn)
+        self.balancer.gradients(control)
+        if self.recipe.optim.clip > 0:  # what a balancer trains of its own must not shorten the model's step
+            for module in (nn.ModuleList([self.model, self.losses]), self.balancer):
+                if trained := list(module.parameters()):
+                    nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
+        self.state.optimizer.step()
+        self.balancer.stepped(control)
+        control.restore()
+        self.state.schedule.step()
+        if self.teacher is not None:
+            self.teacher.update(self.model)
+        return control.trace
+
+    def _control(self, turn: int) -> Control:
+        parameters = {s: [p for p in e.parameters() if p.requires_grad] for s, e in self.model.encoders.items()}
+        return Control(
+            parameters, self.state.optimizer, self.balancer.acts(self.recipe.balance.options["apply"]),
+            lambda x: distributed.total(x, self.world), self.progress.epoch, self.config.epochs, turn,
+            shared_weights(self.model),
+        )  # fmt: skip
+
+    # ---- after an epoch ----------------------------------------------------------------------------------------
+
+    def _encoded_split(self, split: str) -> Step | None:
         """All of `train` or `valid` after the encoders, labelled as for training."""
         data = {"train": self.train, "valid": self.valid}[split]
-        if data is None:
-            return None
+        return (
+            None
+            if data is None
+            else encode_split(self.model, self.losses, self.task.name, self._refined(data), self.device)
+        )
+
+    def _refined(self, data: Dataset) -> Dataset:
+        """The rows labelled as for training: by finer classes where the recipe says so."""
         for name, task in self.recipe.tasks.items():
-            if task.refine and split == "valid":
-                data = data.refined(name, task.refine, self.train.spaces[name])
-        return see(self.model, self.objectives, self.recipe, data, self.device)
+            if task.refine and data is self.valid:
+                data = data.refined(name, task.refine, self.train.tasks[name].space)
+        return data
 
-    def _validate(self) -> dict[str, float]:
-        """Selection scores with the weights that would be kept; none without a selection split."""
+    def _validate(self) -> Validation:
+        """Scores and terms on the selection split with the weights that would be kept; none without that split."""
         if self.valid is None:
-            return {}
-        own = {k: v.clone() for k, v in self.model.state_dict().items()} if self.average else None
-        if self.average is not None:
-            self.model.load_state_dict(self.average.state)
-        task = next(iter(self.model.spaces))
-        target, known = self.valid.labels(task)
-        predicted = predict(self.model, self.valid, self.device)[task]
-        scores = score(self.config.selection, target[known].numpy(), predicted[known.numpy()], self.model, task)
-        if own is not None:
-            self.model.load_state_dict(own)
-        return scores
+            return Validation()
+        metric = self.config.selection or self.task.default_metric
+        return validate(
+            self.scored, self.losses, self.valid, self._refined(self.valid), self.task.name, metric, self.device
+        )
 
-    def _keep_best(self, scores: dict[str, float]) -> None:
+    def _keep_best(self, found: Validation) -> None:
         """Remember the weights of the best epoch, and stop when none was better for `patience` epochs."""
-        name, now = self.config.selection, self.progress
+        name, now = self.config.selection or self.task.default_metric, self.progress
         sign = 1 if registry.cards("metrics")[name]["better"] == "higher" else -1
-        better = bool(scores) and sign * scores[name] > now.best_score
+        better = bool(found.scores) and sign * found.scores[name] > now.best_score
         if better:
-            now.best_score, now.best_epoch = sign * scores[name], now.epoch
+            now.best_score, now.best_epoch = sign * found.scores[name], now.epoch
         if better or self.config.keep == "last":
-            state = self.average.state if self.average is not None else self.model.state_dict()
-            self.best = {k: v.detach().clone() for k, v in state.items()}
-        now.scores = scores
+            now.thresholds = found.thresholds
+            self.state.best = {k: v.detach().clone() for k, v in self.scored.state_dict().items()}
+        now.scores = found.scores
         now.stopped = 0 < self.config.patience <= now.epoch - now.best_epoch
 
     def _record(self, row: dict[str, Any]) -> None:
         """metrics.jsonl, then the checkpoint; only the first process writes."""
-        row = {"epoch": self.progress.epoch, "lr": self.schedule.get_last_lr()[0], **row}
+        row = {"epoch": self.progress.epoch, "lr": self.state.schedule.get_last_lr()[0], **row}
         randomness = distributed.gather(checkpoint.random_state(self.device), self.world)
         if self.rank == 0:
-            io.append_jsonl(self.folder / "metrics.jsonl", row)
-            checkpoint.save(
-                self.folder, self.model, self.optimizer, self.schedule, self.average, self.beside,
-                asdict(self.progress), self.best, randomness,
-            )  # fmt: skip
+            io.append_jsonl(self.folder / run_files.METRICS, row)
+            self.state.save(self.folder, randomness)
         self.report(row)
 
     def _resume(self) -> None:
@@ -236,47 +285,24 @@ class Trainer:
         Exact with as many processes as wrote it; with another number, each draws numbers of its own from there on.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        found = checkpoint.load(self.folder, self.model, self.optimizer, self.schedule, self.average, self.beside)
-        lines = io.read_jsonl(self.folder / "metrics.jsonl") if self.rank == 0 else []
-        if found is not None:
-            self.progress, self.best, randomness = Progress(**found[0]), *found[1:]
-            if len(randomness) == self.world:
-                checkpoint.restore_random_state(randomness[self.rank], self.device)
-            else:
-                seeds = np.random.SeedSequence([self.config.seed, self.progress.epoch, self.rank])
-                seed_all(int(seeds.generate_state(1)[0]))
+        randomness = self.state.load(self.folder)
+        lines = io.read_jsonl(self.folder / run_files.METRICS) if self.rank == 0 else []
+        if randomness is not None and len(randomness) == self.world:
+            checkpoint.restore_random_state(randomness[self.rank], self.device)
+        elif randomness is not None:
+            seeds = np.random.SeedSequence([self.config.seed, self.progress.epoch, self.rank])
+            seed_all(int(seeds.generate_state(1)[0]))
         kept = [line for line in lines if line["epoch"] <= self.progress.epoch]
         if len(kept) != len(lines):
-            (self.folder / "metrics.jsonl").unlink()
+            (self.folder / run_files.METRICS).unlink()
             for line in kept:
-                io.append_jsonl(self.folder / "metrics.jsonl", line)
+                io.append_jsonl(self.folder / run_files.METRICS, line)
 
 
-def _known_labels(train: Dataset) -> np.ndarray:
-    """Class numbers [N] of the first task, -1 where there is none."""
-    target, known = train.labels(next(iter(train.columns)))
+def _known_labels(train: Dataset, task: str) -> np.ndarray:
+    """Class numbers [N] of a task, -1 where there is none."""
+    target, known = train.labels(task)
     return np.where(known.numpy(), target.numpy(), -1)
-
-
-def make_objectives(recipe: Recipe, train: Dataset, model: Model) -> nn.ModuleDict:
-    """The recipe's objectives, their class weights fitted on the training labels; misfits are refused."""
-    made = {}
-    for name, options in recipe.objectives.items():
-        task = options.get("task", "emotion")
-        if task not in model.spaces:
-            raise BadConfig(f"objective '{name}' is for task '{task}'", f"the recipe's tasks are {', '.join(model.spaces)}")
-        space = train.spaces[task]
-        if space.kind not in registry.cards("objectives")[name]["tasks"]:
-            fitting = [n for n, card in registry.cards("objectives").items() if space.kind in card["tasks"]]
-            raise BadConfig(f"objective '{name}' is not for {space.kind}", f"choose one of {', '.join(fitting)}, such as 'objectives={{{fitting[0]}: {{}}}}'")
-        objective = registry.build("objectives", name, len(space), **{k: v for k, v in options.items() if k != "weight"})
-        target, known = train.labels(task)
-        if not known.any():
-            raise BadCorpus(f"no training utterance is labelled for '{task}'", f"name its column as tasks.{task}.column, or import the labels")
-        if hasattr(objective, "fit"):
-            objective.fit(target[known])
-        made[name] = objective
-    return nn.ModuleDict(made)
 
 
 def without_content(batch: Batch) -> Batch:
@@ -285,34 +311,14 @@ def without_content(batch: Batch) -> Batch:
     return replace(batch.without({s.name for s in batch.streams}), target_mask=unknown)
 
 
-def total_weight(
-    objectives: nn.ModuleDict, pieces: list[Batch], device: torch.device, world: int
-) -> dict[str, Tensor]:
-    """Sum of the items' weights per objective over all pieces of all processes; at least a tiny number."""
-    sums = {}
-    for name, objective in objectives.items():
-        mine = sum((objective.weights(b).sum() for b in pieces), torch.zeros((), device=device))  # type: ignore[operator]
-        sums[name] = distributed.total(mine, world).clamp_min(1e-12)
-    return sums
-
-
 def fit_normalisation(model: Model, train: Dataset, device: torch.device) -> None:
-    """Fit every encoder's normalisation on the training split."""
+    """Fit every encoder's normalisation on the training split; each reads its own stream only."""
     model.eval()
     for spec in model.streams:
-        model.fit(spec.name, ((b.x[spec.name], b.mask[spec.name]) for b in (b.to(device) for b in train.batches(32))))
+        model.fit(spec.name, ((x.to(device), mask.to(device)) for x, mask in train.inputs(spec.name, 32)))
 
 
 def stream_lengths(dataset: Dataset) -> np.ndarray:
     """Longest stream of every utterance in steps, to bucket batches by length. [N]"""
     ids = dataset.table["id"].tolist()
     return np.max([[store.length(i) for i in ids] for store in dataset.stores.values()], axis=0)
-
-
-def score(selection: str, truth: np.ndarray, predicted: np.ndarray, model: Model, task: str) -> dict[str, float]:
-    """The selection metric and accuracy (or MAE) of predictions on the selection split."""
-    kind = model.spaces[task].kind
-    if selection not in fitting(model.spaces[task]):
-        raise BadConfig(f"train.selection = '{selection}' does not fit a task of {kind}", f"choose one of {', '.join(fitting(model.spaces[task]))}")
-    names = dict.fromkeys([selection, "accuracy" if kind == "classes" else "mae"])
-    return {n: value(n, truth, predicted) for n in names}

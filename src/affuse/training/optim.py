@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and the moving average of weights."""
+"""Optimiser and learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from affuse.core.config import OptimConfig, Recipe
 from affuse.models.model import Model
 
 
-def make_optimizer(model: Model, beside: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW or SGD over the model and what is trained beside it, in groups tagged with their `stream` ("": no encoder's).
+def make_optimizer(model: Model, auxiliary: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW or SGD over the model and its auxiliary modules, in groups tagged with their `stream` ("": no encoder's).
 
-    Matrices and kernels are decayed, vectors (biases, norms, gates) are not; an encoder's rate is multiplied by its stream's `lr`,
-    that of a balancer's own parameters by its `own_rate`.
+    Matrices and kernels are decayed, vectors (biases, norms, gates) are not; an encoder's rate is multiplied by its
+    stream's `lr`, that of a balancer's own parameters by its `own_rate`.
     """
     config, groups = recipe.optim, []
-    placed = {p: ("", rate) for p, rate in own_rates(beside).items()}
-    owner = {id(p): s for s, encoder in model.encoders.items() for p in encoder.parameters()} | copied_from(beside)
+    placed = {p: ("", rate) for p, rate in own_rates(auxiliary).items()}
+    owner = {id(p): s for s, encoder in model.encoders.items() for p in encoder.parameters()} | copied_from(auxiliary)
     placed |= {p: (s, recipe.streams[s].lr) for p, s in owner.items()}
-    trained = [p for module in (model, beside) for p in module.parameters() if p.requires_grad]
+    trained = [p for module in (model, auxiliary) for p in module.parameters() if p.requires_grad]
     for place in dict.fromkeys([("", 1.0), *placed.values()]):
         for decay, flat in ((config.weight_decay, False), (0.0, True)):
             chosen = [p for p in trained if placed.get(id(p), ("", 1.0)) == place and (p.dim() < 2) == flat]
@@ -47,26 +47,3 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: OptimConfig, steps: 
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, steps - warm))))
 
     return LambdaLR(optimizer, factor)
-
-
-class Average:
-    """Exponential moving average of a model's parameters; buffers are copied as they are.
-
-    The decay is min(decay, (1 + t) / (10 + t)), so that the first steps do not weigh the random start.
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.steps = decay, 0
-        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """One step of the average."""
-        self.steps += 1
-        keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        trained = {name for name, _ in model.named_parameters()}
-        for name, value in model.state_dict().items():
-            if name in trained:
-                self.state[name].lerp_(value, 1 - keep)
-            else:
-                self.state[name].copy_(value)

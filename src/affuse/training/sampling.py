@@ -44,7 +44,9 @@ def conversation_batches(
         order = rng.permutation(len(names))
     else:
         known = labels >= 0
-        rare = np.where(known, 1 / np.sqrt(np.maximum(np.bincount(labels[known], minlength=1), 1))[np.maximum(labels, 0)], 0)
+        rare = np.where(
+            known, 1 / np.sqrt(np.maximum(np.bincount(labels[known], minlength=1), 1))[np.maximum(labels, 0)], 0
+        )
         weight = np.bincount(code, rare) / np.maximum(np.bincount(code, known), 1)
         order = rng.choice(len(names), len(names), p=weight / weight.sum())
     ends = np.cumsum(count[order])
@@ -72,7 +74,7 @@ def share(
     """The part of an effective batch that one process runs, in at most `accumulate` pieces.
 
     All processes have equally many pieces, of which the last may be empty. With `conversation` (of every row of the
-    split) a conversation is never parted.
+    split) a conversation stays together.
     """
     units = batch if conversation is None else np.unique(conversation[batch])
     most = -(-len(units) // world)

@@ -130,7 +130,11 @@ def test_a_crash_is_one_failed_utterance(tmp_path, monkeypatch):
 
 
 def test_clips_that_only_die_together_are_failures_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(in_processes, "spread", lambda work, items, *rest: iter((i, None if work is in_processes._work else True) for i in items))
+    monkeypatch.setattr(
+        in_processes,
+        "spread",
+        lambda work, items, *rest: iter((i, None if work is in_processes._work else True) for i in items),
+    )
     done = extract(make_corpus(tmp_path / "corpus", 3), "log_mel", workers=1)
     assert set(done.failures) == {"u000", "u001", "u002"}
 
@@ -145,7 +149,9 @@ def test_two_at_once_and_other_parameters_are_refused(tmp_path):
 
 
 def rows(tmp_path: Path, **columns: object) -> Corpus:
-    return write_corpus(tmp_path / "c", [{"id": "a", "text": "hello you", "label": "sad", **columns}], "words", "ekman-7")
+    return write_corpus(
+        tmp_path / "c", [{"id": "a", "text": "hello you", "label": "sad", **columns}], "words", "ekman-7"
+    )
 
 
 @pytest.mark.parametrize(("crop", "taken"), [("left", "left"), (np.nan, ""), ("face", "")])
@@ -187,7 +193,15 @@ def test_what_is_not_finite_is_a_failure_of_its_own_clip_also_among_many():
 def silent(tmp_path: Path, heard: int) -> Corpus:
     """Four utterances: `heard` with sound, the others with words only."""
     make_corpus(tmp_path / "noise", 4)
-    rows = [{"id": f"u{i}", "text": "hello", "label": "sad", "audio": str(tmp_path / "sounds" / f"{i}.wav") if i < heard else ""} for i in range(4)]
+    rows = [
+        {
+            "id": f"u{i}",
+            "text": "hello",
+            "label": "sad",
+            "audio": str(tmp_path / "sounds" / f"{i}.wav") if i < heard else "",
+        }
+        for i in range(4)
+    ]
     return write_corpus(tmp_path / "c", rows, "words", "ekman-7")
 
 
@@ -212,4 +226,5 @@ def test_a_run_on_nothing_usable_is_refused(tmp_path):
         Dataset(corpus.table, {"log_mel": store}, {"emotion": "label"}, {"emotion": corpus.space})
     (tmp_path / "other").mkdir()
     some = silent(tmp_path / "other", 1)
-    assert len(Dataset(some.table, {"log_mel": extract(some, "log_mel").store}, {"emotion": "label"}, {"emotion": some.space})) == 4
+    stores = {"log_mel": extract(some, "log_mel").store}
+    assert len(Dataset(some.table, stores, {"emotion": "label"}, {"emotion": some.space})) == 4

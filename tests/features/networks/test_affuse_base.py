@@ -11,7 +11,7 @@ import affuse
 from affuse.features.audio_expert import AudioExpert
 from affuse.features.face_expert import FaceExpert
 from affuse.features.text_expert import TextExpert
-from affuse.inference.decision import tempered
+from affuse.inference.decision import temper
 from affuse.media.clip import Clip
 
 
@@ -22,8 +22,10 @@ def test_the_audio_expert_is_affuse_base_on_sound_alone(shared_data: Path) -> No
     assert vector.shape == extractor.spec.shape
     assert vector[-7:].sum() == pytest.approx(1, abs=1e-5)
     (segment,) = affuse.load()(take, every=100.0).segments
-    view = segment.modalities["audio"]  # tempered by the share of the take with a voice, which a row says and a feature does not
-    said = tempered({label: float(p) for label, p in enumerate(vector[-7:])}, view.coverage)
+    view = segment.modalities[
+        "audio"
+    ]  # temper by the share of the take with a voice, which a row says and a feature does not
+    said = temper({label: float(p) for label, p in enumerate(vector[-7:])}, view.coverage)
     np.testing.assert_allclose(list(said.values()), list(view.probabilities.values()), atol=1e-4)
 
 

@@ -48,7 +48,8 @@ def heard_by(made, nodes, present, c, m, n, i, past, ahead):
 
 @pytest.mark.parametrize(("options", "past", "ahead"), [
     ({}, 99, 99), ({"attention": "co"}, 99, 99), ({"past": 2, "future": 1, "attention": "co"}, 2, 1),
-    ({"mode": "causal", "past": 2}, 2, 0), ({"mode": "lookahead", "lookahead": 1}, 99, 1), ({"positions": "none"}, 99, 99),
+    ({"mode": "causal", "past": 2}, 2, 0), ({"mode": "lookahead", "lookahead": 1}, 99, 1),
+    ({"positions": "none"}, 99, 99),
     ({"positions": "sinusoid", "speaker": "turn"}, 99, 99),
 ])  # fmt: skip
 def test_equations(options, past, ahead):

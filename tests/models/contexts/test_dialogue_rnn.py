@@ -105,7 +105,7 @@ def test_live_equals_afterwards_and_the_future_has_no_gradient(options):
             torch.testing.assert_close(found["fused"], offline[row : row + 1], rtol=1e-4, atol=1e-5)
             row += 1
         live = state[1]["fused"]
-        assert live.states.memory.shape[1] <= 3 and len(live.told) <= 4
+        assert live.states.memory.shape[1] <= 3 and len(live.emotions) <= 4
         assert len(live.states.q) == 1 + len({n for n in names if n})
     offline[4].sum().backward()
     assert x.grad[:5].any(1).all() and not x.grad[5:].any()
@@ -123,7 +123,7 @@ def test_everything_is_trained_and_dropout_is_for_training(options):
 
 
 def test_it_goes_backwards_with_the_speakers_backwards():
-    """As the published code reverses both; with the speakers forwards, this dialogue (no palindrome of speakers) gives another answer."""
+    """As the published code reverses both; with the speakers forwards, this dialogue gives another answer."""
     part, x = make(), torch.randn(6, 6)
     names = ["a", "a", "a", "b", "b", "c"]
     both = run(part, x, talk((names,)))

@@ -60,7 +60,9 @@ def test_high_pass_equals_its_sparse_form(options, past, future):
         flat = layer(flat, edges)
     found = made(x, present, c)
     for i, s in enumerate(DIMS):
-        torch.testing.assert_close(found[s][:, 8:], flat.view(3, len(c), 8)[i] * present[:, i, None], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            found[s][:, 8:], flat.view(3, len(c), 8)[i] * present[:, i, None], rtol=1e-4, atol=1e-5
+        )
 
 
 def test_one_dialogue_by_hand():
@@ -76,7 +78,9 @@ def test_one_dialogue_by_hand():
             at_once = sum(weight[i, m, 1] * nodes[i, m] for m in range(3)) / sum(weight[i, m, 1] for m in range(3))
             hyper = F.leaky_relu(r * over_time + (1 - r) * at_once + made.bias[0])
             heard = [nodes[j, s] for j in range(3) if j != i] + [nodes[i, m] for m in range(3) if m != s]
-            gates = [torch.tanh(layer.of_target(nodes[i, s]) + layer.of_source(v)) / 4 for v in heard]  # every degree is 4
+            gates = [
+                torch.tanh(layer.of_target(nodes[i, s]) + layer.of_source(v)) / 4 for v in heard
+            ]  # every degree is 4
             high = nodes[i, s] + sum(g * v for g, v in zip(gates, heard))
             torch.testing.assert_close(found[name][i], torch.cat([hyper, high]), rtol=1e-4, atol=1e-6)
 

@@ -11,7 +11,8 @@ from affuse.core.errors import BadConfig
 from affuse.models.contexts.matching import MatchingContext
 
 LENGTHS = [6, 1, 12]
-CASES = [({}, None, None), ({"past": 3, "future": 2}, 3, 2), ({"mode": "causal", "past": 2}, 2, 0), ({"mode": "causal"}, None, 0),
+CASES = [({}, None, None), ({"past": 3, "future": 2}, 3, 2), ({"mode": "causal", "past": 2}, 2, 0),
+         ({"mode": "causal"}, None, 0),
          ({"mode": "lookahead", "lookahead": 2}, None, 2)]  # fmt: skip
 
 
@@ -45,7 +46,7 @@ def test_dropout_is_for_training():
 
 def test_dialogue_gcn_ends_in_matching_attention():
     """Its head comment said so, and there was none."""
-    assert [p["name"] for p in config.load_recipe("dialogue-gcn").context] == ["recurrent", "speaker_graph", "matching"]
+    assert [p.name for p in config.load_recipe("dialogue-gcn").context] == ["recurrent", "speaker_graph", "matching"]
 
 
 def test_looking_nowhere_is_refused():

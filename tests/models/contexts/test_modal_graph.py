@@ -101,7 +101,7 @@ def test_dense_blocks_equal_sparse_edges(past, future):
 
 
 def test_utterances_that_say_the_same_have_finite_gradients():
-    """Published defect: the gradient of acos blows up where two nodes point the same way, and 0 / 0 where one is zero."""
+    """Published defect: the gradient of acos explodes for nodes of one direction, and is 0 / 0 where one is zero."""
     c, present = dialogues([6]), torch.ones(6, 3, dtype=torch.bool)
     x = {s: torch.ones(6, d).requires_grad_() for s, d in DIMS.items()}
     graph = part(speaker="none")
@@ -156,7 +156,7 @@ PARTS = [
 
 @pytest.mark.parametrize(("name", "options"), PARTS)
 def test_options_let_nothing_of_the_future_in(name, options):
-    """Of all parts that stand on streams: the gradient from later utterances is exactly 0, and a prefix says the same."""
+    """Of parts on streams: the gradient from later utterances is exactly 0, and a prefix has the same answers."""
     torch.manual_seed(0)
     made = registry.build("contexts", name, DIMS, mode="causal", dim=8, **options).eval()
     who = [f"s{i % 3 % 2}" for i in range(12)]

@@ -122,8 +122,8 @@ def test_sinusoids_tell_places_and_cannot_be_live():
 def test_scores_take_no_more_memory_than_is_heard():
     lengths = [1, 1, 2, 3, 5, 9, 17, 33, 60, 61, 62, 120, 250, 500]
     pairs = sum(length**2 for length in lengths)
-    assert sum(b.hears.numel() for b in blocks(talk(lengths), None, 0).parts) < 1.3 * pairs
-    assert sum(b.hears.numel() for b in blocks(talk(lengths), 10, 0).parts) < 0.3 * pairs
+    assert sum(b.attended.numel() for b in blocks(talk(lengths), None, 0).parts) < 1.3 * pairs
+    assert sum(b.attended.numel() for b in blocks(talk(lengths), 10, 0).parts) < 0.3 * pairs
 
 
 @pytest.mark.parametrize("positions", ["relative", "sinusoidal"])

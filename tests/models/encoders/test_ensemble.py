@@ -50,7 +50,12 @@ def test_options_without_a_name_are_those_of_an_mlp():
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"members": 0}, "members = 0"), ({"of": {"name": "repvgg"}}, "not for text"), ({"of": {"name": "mlpp"}}, "mlp"), ({"of": {"name": "mlp", "wide": 1}}, "of.mlp.wide")],
+    [
+        ({"members": 0}, "members = 0"),
+        ({"of": {"name": "repvgg"}}, "not for text"),
+        ({"of": {"name": "mlpp"}}, "mlp"),
+        ({"of": {"name": "mlp", "wide": 1}}, "of.mlp.wide"),
+    ],
 )
 def test_what_cannot_be_made_is_refused_by_name(given, said):
     with pytest.raises(AffuseError, match=said):

@@ -16,10 +16,14 @@ from affuse.cli.app import main
 from affuse.core import hub, io
 from affuse.core.errors import BadConfig, MissingDependency
 from affuse.core.labels import SPACES
+from affuse.core.parts import Part
+from affuse.core.tasks import Task
 from affuse.core.types import Batch, StreamSpec
 from affuse.corpora.manifest import write_corpus
+from affuse.models.build import Architecture
 from affuse.models.encoders.language import ROWS, Language
-from affuse.models.model import Model, describe, load_model
+from affuse.models.model import Model
+from affuse.models.saved import describe, load_model
 from affuse.stores.store import FeatureStore
 
 pytest.importorskip("transformers")
@@ -33,8 +37,8 @@ def tiny(tmp_path_factory) -> str:
 
 def make_model(tiny: str, **options) -> Model:
     torch.manual_seed(0)
-    parts = {"streams": {"tokens": {"name": "language", "model": tiny, **options}}, "fusion": {"name": "gated", "dim": 8}, "context": []}
-    return Model(parts, [TOKENS], {"emotion": SPACE})
+    parts = Architecture({"tokens": Part("language", {"model": tiny, **options})}, Part("gated", {"dim": 8}))
+    return Model(parts, [TOKENS], {"emotion": Task("emotion", SPACE)})
 
 
 def make_batch(n: int = 6) -> Batch:
@@ -58,7 +62,8 @@ def test_it_equals_the_pretrained_model(tiny, pool, depth):
     x, mask = x[torch.randperm(len(x))], mask
     reference = AutoModel.from_pretrained(tiny).eval()
     with torch.no_grad():
-        states = reference(input_ids=x.long(), attention_mask=mask.long(), output_hidden_states=True).hidden_states[depth or -1]
+        given = {"input_ids": x.long(), "attention_mask": mask.long()}
+        states = reference(**given, output_hidden_states=True).hidden_states[depth or -1]
         mean = (states * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
         found = encoder(x, mask)
     torch.testing.assert_close(found.pooled, mean if pool == "mean" else states[:, 0], rtol=1e-4, atol=1e-5)
@@ -129,21 +134,24 @@ def test_an_absent_model_says_how_to_get_it(monkeypatch):
 def test_a_recipe_trains_scores_and_answers_for_words(tiny, tmp_path):
     """finetuned-transformer from a manifest of words to the timeline of a clip with subtitles."""
     said = {"happy": "good day !", "sad": "bad night"}
-    rows = [
-        {"id": f"u{i:02d}", "conversation": f"d{i // 6}", "position": i % 6, "speaker": f"d{i // 6}s{i % 2}", "source": f"d{i // 6}",
-         "text": said[label], "label": label}
-        for i in range(48) for label in [("happy", "sad")[(i * i // 3) % 2]]
-    ]  # fmt: skip
+    rows = []
+    for i in range(48):
+        label, dialogue = ("happy", "sad")[(i * i // 3) % 2], f"d{i // 6}"
+        place = {"conversation": dialogue, "position": i % 6, "speaker": f"{dialogue}s{i % 2}", "source": dialogue}
+        rows.append({"id": f"u{i:02d}", "text": said[label], "label": label, **place})
     write_corpus(tmp_path / "corpus", rows, "words", "iemocap-4")
     options = [f"streams.tokens.{part}.model={tiny}" for part in ("extractor", "encoder")]
-    options += ["streams.tokens.lr=10", "train.epochs=16", "train.keep=last", "train.batch_size=12", "train.amp=auto", "split.valid=0.2"]
+    options += ["train.epochs=16", "train.keep=last", "train.batch_size=12", "train.amp=auto"]
+    options += ["streams.tokens.lr=10", "split.valid=0.2"]
     run = tmp_path / "run"
-    assert main(["train", "finetuned-transformer", *options, "--corpus", str(tmp_path / "corpus"), "--out", str(run), "--quiet"]) == 0
+    where = ["--corpus", str(tmp_path / "corpus"), "--out", str(run), "--quiet"]
+    assert main(["train", "finetuned-transformer", *options, *where]) == 0
     assert io.read_json(run / "evaluation.json")["protocol"]["n"] > 0
     assert FeatureStore(tmp_path / "corpus" / "features" / "tokens")["u00"].values.dtype == np.int32
     soundfile.write(tmp_path / "a.wav", np.zeros(6 * 16000, np.float32), 16000)
     times = ("00:00:00,000 --> 00:00:03,000", "00:00:03,000 --> 00:00:06,000")
-    srt = [f"{i}\n{t}\n{name}: {said[label]}\n" for i, t, name, label in zip((1, 2), times, ("ANN", "BEN"), said, strict=True)]
+    spoken = zip((1, 2), times, ("ANN", "BEN"), said, strict=True)
+    srt = [f"{i}\n{t}\n{name}: {said[label]}\n" for i, t, name, label in spoken]
     (tmp_path / "a.srt").write_text("\n".join(srt))
     segments = affuse.load(str(run))(tmp_path / "a.wav").segments
     assert [s.speaker for s in segments] == ["ANN", "BEN"]

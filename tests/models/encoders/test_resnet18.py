@@ -20,7 +20,12 @@ def settled(spec: StreamSpec, width: int = 4) -> ResNet18:
     encoder = ResNet18(spec, width=width)
     for module in encoder.modules():
         if hasattr(module, "running_var"):
-            for value, low, high in ((module.running_mean, -0.5, 0.5), (module.running_var, 0.5, 2), (module.weight, 0.5, 1.5), (module.bias, -0.5, 0.5)):
+            for value, low, high in (
+                (module.running_mean, -0.5, 0.5),
+                (module.running_var, 0.5, 2),
+                (module.weight, 0.5, 1.5),
+                (module.bias, -0.5, 0.5),
+            ):
                 nn.init.uniform_(value, low, high)
     return encoder.eval()
 
@@ -36,7 +41,11 @@ def reference(encoder: ResNet18, channels: int) -> nn.Module:
     transformers = pytest.importorskip("transformers")
     width = encoder.dim // 8
     config = transformers.ResNetConfig(
-        num_channels=channels, embedding_size=width, hidden_sizes=[width, 2 * width, 4 * width, 8 * width], depths=[2, 2, 2, 2], layer_type="basic"
+        num_channels=channels,
+        embedding_size=width,
+        hidden_sizes=[width, 2 * width, 4 * width, 8 * width],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
     )
     model = transformers.ResNetModel(config).eval()
     own = [v for k, v in encoder.trunk.state_dict().items() if "num_batches" not in k]

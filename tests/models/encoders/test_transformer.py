@@ -29,10 +29,14 @@ def reference(made: Transformer, x: Tensor, mask: Tensor) -> Tensor:
     """torch's encoder layers with the same weights: [N, T, dim]."""
     h = made.project(made.norm(x)) * made.dim**0.5 + sinusoids(torch.arange(x.shape[1]), made.dim)
     for own in made.layers:
-        layer = nn.TransformerEncoderLayer(made.dim, own.heads, own.feed[0].out_features, batch_first=True, norm_first=True)
+        layer = nn.TransformerEncoderLayer(
+            made.dim, own.heads, own.feed[0].out_features, batch_first=True, norm_first=True
+        )
         theirs = layer.self_attn, layer.linear1, layer.linear2, layer.norm1, layer.norm2
         layer.self_attn.in_proj_weight.data, layer.self_attn.in_proj_bias.data = own.project.weight, own.project.bias
-        for a, b in zip((own.out, own.feed[0], own.feed[3], own.before, own.between), (theirs[0].out_proj, *theirs[1:]), strict=True):
+        for a, b in zip(
+            (own.out, own.feed[0], own.feed[3], own.before, own.between), (theirs[0].out_proj, *theirs[1:]), strict=True
+        ):
             b.load_state_dict(a.state_dict())
         h = layer.train(False)(h, src_key_padding_mask=~mask)
     return made.last(h)
@@ -41,7 +45,9 @@ def reference(made: Transformer, x: Tensor, mask: Tensor) -> Tensor:
 def test_it_equals_torchs_pre_norm_layers():
     made, (x, mask) = encoder(), sentences()
     rows = mask.any(1)
-    torch.testing.assert_close(made(x, mask).tokens[rows][mask[rows]], reference(made, x[rows], mask[rows])[mask[rows]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        made(x, mask).tokens[rows][mask[rows]], reference(made, x[rows], mask[rows])[mask[rows]], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_published_size():

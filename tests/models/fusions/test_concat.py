@@ -1,25 +1,28 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from tests.parts import encoded_of
 from tests.training.test_loop import RECIPE, make_trainer
 
 from affuse.core.errors import BadConfig
 from affuse.models.fusions.concat import Concat
-from affuse.training.balancing import see
+from affuse.training.balancing import encode_split
 
 DIMS = {"sound": 5, "face": 3}
 
 
 def whole(trainer):
-    return see(trainer.model, trainer.objectives, trainer.recipe, trainer.train, torch.device("cpu"))
+    return encode_split(trainer.model, trainer.losses, "emotion", trainer.train, torch.device("cpu"))
 
 
 def test_without_a_hidden_layer_the_streams_stand_side_by_side():
     part = Concat(DIMS, dim=0).eval()
     torch.nn.init.constant_(part.absent["face"], 0.5)
     h = {s: torch.randn(2, d) for s, d in DIMS.items()}
-    fused = part(h, torch.tensor([[True, True], [True, False]]))
+    fused = part(encoded_of(h, torch.tensor([[True, True], [True, False]]))).pooled
     assert part.dim == 8 and part.widths == DIMS
     assert torch.equal(fused[0], torch.cat([h["sound"][0], h["face"][0]]))
     assert torch.equal(fused[1], torch.cat([h["sound"][1], torch.full((3,), 0.5)]))
@@ -27,7 +30,8 @@ def test_without_a_hidden_layer_the_streams_stand_side_by_side():
 
 def test_dropout_stays_and_the_hidden_layer_is_the_default():
     part = Concat(DIMS, dim=0, dropout=0.5)
-    assert (part({s: torch.ones(50, d) for s, d in DIMS.items()}, torch.ones(50, 2, dtype=torch.bool)) == 0).any()
+    ones = {s: torch.ones(50, d) for s, d in DIMS.items()}
+    assert (part(encoded_of(ones, torch.ones(50, 2, dtype=torch.bool))).pooled == 0).any()
     assert Concat(DIMS).dim == 64 and not Concat(DIMS).widths
 
 
@@ -35,9 +39,11 @@ def test_a_balancer_sees_the_heads_columns_of_every_stream(vector_corpus, tmp_pa
     monkeypatch.setitem(RECIPE, "fusion", {"name": "concat", "dim": 0, "dropout": 0.0})
     step = whole(make_trainer(vector_corpus, tmp_path))
     blocks = step.blocks()
-    assert {s: b.shape for s, b in blocks.items()} == {s: (step.only().shape[1], h.shape[1]) for s, h in step.features.items()}
-    everything = step.probe(step.features, torch.ones_like(step.present))
-    nothing = step.probe({s: torch.zeros_like(h) for s, h in step.features.items()}, torch.ones_like(step.present))
+    classes = step.only().shape[1]
+    assert {s: b.shape for s, b in blocks.items()} == {s: (classes, h.shape[1]) for s, h in step.features.items()}
+    everything = step.probe(torch.ones_like(step.present))
+    zeros = {s: torch.zeros_like(h) for s, h in step.features.items()}
+    nothing = replace(step, features=zeros).probe(torch.ones_like(step.present))
     parts = sum(h @ blocks[s].T for s, h in step.features.items())
     torch.testing.assert_close(everything - nothing, parts)
 

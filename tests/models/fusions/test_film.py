@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.parts import encoded_of
 
 from affuse.core.errors import BadConfig
 from affuse.models.fusions.film import Film
@@ -22,7 +23,7 @@ def test_two_streams_are_the_baselines_film():
     part = Film({s: DIMS[s] for s in h}, dim=6)
     scale, shift = part.modulate(h["sound"]).split(6, 1)
     expected = (1 + scale) * part.rest.project["face"](h["face"]) + shift
-    torch.testing.assert_close(part(h, torch.ones(5, 2, dtype=torch.bool)), expected)
+    torch.testing.assert_close(part(encoded_of(h, torch.ones(5, 2, dtype=torch.bool))).pooled, expected)
 
 
 @pytest.mark.parametrize("by", list(DIMS))
@@ -31,7 +32,7 @@ def test_every_absence_is_as_it_is_defined(by):
     part, h = Film(DIMS, dim=6, by=by), pooled(DIMS)
     rest = [s for s in DIMS if s != by]
     there = [set(DIMS), set(rest), {by}, {by, rest[0]}, set()]
-    found = part(h, torch.tensor([[s in row for s in DIMS] for row in there]))
+    found = part(encoded_of(h, torch.tensor([[s in row for s in DIMS] for row in there]))).pooled
     scale, shift = part.modulate(h[by]).chunk(2, 1)
     v = {s: part.rest.project[s](h[s]) for s in rest}
     both = (v[rest[0]] + v[rest[1]]) / 2
@@ -44,7 +45,8 @@ def test_every_absence_is_as_it_is_defined(by):
 
 def test_a_stream_alone_is_its_shift():
     part, h = Film({"face": 3}, dim=6), pooled(["face"])
-    torch.testing.assert_close(part(h, torch.ones(5, 1, dtype=torch.bool)), part.modulate(h["face"])[:, 6:])
+    found = part(encoded_of(h, torch.ones(5, 1, dtype=torch.bool))).pooled
+    torch.testing.assert_close(found, part.modulate(h["face"])[:, 6:])
 
 
 def test_an_unknown_stream_is_refused_by_name():

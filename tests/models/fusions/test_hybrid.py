@@ -9,6 +9,9 @@ from tests.parts import CANDIDATES, random_batch
 from affuse.core import registry
 from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES
+from affuse.core.parts import Part
+from affuse.core.tasks import Task
+from affuse.models.build import Architecture
 from affuse.models.fusions.hybrid import Hybrid
 from affuse.models.model import Model
 
@@ -18,10 +21,10 @@ SPACE = SPACES["iemocap-4"]
 
 def make(how="concat", context=(), **options):
     torch.manual_seed(0)
-    encoder = {"name": "mlp", **registry.resolve("encoders", "mlp", {}, "mlp")}
-    fusion = {"name": "hybrid", **registry.resolve("fusions", "hybrid", {"how": how, **options}, "fusion")}
-    parts = {"streams": {s.name: encoder for s in STREAMS}, "fusion": fusion, "context": list(context)}
-    return Model(parts, STREAMS, {"emotion": SPACE}).eval()
+    encoder = Part("mlp", registry.resolve("encoders", "mlp", {}, "mlp"))
+    fusion = Part("hybrid", registry.resolve("fusions", "hybrid", {"how": how, **options}, "fusion"))
+    parts = Architecture({s.name: encoder for s in STREAMS}, fusion, tuple(context))
+    return Model(parts, STREAMS, {"emotion": Task("emotion", SPACE)}).eval()
 
 
 def lacking(n=6):
@@ -34,7 +37,7 @@ def lacking(n=6):
 def test_logits_are_the_average_of_both_halves(how):
     model, batch = make(how, share=0.25), lacking()
     output, present = model(batch), batch.present
-    joint = model.heads["emotion"](model.fusion.early(model.encode(batch).pooled, present))
+    joint = model.heads["emotion"](model.fusion.early(model.encode(batch)).pooled)
     for row in range(len(batch)):
         own = [output.unimodal[s.name]["emotion"][row] for i, s in enumerate(STREAMS) if present[row, i]]
         mean = sum(own) / len(own) if own else torch.zeros(len(SPACE))
@@ -43,7 +46,7 @@ def test_logits_are_the_average_of_both_halves(how):
 
 def test_a_context_after_the_fusion_reads_what_is_fused():
     given = {"stands": "after", "mode": "causal"}
-    context = {"name": "recurrent", **registry.resolve("contexts", "recurrent", given, "context")}
+    context = Part("recurrent", registry.resolve("contexts", "recurrent", given, "context"))
     model, batch = make(context=[context]), lacking()
     apart = model(batch)
     batch.conversation, batch.position, batch.speaker = ["c"] * 6, list(range(6)), ["A", "B"] * 3

@@ -10,10 +10,14 @@ from tests.parts import CANDIDATES, random_batch
 from affuse.core import io, registry
 from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES
+from affuse.core.parts import Part
+from affuse.core.tasks import Task
 from affuse.core.types import Encoded
+from affuse.models.build import Architecture
 from affuse.models.fusions.late import Late
-from affuse.models.model import Model, describe, load_model
+from affuse.models.model import Model
 from affuse.models.predict import predict_subsets
+from affuse.models.saved import describe, load_model
 
 STREAMS = (CANDIDATES[1], CANDIDATES[3], CANDIDATES[4])
 SPACE = SPACES["iemocap-4"]
@@ -26,14 +30,10 @@ def encoded(present):
 
 def make(fusion, space=SPACE, unimodal=False, context=(), **options):
     torch.manual_seed(0)
-    encoder = {"name": "mlp", **registry.resolve("encoders", "mlp", {}, "mlp")}
-    parts = {
-        "streams": {s.name: encoder for s in STREAMS},
-        "fusion": {"name": fusion, **registry.resolve("fusions", fusion, options, fusion)},
-        "context": list(context),
-        "unimodal": unimodal,
-    }
-    return Model(parts, STREAMS, {"emotion": space})
+    encoder = Part("mlp", registry.resolve("encoders", "mlp", {}, "mlp"))
+    chosen = Part(fusion, registry.resolve("fusions", fusion, options, fusion))
+    parts = Architecture({s.name: encoder for s in STREAMS}, chosen, tuple(context), unimodal)
+    return Model(parts, STREAMS, {"emotion": Task("emotion", space)})
 
 
 class OneBatch:
@@ -103,7 +103,7 @@ def test_values_are_refused_where_they_mean_nothing(fusion, options):
 @pytest.mark.parametrize("fusion", ["late", "cosine", "experts"])
 def test_a_context_cannot_follow_decisions(fusion):
     with pytest.raises(BadConfig, match=r"attention.*hybrid"):
-        make(fusion, context=[{"name": "recurrent", "stands": "after"}])
+        make(fusion, context=[Part("recurrent", {"stands": "after"})])
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,13 @@ def test_subsets_and_losses_of_streams(fusion, options):
     model, batch = make(fusion, **options), random_batch(STREAMS, 8, len(SPACE))
     for row in range(6):
         batch.present[row, row % 3] = False
-    loss = registry.build("objectives", "cross_entropy", len(SPACE), unimodal=0.5)
+    loss = registry.build("objectives", "cross_entropy", Task("emotion", SPACE), unimodal=0.5)
     loss(model(batch), batch).sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any() or not p.grad.isfinite().all()] == []
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    assert [name for name, g in grads.items() if g is None or not g.any() or not g.isfinite().all()] == []
     subsets = [None, {"audio"}, {"vision", "text"}, set()]
-    for found, subset in zip(predict_subsets(model, OneBatch(batch), torch.device("cpu"), subsets), subsets, strict=True):
+    answers = predict_subsets(model, OneBatch(batch), torch.device("cpu"), subsets)
+    for found, subset in zip(answers, subsets, strict=True):
         assert np.isfinite(found["emotion"]).all()
         np.testing.assert_allclose(found["emotion"].sum(1), 1, rtol=1e-5)
         gone = {s.name for s in STREAMS if subset is not None and s.modality not in subset}

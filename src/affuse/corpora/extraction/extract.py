@@ -70,8 +70,10 @@ def extract(
         failures = {i: failures[i] for i, _ in clips if i in failures}
         io.write_json(path / "failures.json", failures)
         store = FeatureStore(path)
-        io.write_json(path / "manifest.json", {"utterances": len(store), "failed": len(failures), "shards": store.shards})
-    return Extraction(store, len(store) - before, failures, tuple(i for i, _ in clips if i in store and not store.usable(i)))
+        counts = {"utterances": len(store), "failed": len(failures), "shards": store.shards}
+        io.write_json(path / "manifest.json", counts)
+    unusable = tuple(i for i, _ in clips if i in store and not store.usable(i))
+    return Extraction(store, len(store) - before, failures, unusable)
 
 
 def _open(path: Path, card: Mapping[str, Any], clips: Sequence[tuple[str, Clip]]) -> list[Shard]:

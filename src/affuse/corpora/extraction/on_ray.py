@@ -1,4 +1,4 @@
-"""Extraction on a Ray cluster: a shard is a row of a Ray dataset, written by the actor that made it (shared storage)."""
+"""Extraction on a Ray cluster with shared storage: a shard is a row of a Ray dataset; an actor fills and writes it."""
 
 from __future__ import annotations
 

@@ -15,14 +15,23 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "id": ("id", "utteranceid", "uttid", "segmentid", "clipid", "sampleid", "itemid", "uid", "key"),
     "conversation": ("conversation", "conversationid", "dialogue", "dialogueid", "dialog", "dialogid"),
     "position": ("position", "turn", "turnid", "turnindex", "turnnumber"),
-    "speaker": ("speaker", "speakerid", "spk", "spkid", "participant", "participantid", "subject", "subjectid", "actor", "actorid"),
+    "speaker": (
+        "speaker", "speakerid", "spk", "spkid", "participant", "participantid", "subject", "subjectid", "actor",
+        "actorid",
+    ),
     "source": ("source", "sourceid", "recording", "recordingid"),
     "split": ("split", "partition", "subset", "set"),
     "video": ("video", "videopath", "videofile", "videofilename", "mp4"),
-    "audio": ("audio", "audiopath", "audiofile", "audiofilename", "wav", "wavpath", "wavfile", "wavfilename", "sound", "soundfile"),
+    "audio": (
+        "audio", "audiopath", "audiofile", "audiofilename", "wav", "wavpath", "wavfile", "wavfilename", "sound",
+        "soundfile",
+    ),
     "file": ("file", "filename", "filepath", "path", "media", "mediapath", "mediafile", "clip", "clippath", "clipname"),
     "text": ("text", "utterance", "transcript", "transcription", "sentence", "words", "caption"),
-    "label": ("label", "labels", "emotion", "emotions", "emotionlabel", "labelemotion", "emotionclass", "emotionname", "emo", "class", "category", "target", "goldlabel", "truelabel", "groundtruth", "annotation"),
+    "label": (
+        "label", "labels", "emotion", "emotions", "emotionlabel", "labelemotion", "emotionclass", "emotionname",
+        "emo", "class", "category", "target", "goldlabel", "truelabel", "groundtruth", "annotation",
+    ),
 }
 _SECOND_CHOICE = ("sentiment", "polarity", "affect", "mood", "feeling")  # labels where a table has no others
 _STARTS, _ENDS = "start|begin|onset|from|tstart|startt|xmin", "end|stop|finish|to|tend|endt|xmax"
@@ -42,7 +51,11 @@ def plain(name: str) -> str:
 def is_known(name: str) -> bool:
     """Whether a column of that name means something to affuse."""
     bare = plain(name)
-    return bare in (*DIMENSIONS, *_SECOND_CHOICE) or any(bare in names for names in SYNONYMS.values()) or any(re.fullmatch(p, bare) for p in _TIMES.values())
+    return (
+        bare in (*DIMENSIONS, *_SECOND_CHOICE)
+        or any(bare in names for names in SYNONYMS.values())
+        or any(re.fullmatch(p, bare) for p in _TIMES.values())
+    )
 
 
 def is_milliseconds(name: str) -> bool:
@@ -51,24 +64,28 @@ def is_milliseconds(name: str) -> bool:
     return found is not None and (found["unit"] or "").startswith("m")
 
 
-def assign(table: Table, told: Mapping[str, str], src: str) -> dict[str, str]:
-    """affuse's name -> the table's column: as `told`, else of its name, else of one of its synonyms.
+def assign(table: Table, given: Mapping[str, str], src: str) -> dict[str, str]:
+    """affuse's name -> the table's column: as `given`, else of its name, else of one of its synonyms.
 
     `file` is a column of media that may be audio or video; `value` may name several columns with commas between.
     Raises UnknownName for names that are none, BadCorpus where several columns could be meant.
     """
     cells = table.cells
-    for ours, theirs in told.items():
+    for ours, theirs in given.items():
         if ours not in NAMES:
             raise UnknownName.among("column", ours, NAMES)
         for name in split_names(ours, theirs, cells):
             if name not in cells:
                 raise UnknownName.among(f"column of {src}:", name, [str(c) for c in cells.columns])
-    roles = {ours: ours for ours in COLUMNS if ours in cells} | dict(told)
+    roles = {ours: ours for ours in COLUMNS if ours in cells} | dict(given)
     taken = {name for ours, theirs in roles.items() for name in split_names(ours, theirs, cells)}
     free = [str(c) for c in cells.columns if c not in taken]
     for ours in (*SYNONYMS, *_TIMES):
-        if ours in roles or (ours == "file" and {"video", "audio"} & set(roles)) or (ours == "duration" and ("start" not in roles or "end" in roles)):
+        if (
+            ours in roles
+            or (ours == "file" and {"video", "audio"} & set(roles))
+            or (ours == "duration" and ("start" not in roles or "end" in roles))
+        ):
             continue
         fitting = [c for c in free if _means(c, ours) and _fits(ours, table, c)]
         if len(fitting) > 1:
@@ -90,9 +107,9 @@ def split_names(ours: str, theirs: str, cells: Any) -> list[str]:
     return [name.strip() for name in theirs.split(",")]
 
 
-def described(roles: Mapping[str, str], told: Mapping[str, str], table: Table) -> list[str]:
-    """Notes for the reader: which columns were taken as what without being told, and which were not used."""
-    found = [f"'{theirs}' as {ours}" for ours, theirs in roles.items() if ours != theirs and ours not in told]
+def describe_roles(roles: Mapping[str, str], given: Mapping[str, str], table: Table) -> list[str]:
+    """Notes for the reader: which columns were taken as what without --map, and which were not used."""
+    found = [f"'{theirs}' as {ours}" for ours, theirs in roles.items() if ours != theirs and ours not in given]
     taken = {name for ours, theirs in roles.items() for name in split_names(ours, theirs, table.cells)}
     unused = [str(c) for c in table.cells.columns if c not in taken and c not in _USED]
     notes = [f"taken by their names: column {', '.join(found)} (say otherwise with --map)"] if found else []
@@ -100,11 +117,14 @@ def described(roles: Mapping[str, str], told: Mapping[str, str], table: Table) -
         listed = ", ".join(unused[:12]) + (", ..." if len(unused) > 12 else "")
         notes.append(f"kept, but not used by themselves: column {listed}")
         if not {"label", "value"} & set(roles):
-            notes.append(f"no column of labels was found: name it with --map label=COLUMN, e.g. --map {said('label', unused[-1])}")
+            notes.append(
+                "no column of labels was found: name it with --map label=COLUMN, e.g. --map "
+                f"{as_option('label', unused[-1])}"
+            )
     return notes
 
 
-def said(ours: str, theirs: str) -> str:
+def as_option(ours: str, theirs: str) -> str:
     """A pair as it is typed after --map."""
     return f"'{ours}={theirs}'" if re.search(r"[^\w.-]", theirs) else f"{ours}={theirs}"
 
@@ -117,12 +137,14 @@ def _means(name: str, ours: str) -> bool:
 def _ambiguous(ours: str, fitting: Iterable[str], src: str) -> BadCorpus:
     several = list(fitting)
     roles = ("audio", "video") if ours == "file" else (ours,)
-    ways = " or ".join(f"--map {said(role, name)}" for role in roles for name in several)
-    return BadCorpus(f"{src} has {len(several)} columns that may be the {ours}: {', '.join(several)}", f"say which one: {ways}")
+    ways = " or ".join(f"--map {as_option(role, name)}" for role in roles for name in several)
+    return BadCorpus(
+        f"{src} has {len(several)} columns that may be the {ours}: {', '.join(several)}", f"say which one: {ways}"
+    )
 
 
 def _fits(ours: str, table: Table, name: str) -> bool:
-    """Whether a column with a synonym's name holds such a thing; one with affuse's name in another case need not show it."""
+    """Whether the content of a column named by a synonym fits; with affuse's own name in another case it need not."""
     if plain(name) == ours:
         return True
     cells = table.cells[name]

@@ -1,4 +1,4 @@
-"""Text tables as people save them: any usual separator, decimal mark and encoding. Every row arrives, or its line is named."""
+"""Text tables as people save them: any usual separator, decimal mark and encoding. Unreadable rows are named."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read(src: Path, known: Callable[[str], bool] = lambda name: False) -> Table:
 
             cells = pd.read_parquet(src).rename(columns=str)
             return Table(cells.reset_index(drop=cells.index.name is None or cells.index.name in cells))
-        return _parsed(*_text(src), src.suffix.lower() in (".tsv", ".tab"), known)
+        return _parse(*_text(src), src.suffix.lower() in (".tsv", ".tab"), known)
     except (ValueError, OSError, csv.Error) as error:
         raise BadCorpus(f"{src} is not a readable table: {error}", "save it as UTF-8 CSV with a header line") from error
 
@@ -62,23 +62,26 @@ def _text(src: Path) -> tuple[str, list[str]]:
             raise
     text = data.decode("cp1252")
     strange = re.search(r"\w*[^\x00-\x7f]\w*", text)
-    return text, [f"{src.name} is not UTF-8 and was read as Windows-1252, e.g. '{strange[0] if strange else ''}': save it as UTF-8 if that is wrong"]
+    return text, [
+        f"{src.name} is not UTF-8 and was read as Windows-1252, e.g. '{strange[0] if strange else ''}': save it as "
+        "UTF-8 if that is wrong"
+    ]
 
 
-def _parsed(text: str, notes: list[str], tabs: bool, known: Callable[[str], bool]) -> Table:
+def _parse(text: str, notes: list[str], tabs: bool, known: Callable[[str], bool]) -> Table:
     lines = re.split(r"\r\n|\r|\n", text)
     skipped = next((i for i, line in enumerate(lines) if line.strip()), 0)
-    told = re.fullmatch(r"\s*\"?sep=(.)\"?[;,\s]*", lines[skipped])  # a spreadsheet's own first line
-    skipped += bool(told)
+    named = re.fullmatch(r"\s*\"?sep=(.)\"?[;,\s]*", lines[skipped])  # a spreadsheet's own first line
+    skipped += bool(named)
     if not any(line.strip() for line in lines[skipped:]):
         raise ValueError("it has no header line")
-    separator = told[1] if told else _separator(lines[skipped], tabs, known)
-    if separator == "\t" and (rows := _unquoted(lines, skipped)):
+    separator = named[1] if named else _separator(lines[skipped], tabs, known)
+    if separator == "\t" and (rows := _split_tabs(lines, skipped)):
         quotes = sum(row[i].startswith('"') for _, row in rows for i in range(len(row)))
         notes += [f"{quotes} quotes that do not close were kept as letters"] if quotes else []
     else:
-        rows = _quoted(lines, skipped, separator)
-    return _framed(rows, separator, notes)
+        rows = _split_quoted(lines, skipped, separator)
+    return _to_table(rows, separator, notes)
 
 
 def _separator(header: str, tabs: bool, known: Callable[[str], bool]) -> str:
@@ -91,31 +94,38 @@ def _separator(header: str, tabs: bool, known: Callable[[str], bool]) -> str:
     return max("\t,;|" if tabs else ",;\t|", key=fit)
 
 
-def _unquoted(lines: list[str], skipped: int) -> list[tuple[int, list[str]]] | None:
-    """(line number, cells) of a table in which a quote is a letter: every line has the header's number of tabs; else None."""
+def _split_tabs(lines: list[str], skipped: int) -> list[tuple[int, list[str]]] | None:
+    """(line number, cells) of a table where quotes are letters: each line has the tabs of the header; else None."""
     width = lines[skipped].count("\t")
     rows = [(i, line.split("\t")) for i, line in enumerate(lines[skipped:], skipped + 1) if line.strip()]
     if not width or any(len(row) != width + 1 for _, row in rows):
         return None
-    return [(i, [_unwrapped(cell) for cell in row]) for i, row in rows]
+    return [(i, [_unwrap(cell) for cell in row]) for i, row in rows]
 
 
-def _unwrapped(cell: str) -> str:
+def _unwrap(cell: str) -> str:
     """The cell without the quotes around it, those within it single again; a lone quote stays."""
     if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in (inner := cell[1:-1]).replace('""', ""):
         return inner.replace('""', '"')
     return cell
 
 
-def _quoted(lines: list[str], skipped: int, separator: str) -> list[tuple[int, list[str]]]:
+def _split_quoted(lines: list[str], skipped: int, separator: str) -> list[tuple[int, list[str]]]:
     """(line number, cells) by the rules of CSV; BadCorpus names the line of a quote that swallows others."""
-    reader = csv.reader((f"{line}\n" for line in lines[skipped:]), delimiter=separator, skipinitialspace=True, strict=True)
+    reader = csv.reader(
+        (f"{line}\n" for line in lines[skipped:]), delimiter=separator, skipinitialspace=True, strict=True
+    )
     rows: list[tuple[int, list[str]]] = []
     begins = skipped + 1
     try:
         for row in reader:
             ends = skipped + reader.line_num
-            if ends > begins and rows and len(rows[0][1]) > 1 and all(line.count(separator) + 1 == len(rows[0][1]) for line in lines[begins - 1 : ends]):
+            if (
+                ends > begins
+                and rows
+                and len(rows[0][1]) > 1
+                and all(line.count(separator) + 1 == len(rows[0][1]) for line in lines[begins - 1 : ends])
+            ):
                 raise csv.Error(f"it makes one row of the lines {begins} to {ends}, each of which looks like a row")
             if any(cell.strip() for cell in row):
                 rows.append((begins, row))
@@ -128,7 +138,7 @@ def _quoted(lines: list[str], skipped: int, separator: str) -> list[tuple[int, l
     return rows
 
 
-def _framed(rows: list[tuple[int, list[str]]], separator: str, notes: list[str]) -> Table:
+def _to_table(rows: list[tuple[int, list[str]]], separator: str, notes: list[str]) -> Table:
     """Rows under their header; empty rows and nameless columns are left out, ValueError for cells beyond the header."""
     import pandas as pd
 
@@ -143,7 +153,9 @@ def _framed(rows: list[tuple[int, list[str]]], separator: str, notes: list[str])
     if doubled is not None:
         raise ValueError(f"two columns are named '{doubled}'")
     if short := [line for line, row in body if len(row) < len(names)]:
-        notes.append(f"{len(short)} rows have fewer cells than the header, e.g. line {short[0]}: the last ones count as empty")
+        notes.append(
+            f"{len(short)} rows have fewer cells than the header, e.g. line {short[0]}: the last ones count as empty"
+        )
     if "" in names:
         notes.append(f"column {names.index('') + 1} has no name and was left out")
     cells = [row[: len(names)] + [""] * (len(names) - len(row)) for _, row in body]
@@ -152,8 +164,8 @@ def _framed(rows: list[tuple[int, list[str]]], separator: str, notes: list[str])
 
 
 def numbers(cells: pd.Series[Any], separator: str = "") -> pd.Series[float]:
-    """Cells as float64, NaN for the words of NO_NUMBER; decimal commas are read. ValueError names the first other cell."""
-    found = parsed(cells, separator)
+    """Cells as float64, NaN for the words of NO_NUMBER; decimal commas are read. ValueError names a bad cell."""
+    found = parse_numbers(cells, separator)
     strange = found.isna() & cells.notna() & ~cells.astype(str).str.strip().str.lower().isin(NO_NUMBER)
     if strange.any():
         row = int(strange.to_numpy().argmax())
@@ -161,7 +173,7 @@ def numbers(cells: pd.Series[Any], separator: str = "") -> pd.Series[float]:
     return found
 
 
-def parsed(cells: pd.Series[Any], separator: str = "") -> pd.Series[float]:
+def parse_numbers(cells: pd.Series[Any], separator: str = "") -> pd.Series[float]:
     """Cells as float64, NaN for all that are no numbers."""
     import pandas as pd
 

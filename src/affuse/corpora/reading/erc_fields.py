@@ -1,4 +1,4 @@
-"""The fields of an ERC feature pickle, told apart by what they hold: file names and tuple lengths lie."""
+"""The fields of an ERC feature pickle, distinguished by what they hold: file names and tuple lengths lie."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from affuse.core.errors import BadFeatures
 
 @dataclass(frozen=True)
 class Field:
-    """One field of the tuple: its kind (by content), what to call it in a message, its content by dialogue (or id set)."""
+    """One field of the tuple: its kind (by content), its name in messages, its content by dialogue (or id set)."""
 
     kind: str
     says: str
@@ -116,7 +116,7 @@ def matrix(part: Sequence[Any]) -> np.ndarray | None:
         return rows.astype(np.float32) if fits else None
 
 
-def refused(path: Path, found: Sequence[Field], why: str, remedy: str = "") -> BadFeatures:
+def refusal(path: Path, found: Sequence[Field], why: str, remedy: str = "") -> BadFeatures:
     """The error that says why, and what each field of the file was taken for."""
     listed = "; ".join(f"{i}: {f.says}" for i, f in enumerate(found, start=1))
     return BadFeatures(f"{path}: {why}. Its fields: {listed}", remedy or "see the layouts: affuse show erc_features")
@@ -128,17 +128,17 @@ def roles_of(path: Path, found: list[Field]) -> dict[str, Field]:
     for field in found:
         kinds.setdefault("speakers" if field.kind == "one-hot" else field.kind, []).append(field)
     if kinds.get("unknown", []) not in ([], [found[-1]]):  # the loaders of 10 and 13 fields drop the last one unread
-        raise refused(path, found, "a field is of no known kind")
+        raise refusal(path, found, "a field is of no known kind")
     for kind, most in (("ids", 1), ("words", 1), ("speakers", 1), ("classes", 2)):
         if len(kinds.get(kind, [])) > most:
-            raise refused(path, found, f"{len(kinds[kind])} fields look like {kind}")
+            raise refusal(path, found, f"{len(kinds[kind])} fields look like {kind}")
     for kind in ("classes", "speakers", "set"):
         if kind not in kinds:
-            raise refused(path, found, f"no field holds {'id sets' if kind == 'set' else kind}")
+            raise refusal(path, found, f"no field holds {'id sets' if kind == 'set' else kind}")
     # Of two class fields the one of at most three classes is the sentiment.
     few = [len({int(v) for part in f.content.values() for v in part}) <= 3 for f in kinds["classes"]]
     if len(few) == 2 and few[0] == few[1]:
-        raise refused(path, found, "two fields hold classes, and which is the emotion cannot be told")
+        raise refusal(path, found, "two fields hold classes, and which is the emotion cannot be told")
     labels = kinds["classes"][few.index(False) if len(few) == 2 else 0]
     rest = [f for f in kinds["classes"] if f is not labels]
     roles: dict[str, Field] = {kind: kinds[kind][0] for kind in ("speakers", "ids", "words") if kind in kinds}
@@ -154,10 +154,10 @@ def check_shapes(path: Path, found: list[Field], labels: Mapping[str, list[Any]]
         foreign, absent = sorted(set(field.content) - set(labels)), sorted(set(labels) - set(field.content))
         if foreign or (absent and not (partial and field.kind == "vectors")):
             wrong, how = (foreign, "has") if foreign else (absent, "lacks")
-            raise refused(path, found, f"field {i} {how} {len(wrong)} dialogues against the labels, e.g. {wrong[0]}")
+            raise refusal(path, found, f"field {i} {how} {len(wrong)} dialogues against the labels, e.g. {wrong[0]}")
         short += [f"field {i} ({field.says}): {len(absent)} of {len(labels)} dialogues"] if absent else []
         for name, part in field.content.items():
             if len(part) != len(labels[name]):
                 why = f"field {i} has {len(part)} utterances of dialogue {name}, the labels {len(labels[name])}"
-                raise refused(path, found, why)
+                raise refusal(path, found, why)
     return short

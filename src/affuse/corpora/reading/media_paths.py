@@ -1,4 +1,4 @@
-"""Media as tables name them: found also in another spelling, told to be audio or video, their times held against the files."""
+"""Media as tables name them: found also in another spelling, audio or video, their times checked against the files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SOUND = SOUND | {".aac", ".aif", ".aiff", ".amr", ".au", ".caf", ".oga", ".wma", ".mka", ".ac3", ".wv", ".w64"}
 _PICTURE = PICTURE - {".webm", ".mkv"} | {".mpeg", ".m4v", ".wmv", ".mts", ".m2ts", ".ts", ".3gp", ".ogv", ".mxf"}
 ROUNDING = 0.1  # s by which a written end may lie behind the end of its file
-LARGE = 16 << 20  # bytes from which the length in a header is believed where that is exact: reading all packets takes long
+LARGE = 16 << 20  # bytes; in larger files an exact length in the header is believed: reading all packets takes long
 
 
 def _form(name: str) -> str:
@@ -28,7 +28,11 @@ def _form(name: str) -> str:
 
 
 # What two names of the same file may share, the surest first; only the first makes them the same name.
-_KEYS: tuple[Callable[[str], str], ...] = (_form, lambda n: _form(n).casefold(), lambda n: Path(_form(n).casefold()).stem)
+_KEYS: tuple[Callable[[str], str], ...] = (
+    _form,
+    lambda n: _form(n).casefold(),
+    lambda n: Path(_form(n).casefold()).stem,
+)
 
 
 class Finder:
@@ -57,20 +61,28 @@ class Finder:
             return self.base / name
         here = f"{self.table} names {column} file {name}"
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name):
-            raise MissingFile(f"{here}, which is an address on the web", "download it first, and write the path of the file")
+            raise MissingFile(
+                f"{here}, which is an address on the web", "download it first, and write the path of the file"
+            )
         slashed = name.replace("\\", "/")
         if re.match(r"[A-Za-z]:/|//", slashed) and slashed != name:
-            raise MissingFile(f"{here}, an absolute path of Windows", "write paths that are relative to the table, or to --root DIR")
+            raise MissingFile(
+                f"{here}, an absolute path of Windows", "write paths that are relative to the table, or to --root DIR"
+            )
         near, same = self._nearest(slashed)
         if near is not None and same:
             self._respelled["with / for \\" if slashed != name else "in another Unicode form"] += 1
             return near
         why = ", also with / for its backslashes" if slashed != name else ""
-        remedy = f"there is {os.path.relpath(near, self.base)}: write the name as it is there" if near is not None else "check --root DIR"
+        remedy = (
+            f"there is {os.path.relpath(near, self.base)}: write the name as it is there"
+            if near is not None
+            else "check --root DIR"
+        )
         raise MissingFile(f"{here}, which is not below {self.base}{why}", remedy)
 
     def _nearest(self, name: str) -> tuple[Path | None, bool]:
-        """(the file that comes nearest to a name, whether it differs in its Unicode form only); None where none does."""
+        """(the file that comes nearest to a name, whether only its Unicode form differs); None where there is none."""
         here, same = Path("/") if name.startswith("/") else self.base, True
         parts = [part for part in name.split("/") if part not in ("", ".")]
         for i, part in enumerate(parts):
@@ -114,7 +126,7 @@ def kind_of(path: str, column: str, table: str) -> str:
 
 
 def check_times(table: pd.DataFrame) -> list[str]:
-    """Hold `start` and `end` (s) against the files, each looked at once; an end just behind its file becomes the file's.
+    """Check `start` and `end` (s) against the files, each read once; an end just behind its file becomes the file's.
 
     Changes `table`, returns notes. Raises BadCorpus with the first row whose times lie outside its file.
     """
@@ -125,7 +137,9 @@ def check_times(table: pd.DataFrame) -> list[str]:
     if timed.empty or not columns:
         return []
     needed = timed["end"].fillna(timed["start"])
-    latest = pd.concat([needed.groupby(timed[c]).max() for c in columns]).groupby(level=0).max().drop("", errors="ignore")
+    latest = (
+        pd.concat([needed.groupby(timed[c]).max() for c in columns]).groupby(level=0).max().drop("", errors="ignore")
+    )
     lengths, unread = _lengths(latest.to_dict())
     length = pd.concat([timed[c].map(lengths).astype(float) for c in columns], axis=1).max(axis=1)
     outside = (timed["start"] >= length) | (timed["end"] > length + ROUNDING)
@@ -133,7 +147,11 @@ def check_times(table: pd.DataFrame) -> list[str]:
         raise _outside(timed, length, outside, len(table))
     late = timed.index[timed["end"] > length]
     table.loc[late, "end"] = length[late]
-    notes = [f"{len(late)} ends lay up to {ROUNDING} s behind the end of their file, which they are now"] if len(late) else []
+    notes = (
+        [f"{len(late)} ends lay up to {ROUNDING} s behind the end of their file, which they are now"]
+        if len(late)
+        else []
+    )
     if unread:
         name, why = next(iter(unread.items()))
         notes.append(f"the times in {len(unread)} files could not be checked, e.g. {Path(name).name}: {why}")
@@ -168,12 +186,17 @@ def _outside(timed: pd.DataFrame, length: pd.Series[float], outside: pd.Series[b
     name = next(Path(row[c]).name for c in ("video", "audio") if row.get(c))
     until = "" if row["end"] != row["end"] else f" to {row['end']:g}"
     message = (
-        f"row {row.name + 1} (utterance '{row['id']}') is at {row['start']:g}{until} s of {name}, which lasts {length[row.name]:.4g} s; "
+        f"row {row.name + 1} (utterance '{row['id']}') is at {row['start']:g}{until} s of {name}, which lasts "
+        f"{length[row.name]:.4g} s; "
         f"{int(outside.sum())} of {of} rows lie outside their file"
     )
     times = timed[["start", "end"]].to_numpy().ravel()
     times = times[times > 0]
     fits = (timed["start"] < 1000 * length) & ~(timed["end"] > 1000 * (length + ROUNDING))
     if (times >= 10).all() and (fits[length.notna()].all() or ((times % 1 == 0) & (times >= 100)).all()):
-        return BadCorpus(f"{message}; times look like milliseconds", "divide by 1000, or call the columns start_ms and end_ms")
-    return BadCorpus(message, "times are seconds from the beginning of the file: check them, and which file the row names")
+        return BadCorpus(
+            f"{message}; times look like milliseconds", "divide by 1000, or call the columns start_ms and end_ms"
+        )
+    return BadCorpus(
+        message, "times are seconds from the beginning of the file: check them, and which file the row names"
+    )

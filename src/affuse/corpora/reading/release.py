@@ -51,14 +51,14 @@ def first(src: Path, name: str) -> Path | None:
 
 
 def media(src: Path, suffixes: Iterable[str] = PICTURE | SOUND) -> dict[str, Path]:
-    """Stem -> file (absolute) of the media below `src`; hidden files and dead links are left out, of several the one that sorts first."""
+    """Stem -> absolute file of the media below `src`, of several the first by name; no hidden files, no dead links."""
     wanted = set(suffixes)
     found = [p for p in below(src) if p.suffix.lower() in wanted and p.is_file()]
     return {p.stem: p.resolve() for p in reversed(found)}
 
 
 def add_clips(src: Path, rows: Iterable[dict[str, Any]], part: str, partial: bool) -> list[str]:
-    """Set video and audio of the rows by their ids; what is missing per `part` (a column), nothing where no clip is there."""
+    """Set video and audio of the rows by their ids; returns what is missing per `part` (a column) if there are any."""
     pictures, sounds = media(src, PICTURE), media(src, SOUND)
     rows = list(rows)
     for row in rows:
@@ -103,7 +103,9 @@ def read_csv(path: Path, *columns: str, whole: tuple[str, ...] = ()) -> pd.DataF
     for column in whole:
         wrong = table.loc[~table[column].str.fullmatch(r"\s*-?\d{1,9}\s*", na=False), column]
         if len(wrong):
-            raise BadCorpus(f"{path}: {column} is '{wrong.iloc[0]}', not a whole number", "download the official file again")
+            raise BadCorpus(
+                f"{path}: {column} is '{wrong.iloc[0]}', not a whole number", "download the official file again"
+            )
     return table
 
 

@@ -1,4 +1,4 @@
-"""What the labels of a table are: names of classes, or numbers to regress on; numbers that may be either are asked about."""
+"""What the labels of a table are: names of classes, or numbers to regress on; if both are possible, an error asks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import LabelSpace
 from affuse.corpora.manifest import COLUMNS
-from affuse.corpora.reading.columns import DIMENSIONS, plain, said, split_names
-from affuse.corpora.reading.delimited import NO_NUMBER, Table, numbers, parsed
+from affuse.corpora.reading.columns import DIMENSIONS, as_option, plain, split_names
+from affuse.corpora.reading.delimited import NO_NUMBER, Table, numbers, parse_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +34,12 @@ def put_targets(
     text = table["label"].astype(object).where(table["label"].notna(), "").astype(str).str.strip()
     if (open_quote := text.str.startswith('"')).any():
         row = int(open_quote.to_numpy().argmax())
-        raise BadCorpus(f"row {row + 1} has the label {text.iloc[row]}, with a quote that does not close", "close the quote, or take it out")
+        raise BadCorpus(
+            f"row {row + 1} has the label {text.iloc[row]}, with a quote that does not close",
+            "close the quote, or take it out",
+        )
     names = {cell: labels.get(cell, labels.get(_short(cell), "")) for cell in text.unique()}
-    numeric, words = _parted([cell for cell, name in names.items() if cell and not name], source.separator)
+    numeric, words = _numbers_and_words([cell for cell, name in names.items() if cell and not name], source.separator)
     named = [name for name in names.values() if name] + words
     if wanted is not None and wanted.kind == "values":
         return _values(table, source, [roles["label"]], wanted)
@@ -48,12 +51,12 @@ def put_targets(
     return None, []
 
 
-def _parted(cells: list[str], separator: str) -> tuple[dict[str, float], list[str]]:
+def _numbers_and_words(cells: list[str], separator: str) -> tuple[dict[str, float], list[str]]:
     """(cell -> number, the other cells), words such as NA in neither."""
     import pandas as pd
 
     column = pd.Series(cells, dtype=object)
-    found = parsed(column, separator)
+    found = parse_numbers(column, separator)
     words = column[found.isna() & ~column.str.lower().isin(NO_NUMBER)] if cells else column
     return dict(zip(column[found.notna()], found.dropna(), strict=True)), words.tolist()
 
@@ -72,20 +75,29 @@ def _short(cell: str) -> str:
 
 
 def _question(column: str, numeric: list[str], named: list[str]) -> BadCorpus:
-    """Numbers that may be classes or values, or that stand beside names."""
+    """Numbers that may be classes or values, or that stand among names."""
     shown = ", ".join(numeric[:8]) + (", ..." if len(numeric) > 8 else "")
-    beside = f" beside names such as '{named[0]}'" if named else ""
-    ways = "if they are classes, name each: --label " + " ".join(f"NAME={cell}" for cell in numeric[:4]) + (" ..." if len(numeric) > 4 else "")
+    named_too = f" beside names such as '{named[0]}'" if named else ""
+    ways = (
+        "if they are classes, name each: --label "
+        + " ".join(f"NAME={cell}" for cell in numeric[:4])
+        + (" ..." if len(numeric) > 4 else "")
+    )
     if not named:
-        ways += f"; if they are values on a scale (regression): --map {said('value', column)}"
-    return BadCorpus(f"column '{column}' holds {len(numeric)} different numbers{beside}: {shown}", ways)
+        ways += f"; if they are values on a scale (regression): --map {as_option('value', column)}"
+    return BadCorpus(f"column '{column}' holds {len(numeric)} different numbers{named_too}: {shown}", ways)
 
 
-def _values(table: pd.DataFrame, source: Table, columns: list[str], wanted: LabelSpace | None) -> tuple[LabelSpace, list[str]]:
+def _values(
+    table: pd.DataFrame, source: Table, columns: list[str], wanted: LabelSpace | None
+) -> tuple[LabelSpace, list[str]]:
     """Put the columns as numbers under the names of the dimensions; (their space, a note of what they are)."""
     if wanted is not None and (wanted.kind != "values" or len(wanted) != len(columns)):
         holds = ", ".join(wanted.labels)
-        raise BadCorpus(f"space {wanted.name} ({holds}) does not fit the {len(columns)} columns of values", "leave --space out, or map a column to each: --map value=A,B")
+        raise BadCorpus(
+            f"space {wanted.name} ({holds}) does not fit the {len(columns)} columns of values",
+            "leave --space out, or map a column to each: --map value=A,B",
+        )
     names = wanted.labels if wanted else tuple(_dimension(column) for column in columns)
     for name, column in zip(names, columns, strict=True):
         table[name] = _finite(source, column)
@@ -94,7 +106,10 @@ def _values(table: pd.DataFrame, source: Table, columns: list[str], wanted: Labe
     found = table[list(names)]
     low, high = float(found.min().min()), float(found.max().max())
     known = int(found.notna().all(axis=1).sum())
-    note = f"{', '.join(names)}: values from {low:g} to {high:g} in {known} of {len(table)} rows; they are trained by regression: affuse train RECIPE 'objectives={{l1: {{}}}}'"
+    note = (
+        f"{', '.join(names)}: values from {low:g} to {high:g} in {known} of {len(table)} rows; "
+        "they are trained by regression: affuse train RECIPE 'objectives={l1: {}}'"
+    )
     return wanted or LabelSpace("custom", names, "values", low, high), [note]
 
 
@@ -107,7 +122,9 @@ def _finite(source: Table, column: str) -> pd.Series[float]:
     try:
         found = numbers(source.cells[column], source.separator)
     except ValueError as error:
-        raise BadCorpus(f"column '{column}' is not numeric: {error}", "write numbers, and nothing where there is none") from error
+        raise BadCorpus(
+            f"column '{column}' is not numeric: {error}", "write numbers, and nothing where there is none"
+        ) from error
     if np.isinf(found).any() or found.isna().all():
         what = "an infinite number" if np.isinf(found).any() else "no number"
         raise BadCorpus(f"column '{column}' holds {what}", "write numbers, and nothing where there is none")

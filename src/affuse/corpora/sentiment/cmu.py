@@ -1,8 +1,8 @@
-"""What importers of sentiment corpora share (CMU-MOSI, CMU-MOSEI, CH-SIMS): sources recognised by content, one corpus made.
+"""What the importers of CMU-MOSI, CMU-MOSEI and CH-SIMS share: sources recognised by content, one corpus made.
 
 A source is a file or a folder. Utterances come from the first of: the labels sequence (.csd), opinion segments (csv
-without header: start, end, video, segment, label), label.csv of MMSA, a feature pickle, a label JSON of MERTools. Whatever
-else is there adds features, words and clips.
+without header: start, end, video, segment, label), label.csv of MMSA, a feature pickle, a label JSON of MERTools.
+Whatever else is there adds features, words and clips.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SISTERS = ("cmu_mosi", "cmu_mosei", "ch_sims", "ch_sims_v2")
 
 @dataclass(frozen=True)
 class Release:
-    """What one corpus is: its card, the space of its sentiment, official folds (video -> split) where they ship here."""
+    """What one corpus is: its card, the space of its sentiment, official folds (video -> split) if they are known."""
 
     name: str
     title: str
@@ -63,7 +63,14 @@ class Stream:
 
 
 def import_release(
-    release: Release, src: Path, dst: Path, *, partial: bool, labels: Labels = "none", aligned: bool = False, split: str = "published"
+    release: Release,
+    src: Path,
+    dst: Path,
+    *,
+    partial: bool,
+    labels: Labels = "none",
+    aligned: bool = False,
+    split: str = "published",
 ) -> Corpus:
     """Import `src` (file or folder) as `release`.
 
@@ -85,8 +92,10 @@ def import_release(
         row["label"] = name
         if split != "published":
             row["published_split"], row["split"] = row["split"], ""
-    told = {k: v for k, v in {"partial": short, "warnings": notes}.items() if v}
-    corpus = write_corpus(dst, rows, release.name, space.name, licence=release.card["licence"], language=release.language, **told)
+    extra = {k: v for k, v in {"partial": short, "warnings": notes}.items() if v}
+    corpus = write_corpus(
+        dst, rows, release.name, space.name, licence=release.card["licence"], language=release.language, **extra
+    )
     for stream in streams:
         _store(corpus, stream)
     return corpus
@@ -115,7 +124,11 @@ def _utterances(release: Release, sources: Sources, src: Path) -> tuple[list[Row
     ):
         if lists:
             return [dict(row) for row in _fitting(release, lists, kind, src)], notes, kind
-    what = "sequences (.csd) without labels" if sources.csds else "no labels, neither .csd, label.csv, feature pickle nor label JSON"
+    what = (
+        "sequences (.csd) without labels"
+        if sources.csds
+        else "no labels, neither .csd, label.csv, feature pickle nor label JSON"
+    )
     raise BadCorpus(f"{src}: {what}", f"add the labels; see: affuse show {release.name}")
 
 
@@ -127,14 +140,18 @@ def _only(paths: list[Path], src: Path) -> Path:
 
 def _fitting(release: Release, lists: list[list[Row]], kind: str, src: Path) -> list[Row]:
     """The one list of utterances, or of several the first of which a split has exactly its published size."""
-    fitting = [rows for rows in lists if any(n == release.counts.get(s) for s, n in Counter(r["split"] for r in rows).items())]
+    fitting = [
+        rows for rows in lists if any(n == release.counts.get(s) for s, n in Counter(r["split"] for r in rows).items())
+    ]
     if fitting or len(lists) == 1:
         return (fitting or lists)[0]
-    raise BadCorpus(f"{src} holds {len(lists)} label files ({kind}), none with the counts of {release.title}", "give one file")
+    raise BadCorpus(
+        f"{src} holds {len(lists)} label files ({kind}), none with the counts of {release.title}", "give one file"
+    )
 
 
 def _labels_csd(release: Release, sources: Sources) -> Csd | None:
-    """The labels sequence: 1 column (sentiment) or 7 (and emotions), called "label" where several fit or labels come elsewhere."""
+    """The labels sequence: 1 column (sentiment) or 7 (and emotions); by name where several fit or others exist."""
     fitting = [c for c in sources.csds if not c.words and c.width == (7 if release.emotions else 1)]
     named = [c for c in fitting if _called_labels(c)]
     if not named and (sources.opinions or sources.tables or sources.pickles or sources.jsons):
@@ -150,7 +167,7 @@ def _called_labels(csd: Csd) -> bool:
 
 
 def _csd_rows(labels: Csd, notes: list[str]) -> list[Row]:
-    """One row per label interval, its id video[k] as the SDK names it; k is its place in the file, which is not that in time."""
+    """One row per label interval, its id video[k] as in the SDK; k counts in the order of the file, not of time."""
     rows: list[Row] = []
     early = empty = 0
     columns = ("sentiment", *EMOTIONS)[: labels.width]
@@ -163,7 +180,9 @@ def _csd_rows(labels: Csd, notes: list[str]) -> list[Row]:
             early += start < 0
             name, video = (key, aligned[1]) if aligned else (f"{key}[{k}]", key)
             times = {"start": max(start, 0.0), "end": end}
-            rows.append({"id": name, "conversation": video, **times, **dict(zip(columns, map(float, vector), strict=True))})
+            rows.append(
+                {"id": name, "conversation": video, **times, **dict(zip(columns, map(float, vector), strict=True))}
+            )
     before: Counter[str] = Counter()
     for row in sorted(rows, key=lambda row: row["start"]):
         row["position"] = before[row["conversation"]]
@@ -182,7 +201,12 @@ def _complete(release: Release, rows: list[Row], sources: Sources) -> None:
     said = {name: line for known in words for name, line in known.items()}
     folds = {**release.folds, **sources.folds}
     if not folds:
-        folds = {r["conversation"]: r["split"] for other in [*sources.jsons, *(p.rows for p in sources.pickles)] for r in other if "conversation" in r}
+        folds = {
+            r["conversation"]: r["split"]
+            for other in [*sources.jsons, *(p.rows for p in sources.pickles)]
+            for r in other
+            if "conversation" in r
+        }
     columns = ("sentiment", *(EMOTIONS if release.emotions else ()), *(UNIMODAL.values() if release.unimodal else ()))
     for row in rows:
         known = said.get(row["id"], {})
@@ -191,7 +215,8 @@ def _complete(release: Release, rows: list[Row], sources: Sources) -> None:
         row["source"] = row.get("conversation", "")
         for column in columns:
             row.setdefault(column, float("nan"))
-        times: Row = {k: row.pop(k) for k in ("start", "end") if k in row} or {k: known[k] for k in ("start", "end") if k in known}
+        own: Row = {k: row.pop(k) for k in ("start", "end") if k in row}
+        times = own or {k: known[k] for k in ("start", "end") if k in known}
         row |= _clip(sources.clips, row["id"], row["source"], times)
     if release.emotions and any(row[EMOTIONS[0]] == row[EMOTIONS[0]] for row in rows):
         for row in rows:
@@ -217,7 +242,11 @@ def _shared_videos(rows: list[Row], split: str) -> list[str]:
     shared = sum(len(s) > 1 for s in places.values())
     if not shared:
         return []
-    what = "scores on it are too good" if split == "published" else "it was not used (split=published would), training parts by video"
+    what = (
+        "scores on it are too good"
+        if split == "published"
+        else "it was not used (split=published would), training parts by video"
+    )
     return [f"the published split has parts of {shared} of {len(places)} videos in more than one split: {what}"]
 
 
@@ -230,9 +259,14 @@ def _check(release: Release, rows: list[Row], labelled: str, partial: bool, note
         notes.append(f"{open_} of {len(rows)} utterances have no published split here; see: affuse show {release.name}")
     if labelled == "csd" and not release.segments_published:
         published = "/".join(str(n) for n in release.counts.values())
-        notes.append(f"the labels sequence has {len(rows)} segments, other releases keep {published}: not checked against a count")
+        notes.append(
+            f"the labels sequence has {len(rows)} segments, other releases keep {published}: not checked against a "
+            "count"
+        )
         videos = Counter(split for _, split in {(r["source"], r["split"]) for r in rows} if split)
-        return [f"videos of {s}" for s in check_counts(videos, release.videos, "videos per split", partial)] if videos else []
+        if not videos:
+            return []
+        return [f"videos of {s}" for s in check_counts(videos, release.videos, "videos per split", partial)]
     for sister in SISTERS:
         counts = registry.cards("corpora").get(sister, {}).get("counts")
         if counts and dict(found) == counts != release.counts:
@@ -252,15 +286,22 @@ def _check_ranges(release: Release, rows: list[Row]) -> None:
         if len(wrong):
             name = rows[wrong[0]]["id"]
             raise BadCorpus(
-                f"{column} of '{name}' is {values[wrong[0]]:g}, outside {low:g} to {high:g}", f"is this {release.title}?"
+                f"{column} of '{name}' is {values[wrong[0]]:g}, outside {low:g} to {high:g}",
+                f"is this {release.title}?",
             )
 
 
 def _content(rows: list[Row], sources: Sources, features: bool, partial: bool, notes: list[str]) -> list[str]:
     """Shortfalls: clips that some utterances have and others lack, or that there is nothing but labels."""
-    has = {"clips": sum(bool(r.get("video") or r.get("audio")) for r in rows), "words": sum(bool(r["text"]) for r in rows)}
+    has = {
+        "clips": sum(bool(r.get("video") or r.get("audio")) for r in rows),
+        "words": sum(bool(r["text"]) for r in rows),
+    }
     if sources.clips and not has["clips"]:
-        notes.append(f"{len(set(sources.clips.values()))} media files were left out: no utterance has their names, or times to cut them by")
+        notes.append(
+            f"{len(set(sources.clips.values()))} media files were left out: no utterance has their names, or times to "
+            "cut them by"
+        )
     if not features and not any(has.values()):
         line = f"no words, clips or features: labels only ({len(rows)} utterances)"
         if not partial:
@@ -315,7 +356,8 @@ def _segments(csd: Csd, rows: list[Row]) -> dict[str, list[Segment]]:
     for row in rows:
         start, end = (float(row[k if k in row else f"segment_{k}"]) for k in ("start", "end"))
         own = row["id"] in csd.rows  # everything below that key is the utterance's
-        found.setdefault(row["id"] if own else row["source"], []).append((row["id"], -np.inf if own else start, np.inf if own else end))
+        segment = (row["id"], -np.inf, np.inf) if own else (row["id"], start, end)
+        found.setdefault(row["id"] if own else row["source"], []).append(segment)
     return found
 
 
@@ -334,7 +376,8 @@ def _words(csd: Csd, rows: list[Row]) -> dict[str, np.ndarray]:
             spans[name] = times[chosen].reshape(-1, 2)
             if not by_id[name]["text"]:
                 by_id[name]["text"] = mend(" ".join(said[chosen]))
-                by_id[name]["word_times"] = (spans[name] - (start if np.isfinite(start) else spans[name][:1, :1])).tolist()
+                begin = start if np.isfinite(start) else spans[name][:1, :1]
+                by_id[name]["word_times"] = (spans[name] - begin).tolist()
     return spans
 
 
@@ -368,7 +411,8 @@ def _pickle_streams(rows: list[Row], pickles: list[FeaturePickle], notes: list[s
         content = io.file_sha256(pickle.path)
         for modality in pickle.arrays:
             name = f"{pickle.layout.lower()}_{modality}" + (f"_{pickle.path.stem}" if len(usable) > 1 else "")
-            streams.append(Stream(StreamSpec(name, modality, (pickle.width(modality),)), content, _known(pickle, modality, ids)))
+            spec = StreamSpec(name, modality, (pickle.width(modality),))
+            streams.append(Stream(spec, content, _known(pickle, modality, ids)))
     return streams
 
 

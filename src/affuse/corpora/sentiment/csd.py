@@ -20,7 +20,7 @@ from affuse.core.types import Feature
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 PACKED = 1100  # the most that HDF5's compression gains
-LONGEST = 24 * 3600.0  # s that a recording lasts at most: times beyond it are damage, and would become arrays of that length
+LONGEST = 24 * 3600.0  # s that a recording lasts at most: later times are damage, and would become huge arrays
 PAUSE = "sp"  # how the forced aligner writes a pause between words
 Segment = tuple[str, float, float]  # id, start, end (s)
 
@@ -40,14 +40,14 @@ class Csd:
 
         Raises BadCorpus for times that are not finite, lie beyond a day or end before they start.
         """
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             for key in self.rows if keys is None else keys:
                 group = file[self.name]["data"][key]
                 yield key, self._intervals(key, group), self._features(group["features"][()])
 
     def times(self) -> Iterator[np.ndarray]:
         """The intervals of `read`, of all keys; features, which may be tens of gigabytes, are not read."""
-        with _opened(self.path) as file:
+        with _open(self.path) as file:
             data = file[self.name]["data"]
             yield from (self._intervals(key, data[key]) for key in self.rows)
 
@@ -55,13 +55,15 @@ class Csd:
         intervals = np.asarray(group["intervals"][()], dtype=np.float64)
         wrong = np.flatnonzero(~(np.abs(intervals) <= LONGEST).all(1) | ~(intervals[:, 1] >= intervals[:, 0]))
         if len(wrong):
-            raise _bad(self.path, f"interval {intervals[wrong[0]].tolist()} of '{key}' is no stretch of time")
+            raise _bad(self.path, f"interval {intervals[wrong[0]].tolist()} of '{key}' is no interval of time")
         return intervals
 
     def _features(self, raw: np.ndarray) -> np.ndarray:
         if not self.words:
             return raw.reshape(len(raw), self.width)
-        return np.array([w.decode("utf-8", "replace") if isinstance(w, bytes) else str(w) for w in raw.ravel()], dtype=object)
+        return np.array(
+            [w.decode("utf-8", "replace") if isinstance(w, bytes) else str(w) for w in raw.ravel()], dtype=object
+        )
 
 
 def is_csd(head: bytes) -> bool:
@@ -71,7 +73,7 @@ def is_csd(head: bytes) -> bool:
 
 def open_csd(path: Path) -> Csd:
     """The sequence of a file, its shapes checked and nothing read; BadCorpus names the group that does not fit."""
-    with _opened(path) as file:
+    with _open(path) as file:
         if len(file) != 1:
             raise _bad(path, f"{len(file)} groups at the root, a csd file has one")
         name = next(iter(file))
@@ -121,11 +123,13 @@ def _part(path: Path, group: Any, name: str) -> Any:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _open(path: Path) -> Iterator[Any]:
     try:
         import h5py
     except ImportError as error:
-        raise MissingDependency(f"{path.name} is HDF5, and h5py is not installed", "pip install 'affuse[hdf5]'") from error
+        raise MissingDependency(
+            f"{path.name} is HDF5, and h5py is not installed", "pip install 'affuse[hdf5]'"
+        ) from error
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -154,7 +158,7 @@ def within(intervals: np.ndarray, start: float, end: float) -> np.ndarray:
 
 
 def cut(intervals: np.ndarray, features: np.ndarray, start: float, end: float, rate: float) -> np.ndarray:
-    """Features [T, d] of [start, end) s: at `rate` Hz (the row that covers each step's middle), or row by row for rate 0.
+    """Features [T, d] of [start, end) s: at `rate` Hz (the row that covers each step's middle), or all rows for rate 0.
 
     A step that no row covers is NaN, and so is every number that is not finite.
     """

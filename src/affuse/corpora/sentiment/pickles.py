@@ -1,7 +1,7 @@
 """Community feature pickles of sentiment corpora: MMSA, MulT and CARAT layouts, recognised by their keys and shapes.
 
-Each is a dict of splits of padded arrays [N, T, D]. Which steps are real is told from the data: stated lengths, the BERT
-mask, else the rows of zeros before and after; a row of zeros in between is absent content.
+Each is a dict of splits of padded arrays [N, T, D]. Which steps are real is found from the data: stated lengths, the
+BERT mask, else the rows of zeros before and after; a row of zeros in between is absent content.
 """
 
 from __future__ import annotations
@@ -136,7 +136,8 @@ def _sized(path: Path, split: str, part: Mapping[str, Any], key: str, n: int) ->
     if _length(values) != n:
         raise _bad(path, f"{split}: {_length(values)} {key} for {n} labels")
     letters = isinstance(values, np.ndarray) and values.dtype.kind == "U" and values.nbytes
-    if letters and (np.ascontiguousarray(values).view(np.uint32) > 0x10FFFF).any():  # such a string would break Python itself
+    # a letter beyond Unicode would break Python itself
+    if letters and (np.ascontiguousarray(values).view(np.uint32) > 0x10FFFF).any():
         raise _bad(path, f"{split}: {key} holds what is no character")
     return values
 
@@ -151,7 +152,9 @@ def _labels(path: Path, split: str, part: Mapping[str, Any], layout: str) -> np.
     key = "regression_labels" if layout == "MMSA" else "labels"
     values = _numbers(path, split, key, part[key], None)
     if values.shape[1] not in (1, 7):
-        raise _bad(path, f"{split}: {key} is {list(np.shape(part[key]))}, expected one sentiment, or sentiment and 6 emotions")
+        raise _bad(
+            path, f"{split}: {key} is {list(np.shape(part[key]))}, expected one sentiment, or sentiment and 6 emotions"
+        )
     return values
 
 
@@ -225,14 +228,17 @@ def _timed(path: Path, split: str, ids: Any) -> list[Row]:
 
 
 def _string(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value).encode("utf-8", "replace").decode()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(value).encode("utf-8", "replace").decode()
 
 
 def _window(path: Path, split: str, part: Mapping[str, Any], modality: str, names: tuple[str, ...]) -> Window:
     key = next((name for name in names if name in part), None)
     if key is None:
         raise _bad(path, f"{split} has no '{names[0]}', another split has")
-    x, n = _array(path, split, key, part[key]), _length(part.get("regression_labels", part.get("labels", part.get("tgt"))))
+    x = _array(path, split, key, part[key])
+    n = _length(part.get("regression_labels", part.get("labels", part.get("tgt"))))
     if x.dtype.kind not in "fiu" or x.ndim != 3 or len(x) != n:
         raise _bad(path, f"{split}: {key} is {x.dtype}{list(x.shape)}, expected numbers [{n}, T, D]")
     used: np.ndarray = np.asarray(x.any(-1))  # what is not finite is not zero either
@@ -289,7 +295,8 @@ def _trim(found: FeaturePickle, split: str, part: Mapping[str, Any]) -> None:
         if (holes := ~np.isfinite(window.x).all(-1)).any():
             count = int((~np.isfinite(window.x[holes])).sum())
             found.warnings.append(
-                f"{found.path.name}: {split}: {count} numbers of {modality} in {int(holes.any(1).sum())} utterances are "
+                f"{found.path.name}: {split}: {count} numbers of {modality} in {int(holes.any(1).sum())} utterances "
+                "are "
                 "NaN or infinite; they count as missing"
             )
 
@@ -306,7 +313,9 @@ def _state(found: FeaturePickle, split: str, modality: Modality, lengths: Any) -
     leading = (window.last > n) & (window.first >= steps - n)
     beyond = int(((window.last > n) & ~leading).sum())
     if beyond:
-        found.warnings.append(f"{found.path.name}: {split}: {beyond} utterances have {modality} beyond their stated length; cut there")
+        found.warnings.append(
+            f"{found.path.name}: {split}: {beyond} utterances have {modality} beyond their stated length; cut there"
+        )
     window.first = np.where(leading, steps - n, 0)
     window.last = window.first + n
 

@@ -1,4 +1,4 @@
-"""Files of sentiment corpora, recognised by content: sequences, feature pickles, label tables, transcripts, folds, clips."""
+"""Files of sentiment corpora, recognised by content: sequences, pickles, label tables, transcripts, folds, clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from affuse.corpora.sentiment.pickles import UNIMODAL, FeaturePickle, Row, is_pi
 
 PICKLED = {".pkl", ".pickle", ".p", ".pt", ".pth"}
 JSON_SPLITS = {"train_corpus": "train", "val_corpus": "valid", "test_corpus": "test"}
-MODES = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test", "": ""}
+MODES = {
+    "train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test",
+    "": "",
+}
 FOLDS = {"standard_train_fold": "train", "standard_valid_fold": "valid", "standard_test_fold": "test"}
 MISSING = -10.0  # MERTools writes it where there is no sentiment
 
@@ -86,9 +89,16 @@ def _folds(path: Path) -> dict[str, str]:
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body
         lists = {getattr(n.targets[0], "id", ""): n.value for n in body if isinstance(n, ast.Assign)}
-        return {str(video): split for name, split in FOLDS.items() if name in lists for video in ast.literal_eval(lists[name])}
+        return {
+            str(video): split
+            for name, split in FOLDS.items()
+            if name in lists
+            for video in ast.literal_eval(lists[name])
+        }
     except (SyntaxError, ValueError, TypeError, RecursionError) as error:
-        raise BadCorpus(f"{path}: not the SDK's lists of folds ({error})", "use cmu_mosei_std_folds.py as it is") from error
+        raise BadCorpus(
+            f"{path}: not the SDK's lists of folds ({error})", "use cmu_mosei_std_folds.py as it is"
+        ) from error
 
 
 def _json_rows(path: Path) -> list[Row]:
@@ -101,7 +111,10 @@ def _json_rows(path: Path) -> list[Row]:
         if key not in JSON_SPLITS:
             return []  # another corpus: MER2023 has several tests
         if not isinstance(entries, dict):
-            raise BadCorpus(f"{path}: '{key}' is a {type(entries).__name__}, not a dict of utterances", "use the official label file")
+            raise BadCorpus(
+                f"{path}: '{key}' is a {type(entries).__name__}, not a dict of utterances",
+                "use the official label file",
+            )
         for name, entry in entries.items():
             try:
                 value = float(entry["val"])
@@ -115,7 +128,13 @@ def _row(path: Path, name: str, split: str, value: float) -> Row:
     video, mark, clip = name.rpartition("_")
     if not (mark and video and clip):
         raise BadCorpus(f"{path}: '{name}' names no video and clip", "ids are VIDEO_CLIP")
-    return {"id": name, "conversation": video, "position": int(clip) if clip.isdecimal() else 0, "split": split, "sentiment": value}
+    return {
+        "id": name,
+        "conversation": video,
+        "position": int(clip) if clip.isdecimal() else 0,
+        "split": split,
+        "sentiment": value,
+    }
 
 
 def _table_rows(path: Path) -> list[Row]:
@@ -127,7 +146,11 @@ def _table_rows(path: Path) -> list[Row]:
         if mode not in MODES:
             raise BadCorpus(f"{path}: '{name}' has mode '{mode}'", "modes are train, valid, test")
         row = _row(path, name, MODES[mode], _number(path, name, "label", line["label"]))
-        row |= {column: _number(path, name, f"label_{m}", line[f"label_{m}"]) for m, column in UNIMODAL.items() if f"label_{m}" in line}
+        row |= {
+            column: _number(path, name, f"label_{m}", line[f"label_{m}"])
+            for m, column in UNIMODAL.items()
+            if f"label_{m}" in line
+        }
         rows.append({**row, "text": mend(line.get("text", ""))})
     return rows
 
@@ -136,7 +159,9 @@ def _number(path: Path, name: str, column: str, cell: str) -> float:
     try:
         return float(cell) if cell.strip() else float("nan")
     except ValueError as error:
-        raise BadCorpus(f"{path}: column '{column}' of '{name}' is '{cell}', not a number", "use the official file") from error
+        raise BadCorpus(
+            f"{path}: column '{column}' of '{name}' is '{cell}', not a number", "use the official file"
+        ) from error
 
 
 def _transcript(path: Path) -> dict[str, Row]:
@@ -166,7 +191,9 @@ def opinions(path: Path) -> list[Row]:
             raise ValueError("a time is missing")
         names = [f"{video.strip()}_{int(clip)}" for video, (_, _, clip, _) in zip(table["video"], numbers, strict=True)]
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        raise BadCorpus(f"{path}: not lines of start, end, video, segment, label: {error}", "use the official file") from error
+        raise BadCorpus(
+            f"{path}: not lines of start, end, video, segment, label: {error}", "use the official file"
+        ) from error
     return [
         {**_row(path, name, "", label), "start": start, "end": end}
         for name, (start, end, _, label) in zip(names, numbers, strict=True)

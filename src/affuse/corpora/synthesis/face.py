@@ -302,12 +302,12 @@ def _draw_eyes(texture: Array, face: Face, action: Array, blink: Array, gaze: Ar
 def _draw_mouth(texture: Array, face: Face, action: Array, envelope: Array) -> None:
     corners, wider, opened, raised, thin, fold, _ = action[5:].tolist()
     picture, view, x, y = _moving(texture, (-34, 34, 8, 62))
-    talk = _column(np.clip(opened + 6.5 * envelope, 0, 15))
-    width = np.float32(17 + wider) - 0.12 * talk
+    opening = _column(np.clip(opened + 6.5 * envelope, 0, 15))
+    width = np.float32(17 + wider) - 0.12 * opening
     q = np.clip((x / width) ** 2, 0, 1)
     bow = 1 - q
-    middle = 34.5 + 0.3 * corners - corners * q + 0.1 * talk
-    top, bottom = middle - talk * 0.35 * bow - raised * bow, middle + talk * 0.65 * bow**0.8
+    middle = 34.5 + 0.3 * corners - corners * q + 0.1 * opening
+    top, bottom = middle - opening * 0.35 * bow - raised * bow, middle + opening * 0.65 * bow**0.8
     full = face.lips * (1 - 0.55 * np.clip(thin, 0, 1))
     crest = top - 4.4 * full * bow**0.75 * (1 - 0.22 * _spot(x, x * 0, 3, 1))
     base = bottom + 6.0 * full * bow**0.65
@@ -318,11 +318,11 @@ def _draw_mouth(texture: Array, face: Face, action: Array, envelope: Array) -> N
     _paint(picture, _tint(face.skin, 0.55, 24), 0.6 * lips * (y < top))
     shine = np.exp(-(((y - bottom - 2.6) / 1.4) ** 2)) * _spot(x, x * 0, 9, 1)
     _paint(picture, _tint(face.skin, 1.0, 20), 0.45 * lips * shine)
-    gap = _cover(np.maximum(np.maximum(top - y, y - bottom), inside_x), 1.2) * np.clip(talk / 1.5, 0, 1)
+    gap = _cover(np.maximum(np.maximum(top - y, y - bottom), inside_x), 1.2) * np.clip(opening / 1.5, 0, 1)
     _paint(picture, (58, 20, 22), gap)
-    teeth = np.clip((top + np.minimum(0.5 * talk, 4.5) - y) / 1.2, 0, 1) * np.clip((0.86 - q) / 0.2, 0, 1)
+    teeth = np.clip((top + np.minimum(0.5 * opening, 4.5) - y) / 1.2, 0, 1) * np.clip((0.86 - q) / 0.2, 0, 1)
     _paint(picture, (236, 230, 222), 0.9 * gap * teeth)
-    seam = np.exp(-(((y - middle + raised * bow) / 0.9) ** 2)) * (np.abs(x) < width) * np.clip(1 - talk / 2.5, 0, 1)
+    seam = np.exp(-(((y - middle + raised * bow) / 0.9) ** 2)) * (np.abs(x) < width) * np.clip(1 - opening / 2.5, 0, 1)
     _paint(picture, _tint(face.skin, 0.28, 14), 0.8 * seam)
     corner = _spot(np.abs(x) - width, y - middle, 2.2, 2.0)
     _paint(picture, _tint(face.skin, 0.45, 10), 0.5 * corner)

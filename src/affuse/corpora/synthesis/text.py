@@ -1,4 +1,4 @@
-"""Templated sentences: how people word an emotion, mostly without naming it."""
+"""Templated sentences: how people express an emotion, mostly without naming it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from affuse.core import io
+from affuse.core import io, run_files
 from affuse.core.config import PRETRAINED
 
 if TYPE_CHECKING:
@@ -22,23 +22,23 @@ BASE = PRETRAINED / "affuse-base"
 def base() -> tuple[Model, dict[str, Any]]:
     """(affuse-base, its RepVGG fused; the parameters of its extractors)."""
     from affuse.layers.repvgg import fused
-    from affuse.models.model import load_model
+    from affuse.models.saved import load_model
 
-    described = io.read_json(BASE / "model.json")
-    return fused(load_model(described, BASE / "model.safetensors")), described["extractors"]
+    described = io.read_json(BASE / run_files.DESCRIPTION)
+    return fused(load_model(described, BASE / run_files.WEIGHTS)), described["extractors"]
 
 
 @cache
 def weights_hash() -> str:
     """SHA-256 of affuse-base."""
-    return io.file_sha256(BASE / "model.safetensors")
+    return io.file_sha256(BASE / run_files.WEIGHTS)
 
 
 def width(streams: tuple[str, ...]) -> int:
     """Numbers per step: the streams' embeddings side by side, then the probabilities."""
     model, _ = base()
     encoders: Any = model.encoders
-    return sum(encoders[s].dim for s in streams) + len(model.spaces["emotion"])
+    return sum(encoders[s].dim for s in streams) + len(model.tasks["emotion"])
 
 
 def utterance(features: Mapping[str, Feature]) -> np.ndarray:
@@ -53,7 +53,7 @@ def utterance(features: Mapping[str, Feature]) -> np.ndarray:
     with torch.inference_mode():
         batch = collate(model.streams, {n: [features.get(n, empty)] for n, empty in absent.items()})
         encoded = model.encode(batch)
-        p = model.probabilities("emotion", model.fuse(encoded, batch).logits["emotion"])
+        p = model.tasks["emotion"].predict(model.fuse(encoded, batch).logits["emotion"])
         return torch.cat([*(encoded.pooled[s] for s in features), p], 1).numpy()
 
 
@@ -69,6 +69,6 @@ def steps(stream: str, feature: Feature) -> np.ndarray:
     with torch.inference_mode():
         batch = collate([spec], {stream: [feature]})
         encoding = model.encoders[stream](batch.x[stream], batch.mask[stream])
-        p = model.probabilities("emotion", head["emotion"](encoding.tokens[0]))
+        p = model.tasks["emotion"].predict(head["emotion"](encoding.tokens[0]))
         both = torch.cat([encoding.tokens[0], p], 1) * encoding.mask[0].unsqueeze(1)
         return both[: len(feature.values)].numpy()

@@ -1,4 +1,4 @@
-"""What picture models share: a clip's faces or frames in blocks, made ready for a network, and one vector per picture."""
+"""What picture models share: faces or frames of a clip in blocks, prepared for a network; one vector per picture."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ class Preparation:
         """What the folder's files say; BadConfig where the network does not take squares."""
         config = io.read_json(folder / "config.json")
         path = folder / "preprocessor_config.json"
-        said: dict[str, Any] = io.read_json(path) if path.is_file() else {}
+        settings: dict[str, Any] = io.read_json(path) if path.is_file() else {}
         own = config.get("vision_config", config).get("image_size", 224)
-        cut = said.get("crop_size") if said.get("do_center_crop") else None
-        resize = _resize(said.get("size") or own, cut is not None)
+        cut = settings.get("crop_size") if settings.get("do_center_crop") else None
+        resize = _resize(settings.get("size") or own, cut is not None)
         size = _square(cut if cut is not None else resize, folder)
-        keep = said.get("do_normalize", True)
+        keep = settings.get("do_normalize", True)
         return cls(
             size,
-            resize if said.get("do_resize", True) else size,
-            RESAMPLE.get(said.get("resample", 2), "bicubic"),
-            said.get("rescale_factor", 1 / 255) if said.get("do_rescale", True) else 1.0,
-            tuple(said.get("image_mean") or (0.5,) * 3) if keep else (0.0,) * 3,
-            tuple(said.get("image_std") or (0.5,) * 3) if keep else (1.0,) * 3,
+            resize if settings.get("do_resize", True) else size,
+            RESAMPLE.get(settings.get("resample", 2), "bicubic"),
+            settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0,
+            tuple(settings.get("image_mean") or (0.5,) * 3) if keep else (0.0,) * 3,
+            tuple(settings.get("image_std") or (0.5,) * 3) if keep else (1.0,) * 3,
         )
 
-    def fitted(self, image: np.ndarray) -> np.ndarray:
-        """A frame uint8 [H, W, 3] as the square that goes in, uint8 [size, size, 3]; edges repeated where it is short."""
+    def to_square(self, image: np.ndarray) -> np.ndarray:
+        """A frame uint8 [H, W, 3] as the square that goes in, uint8 [size, size, 3]; edges repeat where it is short."""
         import torch
         from torch.nn.functional import interpolate, pad
 
@@ -86,7 +86,7 @@ class Preparation:
         square: np.ndarray = x[0, :, top : top + self.size, left : left + self.size].permute(1, 2, 0).numpy()
         return square
 
-    def fed(self, images: np.ndarray) -> Tensor:
+    def to_tensor(self, images: np.ndarray) -> Tensor:
         """Squares uint8 [..., size, size, 3] as the network takes them: float32 [..., 3, size, size]."""
         import torch
 
@@ -116,8 +116,8 @@ def faces(fps: float, size: int, margin: float, detector: Path | None, sha256: s
     return FaceCrops(fps=fps, size=size, min_score=sure, margin=margin, detector=detector, detector_sha256=sha256)
 
 
-def interpolated(network: Any, size: int, trained: int | None) -> dict[str, bool]:
-    """What a network must be told where its squares are not of the `size` [px] that it was `trained` on."""
+def size_options(network: Any, size: int, trained: int | None) -> dict[str, bool]:
+    """Options of a network whose squares are not of the `size` [px] that it was `trained` on."""
     asks = "interpolate_pos_encoding" in inspect.signature(network.forward).parameters
     return {"interpolate_pos_encoding": True} if size != trained and asks else {}
 
@@ -146,22 +146,22 @@ class Source:
             yield from self.crops.blocks(clip, length)
             return
         frames = clip.frames(self.crops.fps, LONGEST_SIDE)
-        fitted = ((frame.index, self.preparation.fitted(frame.image)) for frame in frames)
-        while some := list(islice(fitted, length)):
+        squares = ((frame.index, self.preparation.to_square(frame.image)) for frame in frames)
+        while some := list(islice(squares, length)):
             yield np.array([step for step, _ in some]), np.stack([image for _, image in some])
 
 
 def vectors(
     blocks: Iterable[Block], embed: Callable[[np.ndarray], np.ndarray], steps: int, dim: int, pool: Pool
 ) -> Feature:
-    """One vector per step, [steps, dim], invalid where the blocks have no picture; or their mean, see `pooled`."""
+    """One vector per step, [steps, dim], invalid where the blocks have no picture; or their mean, see `pool_steps`."""
     values, valid = np.zeros((steps, dim), np.float32), np.zeros(steps, bool)
     for at, images in blocks:
         values[at], valid[at] = embed(images), True
-    return pooled(Feature(values, valid), pool)
+    return pool_steps(Feature(values, valid), pool)
 
 
-def pooled(feature: Feature, pool: Pool) -> Feature:
+def pool_steps(feature: Feature, pool: Pool) -> Feature:
     """The feature itself, or with "mean" one vector [1, D], the mean over its valid steps (T = 0 if there are none)."""
     if pool == "none":
         return feature

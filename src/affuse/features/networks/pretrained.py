@@ -1,4 +1,4 @@
-"""What extractors of pretrained networks share: where these are found (core.hub), files that the user brings, layers mixed."""
+"""What extractors of pretrained networks share: finding them (core.hub), files of the user, mixtures of layers."""
 
 from __future__ import annotations
 
@@ -13,29 +13,34 @@ from affuse.core.hub import Known, find, load, quiet, weights_hash
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Known", "file", "find", "load", "mix", "mixed", "quiet", "weights_hash"]
+__all__ = ["Known", "file", "find", "load", "mix", "mixture_width", "quiet", "weights_hash"]
 
 
 def file(path: Path | None, sha256: str, what: str, option: str = "weights") -> Path:
     """A weights file that the user brings: there, and with the checksum that was given ("" = not checked).
 
-    `what` names the file, its size, licence and place for the message, `option` what it is given as. Raises MissingDependency or BadFeatures.
+    `what` names the file, its size, licence and place for the message, `option` what it is given as. Raises
+    MissingDependency or BadFeatures.
     """
     if path is None or not path.expanduser().is_file():
-        raise MissingDependency(f"{what} is needed{f' and {path} is no file' if path else ''}", f"give its path as {option}=FILE")
+        raise MissingDependency(
+            f"{what} is needed{f' and {path} is no file' if path else ''}", f"give its path as {option}=FILE"
+        )
     path = path.expanduser()
     if sha256 and (found := io.file_sha256(path)) != sha256.lower():
-        raise BadFeatures(f"{path}: sha256 is {found}, expected {sha256}", "download the file again, or correct sha256=")
+        raise BadFeatures(
+            f"{path}: sha256 is {found}, expected {sha256}", "download the file again, or correct sha256="
+        )
     return path
 
 
-def mixed(width: int, layers: Sequence[int], weights: Sequence[float]) -> int:
+def mixture_width(width: int, layers: Sequence[int], weights: Sequence[float]) -> int:
     """How wide the mixture of layers of `width` is."""
     return width if weights else width * len(layers)
 
 
 def mix(states: Sequence[Tensor], layers: Sequence[int], weights: Sequence[float] = ()) -> Tensor:
-    """The hidden states [..., D] of the chosen layers side by side [..., L * D], or added up by `weights` (scaled to sum 1).
+    """The hidden states [..., D] of the chosen layers side by side [..., L * D], or their sum by `weights` (sum 1).
 
     Layer 0 is the input of the first block, -1 the last block's output. Raises BadConfig for a layer that is not there.
     """

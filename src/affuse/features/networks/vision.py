@@ -1,4 +1,4 @@
-"""What `image_model` and `video_model` share: a pretrained vision transformer, its pictures, and the layers that are used."""
+"""What `image_model` and `video_model` share: a pretrained vision transformer, its pictures, and its layers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class VisionTransformer:
 
     @property
     def _width(self) -> int:
-        return pretrained.mixed(self._config["hidden_size"], self.layers, self.weights)
+        return pretrained.mixture_width(self._config["hidden_size"], self.layers, self.weights)
 
     def _settings(self, config: dict[str, Any]) -> dict[str, Any]:
         """The part of config.json that describes the vision transformer; BadConfig where there is none."""
@@ -72,5 +72,5 @@ class VisionTransformer:
 
     def _tokens(self, network: Any, pictures: np.ndarray, **more: bool) -> Tensor:
         """Tokens [n, K, D] of pictures uint8 [n, ..., size, size, 3]: the chosen layers, side by side or added up."""
-        out = network(pixel_values=self._source.preparation.fed(pictures), output_hidden_states=True, **more)
+        out = network(pixel_values=self._source.preparation.to_tensor(pictures), output_hidden_states=True, **more)
         return pretrained.mix((*out.hidden_states[:-1], out.last_hidden_state), self.layers, self.weights)

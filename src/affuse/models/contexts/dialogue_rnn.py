@@ -1,4 +1,4 @@
-"""DialogueRNN: recurrences of what has been said, of everyone who speaks, and of how each utterance feels."""
+"""DialogueRNN: recurrent states of the dialogue, of each speaker, and of the emotion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ CARD = {
 
 
 class Turn(NamedTuple):
-    """One step of n conversations with m parties: who speaks (slot of a party [n], named [n]); each party's place [m]."""
+    """One step of n conversations with m parties (speakers).
+
+    slot [n]: the active party, 0..m-1; named [n]: whether its speaker has a name; place [m]: each party's conversation.
+    """
 
     slot: Tensor
     named: Tensor
@@ -34,49 +37,56 @@ class Turn(NamedTuple):
 
 
 class States(NamedTuple):
-    """Of n conversations: g [n, d_g] and the last k of them [n, k, d_g]; of their m parties: q [m, d_p]."""
+    """States g [n, d_g] of n conversations, the last k of them [n, k, d_g]; states q [m, d_p] of their m parties."""
 
     g: Tensor
     memory: Tensor
     q: Tensor
 
     def first(self, n: int, m: int) -> States:
-        """Those of the first conversations and their parties: the ones still going."""
+        """The states of the first n conversations and their m parties: those that have not ended."""
         return self if len(self.g) == n else States(self.g[:n], self.memory[:n], self.q[:m])
 
 
 class Live(NamedTuple):
-    """One stream of a running conversation: its states, the emotion's, and the emotions that can still be heard."""
+    """One stream of a live conversation: its states, the emotion state, and the last emotions for the attention."""
 
     states: States
     emotion: Tensor | None
-    told: tuple[Tensor, ...]
+    emotions: tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Turns:
-    """All steps, conversations longest first: the sorted rows [N] in order of the steps, and how many each has."""
+    """All steps: the rows [N] in the order of the steps, the number of rows of each, and the steps.
+
+    Within a step conversations are ordered from the longest to the shortest.
+    """
 
     rows: Tensor
     sizes: Tensor
     steps: list[Turn]
 
 
-def turns(talk: Conversations, backwards: bool = False) -> Turns:
-    """The first party of each conversation stands for all who have not spoken yet or have no name."""
-    flip = talk.start[talk.conversation] + talk.length[talk.conversation] - 1 - talk.position
-    talk = replace(talk, speaker=talk.speaker[flip]) if backwards else talk
-    packed = talk.pack(torch.arange(len(talk), device=flip.device))
+def turns(conversations: Conversations, backwards: bool = False) -> Turns:
+    """The steps of a forward or backward pass.
+
+    The first party of each conversation stands for all speakers who have not spoken yet or have no name.
+    """
+    c = conversations
+    flip = c.start[c.conversation] + c.length[c.conversation] - 1 - c.position
+    c = replace(c, speaker=c.speaker[flip]) if backwards else c
+    packed = c.pack(torch.arange(len(c), device=flip.device))
     rows, rank = packed.data, packed.unsorted_indices
     assert rank is not None
-    people = int(talk.speaker.max()) + 2
-    nobody = torch.arange(len(rank), device=rows.device) * people
-    who = rank[talk.conversation[rows]] * people + talk.speaker[rows] + 1
-    party, slot = torch.unique(torch.cat([nobody, who]), return_inverse=True)
-    place = party // people
+    speakers = int(c.speaker.max()) + 2
+    unnamed = torch.arange(len(rank), device=rows.device) * speakers
+    who = rank[c.conversation[rows]] * speakers + c.speaker[rows] + 1
+    party, slot = torch.unique(torch.cat([unnamed, who]), return_inverse=True)
+    place = party // speakers
     until = torch.bincount(place).cumsum(0).tolist()  # parties of the first 1, 2... conversations
     sizes = packed.batch_sizes.tolist()
-    each = zip(slot[len(rank) :].split(sizes), (talk.speaker[rows] >= 0).split(sizes), strict=True)
+    each = zip(slot[len(rank) :].split(sizes), (c.speaker[rows] >= 0).split(sizes), strict=True)
     steps = [Turn(s, named, place[: until[len(s) - 1]]) for s, named in each]
     return Turns(flip[rows] if backwards else rows, packed.batch_sizes, steps)
 
@@ -84,11 +94,12 @@ def turns(talk: Conversations, backwards: bool = False) -> Turns:
 class DialogueRNN(nn.Module):
     """g_t = GRU([u_t; q_s], g_t-1); c_t = attend(u_t, g_<t); q_s' = GRU([u_t; c_t], q_s); e_t = GRU(q_s', e_t-1).
 
-    Speaker s's state q_s moves on; the others stay, or with `listener` hear: q' = GRU([u_t; q_s'], q). Whoever has not
-    spoken yet shares one state, from which each anonymous utterance starts anew. Attention is softmax((W u_t) g) over
-    the last `past` g (null: all, and then not live), or "simple": softmax(w g). Offline a second network runs
-    backwards, over utterances and speakers, as in the published BiModel; matching=true lets emotions attend to each
-    other, as there (with DialogueGCN's tanh). Dropout falls on g, q and e, but not on e's own recurrence (there: on it too).
+    The state q_s of the speaker s is updated. The states of the other speakers stay, or with `listener` are updated
+    too: q' = GRU([u_t; q_s'], q). Speakers who have not spoken yet share one state, from which each utterance of an
+    unnamed speaker starts. Attention is softmax((W u_t) g) over the last `past` g (null: all, which cannot run live),
+    or "simple": softmax(w g). Offline a second network runs backwards over utterances and speakers, as in the published
+    BiModel; with matching=true emotions attend to each other, as there (with DialogueGCN's tanh). Dropout applies to g,
+    q and e. Differs from the published code: there dropout applies to e's own recurrence too.
     """
 
     def __init__(
@@ -111,12 +122,12 @@ class DialogueRNN(nn.Module):
         self.matching = nn.ModuleDict({name: Matching(ways * dim) for name in dims} if matching else {})
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: dict[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor], present: Tensor, conversations: Conversations) -> dict[str, Tensor]:
         """x[s] [N, d_s] -> [N, dim], offline [N, 2 dim], for each s."""
         causal = self.mode == "causal"
-        ways = [turns(talk)] if causal else [turns(talk), turns(talk, backwards=True)]
+        ways = [turns(conversations)] + ([] if causal else [turns(conversations, backwards=True)])
         window = (self.past, 0) if causal else (None, None)
-        among = blocks(talk, *window) if len(self.matching) else None
+        among = blocks(conversations, *window) if len(self.matching) else None
         found = {}
         for name, value in x.items():
             sides = [network(value, way) for network, way in zip(self.ways[name], ways, strict=True)]  # type: ignore[call-overload]
@@ -125,7 +136,10 @@ class DialogueRNN(nn.Module):
         return found
 
     def begin(self) -> tuple[dict[str, int], dict[str, Live]]:
-        """Before the first utterance: whose party is which, and each stream's state; BadConfig if past is unbounded."""
+        """The state before the first utterance: each speaker's party, and each stream's state.
+
+        Raises BadConfig if `past` is unbounded.
+        """
         if self.past is None:
             raise BadConfig("DialogueRNN attends to all of the past", "bound its past to use it live")
         return {}, {name: Live(ways[0].start(1, 1), None, ()) for name, ways in self.ways.items()}  # type: ignore[index]
@@ -145,14 +159,14 @@ class DialogueRNN(nn.Module):
         found, after = {}, {}
         for name, value in x.items():
             e, live = self.ways[name][0].push(value, turn, lives[name], new)  # type: ignore[index]
-            told = remember(live.told, self.dropout(e), self.past) if len(self.matching) else ()
-            found[name] = recall(self.matching[name], told) if told else self.dropout(e)
-            after[name] = live._replace(told=told)
+            emotions = remember(live.emotions, self.dropout(e), self.past) if len(self.matching) else ()
+            found[name] = recall(self.matching[name], emotions) if emotions else self.dropout(e)
+            after[name] = live._replace(emotions=emotions)
         return found, (parties, after)
 
 
 class _Direction(nn.Module):
-    """The three recurrences, one way through the conversations."""
+    """The three recurrences, in one direction."""
 
     def __init__(
         self,
@@ -174,7 +188,7 @@ class _Direction(nn.Module):
         self.emotion, self.dropout = nn.GRU(party_dim, dim), nn.Dropout(dropout)
 
     def start(self, n: int, m: int) -> States:
-        """Zeros of n conversations and m parties."""
+        """The initial states, zeros, of n conversations with m parties."""
         like = self.whole.of_ahead.weight
         global_dim, party_dim = self.sizes
         return States(like.new_zeros(n, global_dim), like.new_zeros(n, 0, global_dim), like.new_zeros(m, party_dim))
@@ -191,32 +205,32 @@ class _Direction(nn.Module):
         return torch.empty_like(e).index_copy(0, way.rows, e)
 
     def push(self, x: Tensor, turn: Turn, live: Live, new: bool) -> tuple[Tensor, Live]:
-        """One utterance x [1, d], of a party that is perhaps new -> e [1, dim]."""
+        """One utterance x [1, d] -> e [1, dim], and the next state; `new`: the first one of its party."""
         states = live.states
         if new:
             states = states._replace(q=torch.cat([states.q, states.q[:1]]))
         q, states = self.step(self.ahead(x), turn, states)
         e, emotion = self.emotion(q, live.emotion)
-        return e, Live(states, emotion, live.told)
+        return e, Live(states, emotion, live.emotions)
 
     def ahead(self, x: Tensor) -> list[Tensor]:
-        """What depends on utterances alone, for all of them at once: queries, and parts of the cells' gates."""
+        """Queries, and each cell's part of the gates that depends on utterances only, for all utterances at once."""
         query = self.score.expand(len(x), -1) if self.query is None else self.query(x)  # type: ignore[union-attr]
         cells = [self.whole, self.speaking, *([self.listening] if self.listening else [])]
         return [query, *(cell.of_ahead(x) for cell in cells)]
 
     def step(self, ahead: Sequence[Tensor], turn: Turn, states: States) -> tuple[Tensor, States]:
-        """q of those who speak now [n, d_p], and the next states."""
+        """q [n, d_p] of the parties that speak in this step, and the next states."""
         query, for_whole, for_speaker, *for_others = ahead
         before = states.q.index_select(0, turn.slot)
         g = self.dropout(self.whole(for_whole, before, states.g))
         weights = torch.bmm(states.memory, query.unsqueeze(2)).softmax(1)
-        heard = (weights * states.memory).sum(1)
-        spoken = self.dropout(self.speaking(for_speaker, heard, before))
+        context = (weights * states.memory).sum(1)
+        spoken = self.dropout(self.speaking(for_speaker, context, before))
         q = states.q
         if self.listening is not None:
-            told = (part.index_select(0, turn.place) for part in (*for_others, spoken))
-            q = self.dropout(self.listening(*told, q))
+            inputs = (part.index_select(0, turn.place) for part in (*for_others, spoken))
+            q = self.dropout(self.listening(*inputs, q))
         own = torch.where(turn.named.unsqueeze(1), spoken, q.index_select(0, turn.slot))
         memory = torch.cat([states.memory, g.unsqueeze(1)], 1)
         memory = memory if self.past is None else memory[:, -self.past :]

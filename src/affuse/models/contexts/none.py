@@ -1,4 +1,4 @@
-"""No conversational context: every utterance stands alone."""
+"""No conversational context: every utterance by itself."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from affuse.layers.conversation import Conversations
 
 CARD = {
-    "summary": "every utterance stands alone",
+    "summary": "every utterance by itself",
     "source": "baseline",
     "entry": "NoContext",
     "stands": ["before"],
@@ -17,7 +17,7 @@ CARD = {
 
 
 class NoContext(nn.Module):
-    """Hands the utterances on as they are; a recipe's `context: none` is an empty list of parts."""
+    """Returns the utterances unchanged; `context: none` in a recipe is an empty list of parts."""
 
     stands = "before"
 
@@ -25,6 +25,6 @@ class NoContext(nn.Module):
         super().__init__()
         self.dims = dims
 
-    def forward(self, x: dict[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor], present: Tensor, conversations: Conversations) -> dict[str, Tensor]:
         """x[s] [N, d_s] -> the same."""
         return x

@@ -1,4 +1,4 @@
-"""Dilated forward push over a conversation, with early and adaptive late fusion, in the manner of ELR-GNN."""
+"""Dilated forward push over a conversation, with early and adaptive late fusion, after ELR-GNN."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ CARD = {
 }
 
 TYPES = 5  # relative relations: itself, same or other speaker, past or future
-Pushed = tuple[Edges, Tensor, Tensor]  # who hears whom, log Pi [E], relation of each dilation [E]
+Pushed = tuple[Edges, Tensor, Tensor]  # edges, log Pi [E], and type [E] by dilation and relation
 
 
 class DilatedPropagation(nn.Module):
     """ELR-GNN's pipeline on N rows of M streams; its code is not public, so that the form of each step is ours:
 
-    1. push         Pi_d: the `top_k` largest of sum_n w_n P_d^n, n <= order; P_d hears `past` utterances, d apart
+    1. push         Pi_d: the `top_k` largest of sum_n w_n P_d^n, n <= order; P_d over `past` and `future` utterances,
+                    d apart
     2. nodes        H_m = W_m h_m; early fusion H_0 = W_0 [h_1; ...; h_M]
     3. relations    a_sv = softmax over all v and d of log Pi_d,sv + u_(d, relation of s, v)^T H_v (u = 0: Pi itself)
                     Z_m = LayerNorm(sum_(v, d) a_sv H_v), for m = 0 too
     4. late fusion  beta_m = softmax over present m of q^T tanh(W Z_m)
-    5. given on     [h_m ; dropout(Z_0 + beta_m Z_m)]; of a single stream, and of the fused rows, [h ; dropout(Z)]
+    5. output       [h_m ; dropout(Z_0 + beta_m Z_m)]; of a single stream, and of the fused rows, [h ; dropout(Z)]
 
-    A linear fusion of 5 sees both sum_m beta_m Z_m and Z_0. An absent utterance hears, but says nothing.
+    A linear fusion of 5 gets both sum_m beta_m Z_m and Z_0. An absent utterance receives messages, but sends none.
     """
 
     def __init__(
@@ -62,9 +63,9 @@ class DilatedPropagation(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.dims = {name: width + dim for name, width in dims.items()}
 
-    def forward(self, x: dict[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor], present: Tensor, conversations: Conversations) -> dict[str, Tensor]:
         """x[s] [N, d_s] -> [N, d_s + dim]."""
-        pushed = self._push(talk)
+        pushed = self._push(conversations)
         z = [self.streams[s](h, present[:, i], *pushed) for i, (s, h) in enumerate(x.items())]
         if self.early is not None and self.gate is not None:
             beta = masked_softmax(torch.cat([self.gate(own) for own in z], 1), present)
@@ -72,22 +73,23 @@ class DilatedPropagation(nn.Module):
             z = [joint + beta[:, i, None] * own for i, own in enumerate(z)]
         return {s: torch.cat([h, self.dropout(own)], 1) for (s, h), own in zip(x.items(), z)}
 
-    def _push(self, talk: Conversations) -> Pushed:
+    def _push(self, conversations: Conversations) -> Pushed:
         """The edges of Pi_d, for all d."""
         found = []
         for k, d in enumerate(self.dilations):
             behind, ahead = (None if bound is None else bound * d for bound in (self.past, self.future))
             edges, pi = propagation(
-                dilated(talk, behind, ahead, d), len(talk), order=self.order, alpha=self.alpha, top_k=self.top_k,
-                conversation=talk.conversation,
+                dilated(conversations, behind, ahead, d), len(conversations), order=self.order, alpha=self.alpha,
+                top_k=self.top_k, conversation=conversations.conversation,
             )  # fmt: skip
-            found.append((edges.source, edges.target, pi.log(), TYPES * k + relations(talk, edges, "relative")[0]))
+            types, _ = relations(conversations, edges, "relative")
+            found.append((edges.source, edges.target, pi.log(), TYPES * k + types))
         source, target, log_pi, types = (torch.cat(parts) for parts in zip(*found))
         return Edges(source, target), log_pi, types
 
 
 class _Relations(nn.Module):
-    """Equations 2 and 3 for one set of nodes."""
+    """Steps 2 and 3 for one set of nodes."""
 
     def __init__(self, width: int, dim: int, types: int, drop_node: float) -> None:
         super().__init__()
@@ -95,10 +97,10 @@ class _Relations(nn.Module):
         self.relation = nn.Parameter(torch.zeros(types, dim))
         self.drop = DropNode(drop_node, scale=False)
 
-    def forward(self, x: Tensor, present: Tensor, heard: Edges, log_pi: Tensor, types: Tensor) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor, edges: Edges, log_pi: Tensor, types: Tensor) -> Tensor:
         """x [N, width], present [N] -> [N, dim]."""
-        said = self.drop(heard, len(x), present[heard.source].to(x.dtype)) > 0
-        heard, log_pi, types = heard.select(said), log_pi[said], types[said]
+        sent = self.drop(edges, len(x), present[edges.source].to(x.dtype)) > 0
+        edges, log_pi, types = edges.select(sent), log_pi[sent], types[sent]
         h = self.linear(x)
-        scores = log_pi + (h @ self.relation.T)[heard.source, types]
-        return self.norm(aggregate(h, heard, weight=segment_softmax(scores, heard.target, len(x))))
+        scores = log_pi + (h @ self.relation.T)[edges.source, types]
+        return self.norm(aggregate(h, edges, weight=segment_softmax(scores, edges.target, len(x))))

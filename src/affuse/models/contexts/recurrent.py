@@ -21,15 +21,15 @@ CARD = {
 }
 
 Hidden = Tensor | tuple[Tensor, Tensor] | None
-State = dict[str, tuple[Hidden, tuple[Tensor, ...]]]  # the last hidden state, and the outputs that can still be heard
+State = dict[str, tuple[Hidden, tuple[Tensor, ...]]]  # the last hidden state, and the last outputs for the attention
 
 
 class Recurrent(nn.Module):
     """One recurrent network per node set: bidirectional offline, forward only in causal mode.
 
     attention="self": LayerNorm(h + MHA(h)); "matching": sum_j softmax_j(tanh((W h_i + b) h_j)) h_j, in place of h_i.
-    Both hear the whole conversation, or in causal mode themselves and `past` utterances. residual adds the input
-    (projected where widths differ). Dropout stands between layers and after all.
+    Both attend to the whole conversation, or in causal mode to the utterance and the `past` ones before it. residual
+    adds the input (projected where widths differ). Dropout is applied between layers and after the last step.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class Recurrent(nn.Module):
         self.skip = nn.ModuleDict(skips if residual else {})
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: dict[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor], present: Tensor, conversations: Conversations) -> dict[str, Tensor]:
         """x[s] [N, d_s] -> [N, dim], offline [N, 2 dim], for each s."""
-        among = blocks(talk, self.past, None if self.mode == "offline" else 0) if self.attends else None
+        among = blocks(conversations, self.past, None if self.mode == "offline" else 0) if self.attends else None
         found = {}
         for name, value in x.items():
-            h = talk.unpack(self.network[name](talk.pack(value))[0])
+            h = conversations.unpack(self.network[name](conversations.pack(value))[0])
             found[name] = self._finish(name, value, h if among is None else self.attention[name](h, among))
         return found
 
@@ -72,7 +72,7 @@ class Recurrent(nn.Module):
         return h + self.skip[name](x) if len(self.skip) else h
 
     def begin(self) -> State:
-        """The state before the first utterance; BadConfig where attention has no bound."""
+        """The state before the first utterance; raises BadConfig where attention is unbounded."""
         if self.attends and self.past is None:
             raise BadConfig("Recurrent attends to all of the past", "bound its past to use it live")
         return dict.fromkeys(self.dims, (None, ()))
@@ -80,7 +80,7 @@ class Recurrent(nn.Module):
     def push(
         self, x: dict[str, Tensor], present: Tensor, speaker: str, state: State
     ) -> tuple[dict[str, Tensor], State]:
-        """x[s] [1, d_s] -> [1, dim] for each s, and the next state; what it costs does not grow."""
+        """x[s] [1, d_s] -> [1, dim] for each s, and the next state; the cost per utterance does not grow."""
         found: dict[str, Tensor] = {}
         after: State = {}
         for name, value in x.items():

@@ -1,4 +1,4 @@
-"""A graph over the utterances of a conversation, whose edges know who speaks to whom, and in which order."""
+"""A graph over the utterances of a conversation, with edge types by speakers and by order in time."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ CARD = {
 
 Conv = Literal["rgcn", "gat", "transformer", "graphconv", "gfpush"]
 EdgeWeight = Literal["none", "attention", "similarity"]
-Hop = tuple[Edges, Tensor | None]  # whom a convolution hears, and the types [E] that it tells apart
+Hop = tuple[Edges, Tensor | None]  # the edges of a convolution, and their types [E] where it has any
 
 
 class SpeakerGraph(nn.Module):
     """[x; weight h], h = dropout(leaky_relu(LayerNorm(conv_K(... conv_1(x))))) over a window around each utterance.
 
-    convs: (rgcn, graphconv) with edge_weight=attention is DialogueGCN, (rgcn, transformer) COGMEN. A target hears
-    `past` utterances before and `future` after it (None: all), `dilation` apart; in mode lookahead the first
-    convolution hears `lookahead` utterances ahead (that one, and every `dilation`-th nearer one), the others none, so
-    that the whole looks exactly that far. Types of edges (`relations`) are told apart by rgcn, and by gat or
-    transformer where it comes first; "absolute" numbers
-    `speakers` by who spoke first, and has no bounded reach. `edge_weight` scales the first convolution's messages:
-    attention is softmax_j x_i^T W x_j over those that i hears (rgcn then adds them up, as DialogueGCN's code),
-    similarity 1 - angle / pi. gfpush takes order, alpha and top_k, and no types. An absent utterance hears, but says
-    nothing.
+    convs: (rgcn, graphconv) with edge_weight=attention is DialogueGCN, (rgcn, transformer) COGMEN. An utterance gets
+    messages from `past` utterances before and `future` after it (None: all), `dilation` apart. In mode lookahead the
+    first convolution gets them from up to `lookahead` utterances ahead (that one, and every `dilation`-th nearer one),
+    the others from none ahead, so that the whole depends on exactly that many. rgcn has weights per edge type
+    (`relations`); gat and transformer have them where they come first. relations=absolute numbers `speakers` by who
+    spoke first; its reach is unbounded. `edge_weight` scales the messages of the first convolution: attention is
+    softmax_j x_i^T W x_j over the neighbours j of i (rgcn then adds the messages, as DialogueGCN's code), similarity is
+    1 - angle / pi. gfpush takes order, alpha and top_k, and no types. An absent utterance receives messages, but sends
+    none.
     """
 
     def __init__(
@@ -74,29 +74,29 @@ class SpeakerGraph(nn.Module):
             self.graphs[name] = _Graph(layers, width, dim, edge_weight, drop_node, drop_edge, dropout, join, weight)
         self.dims = {name: dim + width * (join == "concat") for name, width in dims.items()}
 
-    def forward(self, x: dict[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor], present: Tensor, conversations: Conversations) -> dict[str, Tensor]:
         """x[s] [N, d_s] -> [N, d_s + dim] (join=concat) or [N, dim]."""
-        hops = self._hops(talk)
-        return {s: self.graphs[s](h, present[:, i], hops, talk) for i, (s, h) in enumerate(x.items())}
+        hops = self._hops(conversations)
+        return {s: self.graphs[s](h, present[:, i], hops, conversations) for i, (s, h) in enumerate(x.items())}
 
-    def _hops(self, talk: Conversations) -> list[Hop]:
-        """Whom each convolution hears: only the first looks ahead, unless everything is known."""
+    def _hops(self, conversations: Conversations) -> list[Hop]:
+        """The edges of each convolution; in mode lookahead only the first has edges from later utterances."""
         behind = None if self.past is None else self.past * self.dilation
-        first = _until(talk, behind, self.ahead, self.dilation)
-        rest = dilated(talk, behind, 0, self.dilation) if self.mode == "lookahead" else first
-        found = [self._typed(talk, first, self.types[0])]
-        return found + [self._typed(talk, rest, count) for count in self.types[1:]]
+        first = _until(conversations, behind, self.ahead, self.dilation)
+        rest = dilated(conversations, behind, 0, self.dilation) if self.mode == "lookahead" else first
+        found = [self._typed(conversations, first, self.types[0])]
+        return found + [self._typed(conversations, rest, count) for count in self.types[1:]]
 
-    def _typed(self, talk: Conversations, edges: Edges, count: int) -> Hop:
+    def _typed(self, conversations: Conversations, edges: Edges, count: int) -> Hop:
         if count == 0:
             return edges, None
         if count == 1 or self.relations == "none":
             return edges, torch.zeros_like(edges.source)
-        return edges, relations(talk, edges, self.relations, self.speakers)[0]
+        return edges, relations(conversations, edges, self.relations, self.speakers)[0]
 
 
 class _Graph(nn.Module):
-    """The convolutions for the rows of one name."""
+    """The convolutions for one set of rows, a stream or the fused features."""
 
     def __init__(
         self, layers: list[nn.Module], width: int, dim: int, edge_weight: EdgeWeight, drop_node: float,
@@ -109,7 +109,7 @@ class _Graph(nn.Module):
         self.norm, self.dropout = nn.LayerNorm(dim), nn.Dropout(dropout)
         self.drop_node, self.drop_edge = DropNode(drop_node), DropEdge(drop_edge)
 
-    def forward(self, x: Tensor, present: Tensor, hops: list[Hop], talk: Conversations) -> Tensor:
+    def forward(self, x: Tensor, present: Tensor, hops: list[Hop], conversations: Conversations) -> Tensor:
         """x [N, width], present [N] -> [N, dim], or [N, width + dim]."""
         h = x
         for k, (layer, (edges, relation)) in enumerate(zip(self.layers, hops)):
@@ -117,7 +117,7 @@ class _Graph(nn.Module):
             if not bool(keep.all()):
                 edges, relation = edges.select(keep), None if relation is None else relation[keep]
             if isinstance(layer, _Push):
-                h = layer(h, edges, talk)
+                h = layer(h, edges, conversations)
             else:
                 weight = self._weight(x, edges) if k == 0 else None
                 h = layer(h, edges, relation, weight=self.drop_node(edges, len(x), weight))
@@ -136,7 +136,8 @@ class _Graph(nn.Module):
 class _Push(nn.Module):
     """W sum_v z_v Pi_sv x_v / sum_v z_v Pi_sv + b: GRAND+'s random propagation, z from DropNode.
 
-    A push of several steps would look ahead as often; with `ahead` only one step does, a mean before Pi of the past.
+    Each step of a push would look further ahead. With `ahead` a mean over the window comes first, which looks ahead
+    once; the push then follows edges from the past only.
     """
 
     def __init__(
@@ -146,14 +147,14 @@ class _Push(nn.Module):
         self.order, self.alpha, self.top_k, self.ahead = order, alpha, top_k, ahead
         self.linear, self.drop = nn.Linear(dim, out), DropNode(drop_node, scale=False)
 
-    def forward(self, x: Tensor, edges: Edges, talk: Conversations) -> Tensor:
+    def forward(self, x: Tensor, edges: Edges, conversations: Conversations) -> Tensor:
         """x [N, dim] -> [N, out]."""
         if self.ahead:
             x, edges = mean(x, edges), edges.select(edges.source <= edges.target)
-        heard, pi = propagation(
-            edges, len(x), order=self.order, alpha=self.alpha, top_k=self.top_k, conversation=talk.conversation
+        pushed, pi = propagation(
+            edges, len(x), order=self.order, alpha=self.alpha, top_k=self.top_k, conversation=conversations.conversation
         )
-        return self.linear(mean(x, heard, weight=self.drop(heard, len(x), pi)))
+        return self.linear(mean(x, pushed, weight=self.drop(pushed, len(x), pi)))
 
 
 def _convolution(conv: str, dim: int, out: int, types: int, bases: int | None, heads: int, attended: bool) -> nn.Module:
@@ -167,25 +168,28 @@ def _convolution(conv: str, dim: int, out: int, types: int, bases: int | None, h
 
 
 def _types(conv: str, first: bool, count: int) -> int:
-    """How many types of edges a convolution tells apart; 0 where it takes none."""
+    """The number of edge types of a convolution; 0 where it takes none."""
     if conv in ("rgcn", "graphconv"):
         return count if conv == "rgcn" else 1
     return count if conv in ("gat", "transformer") and first and count > 1 else 0
 
 
-def _until(talk: Conversations, past: int | None, ahead: int | None, dilation: int) -> Edges:
-    """Every `dilation`-th utterance up to `past` before, counted from the target, and up to `ahead` after it, counted from there."""
+def _until(conversations: Conversations, past: int | None, ahead: int | None, dilation: int) -> Edges:
+    """Every `dilation`-th utterance before and after the target.
+
+    Those before are counted from the target, at most `past`; those after from the utterance `ahead`, backwards.
+    """
     if ahead is None or dilation < 2 or ahead % dilation == 0:
-        return dilated(talk, past, ahead, dilation)
-    edges = window(talk, past, ahead)
+        return dilated(conversations, past, ahead, dilation)
+    edges = window(conversations, past, ahead)
     later = edges.source - edges.target
     return edges.select(torch.where(later > 0, later - ahead, later) % dilation == 0)
 
 
 def _ahead(mode: str, lookahead: int, future: int | None, dilation: int) -> int | None:
-    """How many utterances ahead the first convolution hears."""
+    """How many utterances ahead the first convolution looks."""
     if mode == "lookahead" and lookahead < 1:
-        raise BadConfig(f"lookahead={lookahead} looks nowhere", "give lookahead >= 1 utterances, or mode=causal")
+        raise BadConfig(f"lookahead={lookahead} is below 1", "give lookahead >= 1 utterances, or mode=causal")
     if mode == "offline":
         return None if future is None else future * dilation
     return lookahead if mode == "lookahead" else 0
@@ -193,7 +197,8 @@ def _ahead(mode: str, lookahead: int, future: int | None, dilation: int) -> int 
 
 def _check(convs: tuple[Conv, ...], edge_weight: EdgeWeight, dim: int, heads: int, weight: float) -> None:
     if weight <= 0:
-        raise BadConfig(f"weight={weight} leaves nothing of the graph", "give a weight above 0, or leave the context out")
+        remedy = "give a weight above 0, or leave the context out"
+        raise BadConfig(f"weight={weight} leaves nothing of the graph", remedy)
     if not convs:
         raise BadConfig("convs is empty", "give at least one of rgcn, gat, transformer, graphconv, gfpush")
     if convs[0] == "gfpush" and edge_weight != "none":

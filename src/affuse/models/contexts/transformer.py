@@ -25,11 +25,11 @@ CARD = {
 
 
 class ContextTransformer(nn.Module):
-    """Pre-norm encoder layers, one stack per node set; an utterance that is absent is not heard by others.
+    """Pre-norm encoder layers, one stack per node set; others do not attend to an utterance that is absent.
 
-    To the score q_i k_j comes q_i r where i and j have one speaker (whom we cannot name is another's), and with
-    positions="relative" a learned bias per head for the distance j - i (64 and beyond: as 64). "sinusoidal" counts
-    from the conversation's start, so it cannot be used live. `lookahead` is that of the whole stack.
+    To the score q_i k_j is added q_i r where i and j have the same speaker (an unnamed one is another each time), and
+    with positions="relative" a learned bias per head for the distance j - i (64 at most). "sinusoidal" counts from the
+    start of the conversation, so that it cannot run live. `lookahead` is that of the whole stack.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class ContextTransformer(nn.Module):
 
     @property
     def reach(self) -> int | None:
-        """How many utterances back an answer depends on; None: on all."""
+        """How many utterances back a prediction depends on; None: on all."""
         bounded = self.past is not None and self.positions == "relative"
         return len(self.future) * self.past if bounded else None  # type: ignore[operator]
 
-    def forward(self, x: dict[str, Tensor], present: Tensor, talk: Conversations) -> dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor], present: Tensor, conversations: Conversations) -> dict[str, Tensor]:
         """x[s] [N, d_s], present [N, S] -> [N, dim] for each s."""
-        among = {future: blocks(talk, self.past, future) for future in set(self.future)}
+        among = {future: blocks(conversations, self.past, future) for future in set(self.future)}
         found = {}
         for i, (name, value) in enumerate(x.items()):
             h = self.start[name](value)
             if self.positions == "sinusoidal":
-                h = h + _sinusoids(talk.position, h)
+                h = h + _sinusoids(conversations.position, h)
             for layer, future in zip(self.layers[name], self.future, strict=True):  # type: ignore[call-overload]
-                h = layer(h, among[future], talk.speaker, present[:, i])
+                h = layer(h, among[future], conversations.speaker, present[:, i])
             found[name] = self.norm[name](h)
         return found
 
@@ -101,26 +101,26 @@ class _Layer(nn.Module):
             nn.Linear(dim, expand * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(expand * dim, dim)
         )
 
-    def forward(self, h: Tensor, among: Blocks, speaker: Tensor, heard: Tensor) -> Tensor:
-        """h [N, dim], speaker [N], heard [N] -> [N, dim]."""
+    def forward(self, h: Tensor, among: Blocks, speaker: Tensor, attended: Tensor) -> Tensor:
+        """h [N, dim], speaker [N], attended [N] (which utterances others attend to) -> [N, dim]."""
         q, k, v = self.project(self.before(h)).unflatten(1, (3, self.heads, -1)).unbind(1)
         q = q * q.shape[-1] ** -0.5
-        likes = (q * self.same).sum(-1)  # [N, H]: q_i r
+        bonus = (q * self.same).sum(-1)  # [N, H]: q_i r
 
         def scored(scores: Tensor, block: Block) -> Tensor:
-            scores = scores + rows(likes, block.query).transpose(1, 2).unsqueeze(3) * _same(speaker, block)
+            scores = scores + rows(bonus, block.query).transpose(1, 2).unsqueeze(3) * _same(speaker, block)
             if self.distance is None:
                 return scores
             far = block.later.clamp(-self.farthest, self.farthest) + self.farthest
             return scores + F.embedding(far, self.distance).permute(0, 3, 1, 2)
 
         dropout = self.dropout if self.training else 0.0
-        mixed = attend(q, k, v, among, dropout=dropout, heard=heard, scored=scored)
+        mixed = attend(q, k, v, among, dropout=dropout, attended=attended, scored=scored)
         h = h + F.dropout(self.out(mixed.flatten(1)), dropout)
         return h + F.dropout(self.feed(self.between(h)), dropout)
 
 
 def _same(speaker: Tensor, block: Block) -> Tensor:
-    """[B, 1, Q, K]: whether one speaker says both; anonymous utterances are their own only."""
+    """[B, 1, Q, K]: whether both have the same speaker; utterances of unnamed speakers only match themselves."""
     one, other = speaker[block.query].unsqueeze(2), speaker[block.key].unsqueeze(1)
     return (((one == other) & (one >= 0)) | (block.later == 0)).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Several encoders of one kind over one stream, side by side."""
+"""Several encoders of one kind over one stream, concatenated."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig
+from affuse.core.parts import Encoder, Part
 from affuse.core.types import Encoding, StreamSpec
-from affuse.models.model import make_part
+from affuse.models.build import make_part
 
 CARD = {
-    "summary": "several encoders of one kind side by side; a linear head on them averages what each would answer",
+    "summary": "several encoders of one kind, concatenated; a linear head on them averages the logits of each",
     "source": "deep ensembles: Lakshminarayanan et al., NeurIPS 2017",
     "entry": "Ensemble",
     "modalities": ["audio", "vision", "text"],
@@ -24,10 +25,11 @@ CARD = {
 
 
 class Ensemble(nn.Module):
-    """x [N, T, ...], mask [N, T] -> Encoding of `members` encoders `of` a kind (mlp where it names none), their vectors one after the other.
+    """x [N, T, ...], mask [N, T] -> Encoding: the concatenated vectors of `members` encoders of one kind.
 
-    To train members apart, which is what a deep ensemble is, set train.members; this part then holds them as one model.
-    Raises BadConfig for fewer than one member or a stream that `of` does not take.
+    `of`: the kind and its options (mlp where it names none). To train the members independently, as a deep ensemble,
+    set train.members; this part then holds them as one model. Raises BadConfig for fewer than one member or a stream
+    that `of` does not take.
     """
 
     def __init__(self, spec: StreamSpec, *, members: int = 3, of: dict[str, Any] | None = None) -> None:
@@ -36,12 +38,13 @@ class Ensemble(nn.Module):
             raise BadConfig(f"members = {members}", "give at least 1")
         options = dict(of or {})
         name = options.pop("name", "mlp")
-        part = {"name": name, **registry.resolve("encoders", name, options, f"of.{name}")}
+        part = Part(name, registry.resolve("encoders", name, options, f"of.{name}"))
         self.members = nn.ModuleList(make_part("encoders", part, spec) for _ in range(members))
-        self.dim = sum(int(member.dim) for member in self.members)  # type: ignore[arg-type, misc]
+        members_of: list[Encoder] = list(self.members)  # type: ignore[arg-type]
+        self.dim, self.rate = sum(member.dim for member in members_of), members_of[0].rate
 
     def fit(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Fit the normalisation on (x, mask) of the training split: once, what it measures is the same for all."""
+        """Fit the normalisation on (x, mask) of the training split: once, as it is the same for all members."""
         first: Any = self.members[0]
         if hasattr(first, "fit"):
             first.fit(batches)
@@ -52,7 +55,7 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T', members * d], mask [N, T'], pooled [N, members * d]."""
         found: list[Encoding] = [member(x, mask) for member in self.members]
-        longest = max(e.mask.shape[1] for e in found)  # members that stretch time in training differ in length
+        longest = max(e.mask.shape[1] for e in found)  # members that change the tempo in training differ in length
         tokens = [nn.functional.pad(e.tokens, (0, 0, 0, longest - e.tokens.shape[1])) for e in found]
         masks = [nn.functional.pad(e.mask, (0, longest - e.mask.shape[1])) for e in found]
         return Encoding(torch.cat(tokens, -1), torch.stack(masks).any(0), torch.cat([e.pooled for e in found], -1))

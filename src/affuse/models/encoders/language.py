@@ -1,4 +1,4 @@
-"""A pretrained language model on token ids, trained with the rest."""
+"""A pretrained language model on token ids, trained with the rest of the model."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ ROWS = 16  # utterances of similar length that run together: short ones are not 
 class Language(nn.Module):
     """Token ids x [N, T], mask [N, T] -> Encoding with dim = the model's hidden size.
 
-    `model`: as for the extractor `tokens`, and the same. Of its blocks the first `depth` are kept (0: all); `frozen_layers`: the
-    embeddings and that many blocks stay as they are, without dropout (None: all is trained; 0: the embeddings alone stay).
-    `pool`: the mean over the tokens, or the first one. `dropout` stands in the model and on what is pooled. Raises
-    MissingDependency where the model is missing, BadConfig for steps that are no ids and layers that are not there.
+    `model`: the one of the extractor `tokens`. `depth`: how many of its first blocks are kept (0: all).
+    `frozen_layers`: the embeddings and that many blocks are not trained, and have no dropout (None: all is trained; 0:
+    only the embeddings are frozen). `pool`: the mean over the tokens, or the first one. `dropout` is that of the model,
+    and that of the pooled vector. Raises MissingDependency where the model is missing, BadConfig for steps that are no
+    ids and for layers that do not exist.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Language(nn.Module):
     ) -> None:
         super().__init__()
         if spec.shape != ():
-            raise BadConfig(f"stream '{spec.name}' has steps of shape {spec.shape}", "language needs token ids: extractor `tokens`")
-        self.model, self.pool = model, pool
+            message = f"stream '{spec.name}' has steps of shape {spec.shape}"
+            raise BadConfig(message, "language needs token ids: extractor `tokens`")
+        self.model, self.pool, self.rate = model, pool, spec.rate
         self.network = _network(model, depth)
         self.dim = int(self.network.config.hidden_size)
         for module in self.network.modules():
@@ -60,7 +62,7 @@ class Language(nn.Module):
             module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Language:
-        """Training mode for all but what is frozen."""
+        """Training mode for all but the frozen layers."""
         super().train(mode)
         for module in self._frozen:
             module.eval()
@@ -70,7 +72,8 @@ class Language(nn.Module):
         """Encoding with tokens [N, T, d], mask [N, T], pooled [N, d]; BadConfig for ids of another model."""
         ids = x.long().masked_fill(~mask, self.network.config.pad_token_id or 0)
         if int(ids.max()) >= self.network.config.vocab_size:
-            raise BadConfig(f"token {int(ids.max())} is none of model '{self.model}'", "give encoder and extractor the same model")
+            message = f"token {int(ids.max())} is none of model '{self.model}'"
+            raise BadConfig(message, "give encoder and extractor the same model")
         tokens = x.new_zeros(*mask.shape, self.dim)
         ends = (mask * torch.arange(1, mask.shape[1] + 1, device=x.device)).amax(1).clamp_min(1)
         for rows in ends.argsort(stable=True).split(ROWS):
@@ -81,14 +84,14 @@ class Language(nn.Module):
 
     def _run(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Last hidden states [n, T, d] of ids [n, T], 0 where the mask is False."""
-        heard = mask.clone()
-        heard[:, 0] = True  # a softmax over nothing is NaN
-        states: Tensor = self.network(input_ids=ids, attention_mask=heard.long()).last_hidden_state
+        attended = mask.clone()
+        attended[:, 0] = True  # a softmax over nothing is NaN
+        states: Tensor = self.network(input_ids=ids, attention_mask=attended.long()).last_hidden_state
         return states * mask.unsqueeze(-1)
 
 
 def _network(model: str, depth: int) -> Any:
-    """The pretrained network with its first `depth` blocks, without the pooler that it was not trained with."""
+    """The pretrained network with its first `depth` blocks, without its pooler, which was not pretrained."""
     from transformers import AutoConfig
 
     folder = hub.find(model, hub.TEXT_MODELS, "text model")
@@ -108,5 +111,6 @@ def _first(network: Any, model: str, count: int | None) -> list[nn.Module]:
     total = network.config.num_hidden_layers
     blocks = next((m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == total), None)
     if not 0 <= count <= total or blocks is None:
-        raise BadConfig(f"frozen_layers = {count}", f"model '{model}' has {total if blocks else 'no'} layers that can be frozen one by one")
+        found = total if blocks else "no"
+        raise BadConfig(f"frozen_layers = {count}", f"model '{model}' has {found} layers that can be frozen one by one")
     return [network.embeddings, *blocks[:count]]

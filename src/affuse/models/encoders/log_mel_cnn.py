@@ -32,9 +32,9 @@ CARD = {
 class LogMelInput(nn.Module):
     """A waveform or stored log-mel frames -> normalised image [N, channels, T', F] and its mask [N, T'].
 
-    Channels: the level against the training split (`fit`), and the level against the utterance's own mean.
-    Levels are cut `range_db` under the utterance's loudest, quiet ends left out `trim_db` under it (0: neither). In training, rows are stretched in
-    time, shifted in frequency, and stretches of both are blanked (SpecAugment).
+    Channels: the level standardised by the training split (`fit`), and this less the utterance's own mean. Levels are
+    cut at `range_db` under the utterance's loudest, and quiet ends are left out at `trim_db` under it (0: not done). In
+    training, rows are stretched in time and shifted in frequency, and intervals of both are set to 0 (SpecAugment).
     """
 
     mean: Tensor
@@ -42,7 +42,14 @@ class LogMelInput(nn.Module):
     channels = 2
 
     def __init__(
-        self, spec: StreamSpec, n_mels: int, window: int, hop: int, trim_db: float, range_db: float, vary: Mapping[str, float]
+        self,
+        spec: StreamSpec,
+        n_mels: int,
+        window: int,
+        hop: int,
+        trim_db: float,
+        range_db: float,
+        vary: Mapping[str, float],
     ) -> None:
         super().__init__()
         if len(spec.shape) > 1:
@@ -91,7 +98,9 @@ class LogMelInput(nn.Module):
 class ConvBlock(nn.Module):
     """Convolution, masked batch normalisation, ReLU, max pooling or stride, dropout of whole channels."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, step: tuple[int, int], pool: bool, dropout: float) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, step: tuple[int, int], pool: bool, dropout: float
+    ) -> None:
         super().__init__()
         self.step, self.pool = step, pool
         self.conv = nn.Conv2d(inputs, outputs, kernel, 1 if pool else step, padding=kernel // 2, bias=False)
@@ -106,9 +115,9 @@ class ConvBlock(nn.Module):
 
 
 class ConvFrames(nn.Module):
-    """A 5x5 convolution that halves the bands, then 3x3 blocks with max pooling, then one projection of all bands.
+    """A 5x5 convolution that halves the bands, 3x3 blocks with max pooling, then one projection of all bands.
 
-    `channels`: one per block; every block halves the bands, all but the first and last halve the time.
+    `channels`: one number per block. Every block halves the bands; all but the first and the last halve the time.
     """
 
     def __init__(self, bands: int, inputs: int, dim: int, channels: tuple[int, ...], dropout: float) -> None:
@@ -130,7 +139,7 @@ class ConvFrames(nn.Module):
 
 
 class TimePool(nn.Module):
-    """Attention pooling beside the maximum, projected back: tokens [N, T, D] -> [N, D]."""
+    """Attention pooling and the maximum over time, concatenated and projected: tokens [N, T, D] -> [N, D]."""
 
     def __init__(self, dim: int, dropout: float) -> None:
         super().__init__()
@@ -146,10 +155,10 @@ class TimePool(nn.Module):
 class LogMelCNN(nn.Module):
     """Encoder of a waveform [N, T] (or stored log-mel dB [N, T, n_mels]) by convolutions.
 
-    `trim_db`: quiet ends are left out; `range_db`: what is further below the utterance's loudest band counts as that
-    (codecs cut it anyway); `stretch`, `shift` (bands), `time_mask`, `freq_mask` (shares): what training
-    varies. Call `fit` on the training split first. In eval mode the result depends neither on padding nor on the
-    other rows; a row without content gives zeros.
+    `trim_db`: quiet ends are left out; `range_db`: lower levels are raised to this far under the utterance's loudest
+    band (codecs remove them anyway); `stretch` (share), `shift` (bands), `time_mask`, `freq_mask` (shares):
+    augmentation in training. Call `fit` on the training split first. In eval mode the result depends neither on padding
+    nor on the other rows; a row without content gives zeros.
     """
 
     def __init__(
@@ -172,11 +181,15 @@ class LogMelCNN(nn.Module):
     ) -> None:
         super().__init__()
         if dim % 2 or len(channels) < 2:
-            raise BadConfig(f"dim = {dim}, {len(channels)} channel sizes", "give an even dim and at least two channel sizes")
-        if not 0 <= stretch < 1:
-            raise BadConfig(f"stretch = {stretch}", "give a share from 0 up to 1, such as 0.15")
-        self.dim = dim
+            message = f"dim = {dim}, {len(channels)} channel sizes"
+            raise BadConfig(message, "give an even dim and at least two channel sizes")
         vary = {"stretch": stretch, "shift": shift, "time_mask": time_mask, "freq_mask": freq_mask}
+        if not 0 <= vary["stretch"] < 1:
+            raise BadConfig(f"stretch = {vary['stretch']}", "give a share from 0 up to 1, such as 0.15")
+        self.dim = dim
+        frames = spec.rate if spec.shape else spec.rate / hop
+        timed = trim_db <= 0 and vary["stretch"] <= 0  # otherwise tokens have no known time
+        self.rate = frames / 2 ** (len(channels) - 2) if timed else 0.0
         self.input = LogMelInput(spec, n_mels, window, hop, trim_db, range_db, vary)
         self.frames = ConvFrames(self.input.bands, self.input.channels, dim, channels, conv_dropout)
         self.dropout, self.pool = nn.Dropout(dropout), TimePool(dim, dropout)

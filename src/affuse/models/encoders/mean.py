@@ -1,4 +1,4 @@
-"""No encoder at all: vectors as they are, and their mean over time."""
+"""No learned encoder: vectors as they are, and their mean over time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
 
 CARD = {
-    "summary": "vectors as they are, then the mean over time: for answers of other models",
+    "summary": "vectors as they are, then the mean over time: for predictions of other models",
     "source": "common practice",
     "entry": "Mean",
     "modalities": ["audio", "vision", "text"],
@@ -21,14 +21,15 @@ CARD = {
 class Mean(nn.Module):
     """x [N, T, D] (NaN = missing number), mask [N, T] -> Encoding with dim = D; nothing is learned.
 
-    A missing number has no part in the mean, which is 0 where all are. Raises BadConfig for steps that are no vectors.
+    Missing numbers are left out of the mean, which is 0 where all are missing. Raises BadConfig for steps that are no
+    vectors.
     """
 
     def __init__(self, spec: StreamSpec) -> None:
         super().__init__()
         if len(spec.shape) != 1:
             raise BadConfig(f"stream '{spec.name}' has steps of shape {spec.shape}", "mean needs vectors (D,)")
-        self.dim = spec.shape[0]
+        self.dim, self.rate = spec.shape[0], spec.rate
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T, D], mask [N, T], pooled [N, D]."""

@@ -28,10 +28,11 @@ NORMS = {"zscore": Standardise, "root": RootStandardise, "rank": RankGauss}
 class MLP(nn.Module):
     """x [N, T, D] (NaN = missing number), mask [N, T] -> Encoding.
 
-    `hidden` and `layers`: width and depth; `normalise`: zscore, root (zscore of signed square roots), or rank (through the training distribution);
-    `noise`: deviation of Gaussian noise on the normalised inputs, `input_dropout` falls on them too.
-    `members` > 1: the last layer is that many groups of units, of which training keeps a random one per
-    utterance and evaluation the mean: an ensemble inside one encoder.
+    `hidden` and `layers`: width and depth. `normalise`: zscore, root (zscore of signed square roots), or rank (by the
+    distribution in the training split, to a standard normal). `noise`: standard deviation of Gaussian noise on the
+    normalised inputs; `input_dropout` applies to them too. `members` > 1: the last layer is split into that many groups
+    of units; training keeps a random group per utterance, evaluation all of them, divided by their number: an ensemble
+    inside one encoder.
     """
 
     def __init__(
@@ -53,8 +54,9 @@ class MLP(nn.Module):
         if layers < 1:
             raise BadConfig(f"layers = {layers}", "give at least 1")
         if hidden % members:
-            raise BadConfig(f"hidden = {hidden} does not part into {members} members", "make hidden a multiple of members")
-        self.dim, self.members, self.noise = hidden, members, noise
+            message = f"hidden = {hidden} cannot be divided into {members} members"
+            raise BadConfig(message, "make hidden a multiple of members")
+        self.dim, self.rate, self.members, self.noise = hidden, spec.rate, members, noise
         self.norm = NORMS[normalise](spec.shape[0], clip)
         widths = [spec.shape[0], *[hidden] * layers]
         stack: list[nn.Module] = [nn.Dropout(input_dropout)]

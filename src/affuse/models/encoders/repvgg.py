@@ -23,8 +23,8 @@ CARD = {
 class RepVGG(nn.Module):
     """x [N, T, H, W, 3] in 0..1, mask [N, T] -> Encoding; only frames under the mask are computed.
 
-    `channels` and `blocks` per stage, each stage halves the picture (the first by `first_stride`); `grey` averages the colours first;
-    every crop is standardised by its own mean and contrast, so lighting does not matter.
+    `channels` and `blocks` per stage; each stage halves the picture (the first divides it by `first_stride`). `grey`
+    averages the colours first. Every crop is standardised by its own mean and contrast, so that lighting matters less.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RepVGG(nn.Module):
             raise BadConfig(f"{len(channels)} channels but {len(blocks)} blocks", "give one of each per stage")
         if pooling not in ("attention", "mean"):
             raise BadConfig(f"pooling = {pooling!r}", "choose attention or mean")
-        self.grey, self.dim = grey, channels[-1]
+        self.grey, self.dim, self.rate = grey, channels[-1], spec.rate
         layers: list[nn.Module] = []
         width, stride = (1 if grey else 3), first_stride
         for out, count in zip(channels, blocks, strict=True):

@@ -21,11 +21,12 @@ CARD = {
     "gives": ["tokens", "pooled"],
     "licence": "Apache-2.0",
 }
-SMALLEST = 33  # pixels a side: five halvings leave more than one pixel for batch normalisation
+STRIDE = 32  # steps of a spectrogram per token
+SMALLEST = 33  # pixels a side: after five halvings batch normalisation has more than one pixel
 
 
 class Conv(nn.Module):
-    """Convolution without bias, then batch normalisation: of whole pictures, or of the steps that a mask leaves."""
+    """Convolution without bias, then batch normalisation: over whole pictures, or over the valid steps of a mask."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, masked: bool) -> None:
         super().__init__()
@@ -53,10 +54,10 @@ class Block(nn.Module):
         self.second = Conv(outputs, outputs, 3, 1, masked)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        past = x if self.shortcut is None else self.shortcut(x, mask)[0]
+        identity = x if self.shortcut is None else self.shortcut(x, mask)[0]
         x, mask = self.first(x, mask)
         x, mask = self.second(x.relu(), mask)
-        return (x + past).relu(), mask
+        return (x + identity).relu(), mask
 
 
 class Trunk(nn.Module):
@@ -70,7 +71,7 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         x, mask = self.stem(x, mask)
-        # After the ReLU the zeros outside the mask never win, like the border that max pooling adds.
+        # after the ReLU, zeros outside the mask do not change a maximum, like the border that max pooling adds
         x = nn.functional.max_pool2d(x.relu(), 3, 2, 1)
         if mask is not None:
             mask = pool_mask(mask, 2)
@@ -83,7 +84,7 @@ class Trunk(nn.Module):
 class ResNet18(nn.Module):
     """Pictures [N, T, H, W, 3] or a spectrogram [N, T, F], mask [N, T] -> Encoding with dim = 8 * `width`.
 
-    Pictures: those under the mask alone are computed, tokens [N, T, dim] are their vectors. Spectrogram: tokens
+    Pictures: only those under the mask are computed; tokens [N, T, dim] are their vectors. Spectrogram: tokens
     [N, T / 32, dim] are means over its bands; padding reaches no statistic. Either way pooled [N, dim] is the mean
     of the valid tokens. Colours and bands are standardised by the training split (`fit`). Raises BadConfig for
     pictures under 33 pixels, for vectors that are no sound, and for other shapes.
@@ -100,7 +101,7 @@ class ResNet18(nn.Module):
             )
         if width < 1:
             raise BadConfig(f"width = {width}", "give at least 1; ResNet-18 as published has 64")
-        self.dim = 8 * width
+        self.dim, self.rate = 8 * width, spec.rate if self.pictures else spec.rate / STRIDE
         self.norm = Standardise(spec.shape[-1])
         self.trunk = Trunk(3 if self.pictures else 1, width, masked=not self.pictures)
 
@@ -110,7 +111,7 @@ class ResNet18(nn.Module):
 
     def _rows(self, batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         for x, mask in batches:
-            found = x[:, :, ::4, ::4] if self.pictures else x  # every 16th pixel tells the colours as well
+            found = x[:, :, ::4, ::4] if self.pictures else x  # every 16th pixel suffices for the colours
             rows = found[mask].flatten(0, -2)
             yield rows, torch.ones(len(rows), dtype=torch.bool, device=x.device)
 

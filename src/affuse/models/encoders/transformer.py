@@ -37,17 +37,17 @@ class Layer(nn.Module):
             nn.Linear(dim, expand * dim), nn.ReLU(), nn.Dropout(relu), nn.Linear(expand * dim, dim)
         )
 
-    def forward(self, h: Tensor, heard: Tensor) -> Tensor:
-        """h [N, T, dim], heard [N, 1, 1, T] bool: which steps are attended to."""
+    def forward(self, h: Tensor, attended: Tensor) -> Tensor:
+        """h [N, T, dim] -> [N, T, dim]; attended [N, 1, 1, T] bool: which steps are attended to."""
         q, k, v = self.project(self.before(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         dropout = self.attention if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, heard, dropout).transpose(1, 2).flatten(2)
+        mixed = F.scaled_dot_product_attention(q, k, v, attended, dropout).transpose(1, 2).flatten(2)
         h = h + self.dropout(self.out(mixed))
         return h + self.dropout(self.feed(self.between(h)))
 
 
 class Transformer(nn.Module):
-    """x [N, T, D] (NaN = missing number), mask [N, T] -> Encoding with `dim`; steps outside the mask are not heard.
+    """x [N, T, D] (NaN = missing number), mask [N, T] -> Encoding; steps outside the mask are not attended to.
 
     z = sqrt(dim) W x + sinusoids, then `layers` pre-norm layers and a last normalisation. `pool`: the `first` valid
     step (as published) or the `mean` of all. Inputs are standardised by the training split (`fit`). Raises BadConfig
@@ -73,7 +73,7 @@ class Transformer(nn.Module):
             raise BadConfig(f"stream '{spec.name}' has steps of shape {spec.shape}", "transformer needs vectors (D,)")
         if min(dim, layers, heads) < 1 or dim % heads:
             raise BadConfig(f"no transformer has dim={dim}, heads={heads}, layers={layers}", "dim: a multiple of heads")
-        self.dim, self.pool = dim, pool
+        self.dim, self.rate, self.pool = dim, spec.rate, pool
         self.norm = Standardise(spec.shape[0])
         self.project, self.dropout = nn.Linear(spec.shape[0], dim), nn.Dropout(embedding_dropout)
         dropouts = (attention_dropout, relu_dropout, residual_dropout)
@@ -88,9 +88,9 @@ class Transformer(nn.Module):
         """Encoding with tokens [N, T, dim], mask [N, T], pooled [N, dim]."""
         h = self.project(self.norm(x)) * self.dim**0.5
         h = self.dropout(h + sinusoids(torch.arange(x.shape[1], device=x.device), self.dim).to(h.dtype))
-        heard = (mask | ~mask.any(1, keepdim=True))[:, None, None]  # a softmax over nothing would be NaN
+        attended = (mask | ~mask.any(1, keepdim=True))[:, None, None]  # a softmax over nothing would be NaN
         for layer in self.layers:
-            h = layer(h, heard)
+            h = layer(h, attended)
         tokens = self.last(h) * mask.unsqueeze(-1)
         return Encoding(tokens, mask, masked_mean(tokens, mask) if self.pool == "mean" else _first(tokens, mask))
 

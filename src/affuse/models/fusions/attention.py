@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from affuse.core.errors import BadConfig
+from affuse.core.types import Encoded, Fused
 from affuse.layers.masked import masked_softmax
 
 CARD = {
@@ -18,7 +19,9 @@ CARD = {
 
 
 class Attention(nn.Module):
-    """v_s = P_s h_s; a_k = softmax over present s of q_k . tanh(W v_s + b); fused = [sum_s a_ks v_s's part k] over heads k.
+    """v_s = P_s h_s; a_ks = softmax over present s of q_k . tanh(W v_s + b); fused = [sum_s a_ks v_sk] over heads k.
+
+    v_sk is part k of v_s, which is split into as many parts as there are heads.
 
     Raises BadConfig when `heads` does not divide `dim`.
     """
@@ -32,8 +35,9 @@ class Attention(nn.Module):
         self.hidden = nn.Linear(dim, dim)
         self.query = nn.Linear(dim, heads, bias=False)
 
-    def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """pooled[s] [N, d_s], present [N, S] -> [N, dim]; zeros where nothing is present."""
-        v = torch.stack([self.project[s](h) for s, h in pooled.items()], dim=1)
-        weights = masked_softmax(self.query(torch.tanh(self.hidden(v))), present.unsqueeze(-1), dim=1)
-        return torch.einsum("nsk,nskd->nkd", weights, v.unflatten(2, (self.heads, -1))).flatten(1)
+    def forward(self, encoded: Encoded) -> Fused:
+        """pooled[s] [N, d_s] of the streams -> pooled [N, dim]; zeros where nothing is present."""
+        v = torch.stack([self.project[s](h) for s, h in encoded.pooled.items()], dim=1)
+        there = encoded.present.unsqueeze(-1)
+        weights = masked_softmax(self.query(torch.tanh(self.hidden(v))), there, dim=1)
+        return Fused(torch.einsum("nsk,nskd->nkd", weights, v.unflatten(2, (self.heads, -1))).flatten(1))

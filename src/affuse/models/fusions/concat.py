@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from affuse.core.types import Encoded, Fused
 
 CARD = {
-    "summary": "streams side by side, a learned vector in place of an absent one, then one hidden layer or none",
+    "summary": "streams concatenated, a learned vector in place of an absent one, then one hidden layer or none",
     "source": "common practice",
     "entry": "Concat",
     "needs": ["pooled"],
@@ -17,7 +19,7 @@ CARD = {
 class Concat(nn.Module):
     """fused = dropout(GELU(W [h_1; ...; h_S])), with a learned vector where a stream is absent.
 
-    `dim` 0: no hidden layer, fused = dropout([h_1; ...; h_S]); `widths` are then the parts of it by stream, else empty.
+    `dim` 0: no hidden layer, fused = dropout([h_1; ...; h_S]); `widths` are then the widths of the streams, else empty.
     """
 
     def __init__(self, dims: dict[str, int], *, dim: int = 64, dropout: float = 0.1) -> None:
@@ -28,7 +30,8 @@ class Concat(nn.Module):
         hidden = [nn.Linear(sum(dims.values()), dim), nn.GELU()] if dim else []
         self.net = nn.Sequential(*hidden, nn.Dropout(dropout))
 
-    def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """pooled[s] [N, d_s], present [N, S] -> [N, dim], or [N, sum d_s] without a hidden layer."""
-        parts = [torch.where(present[:, i, None], h, self.absent[s]) for i, (s, h) in enumerate(pooled.items())]
-        return self.net(torch.cat(parts, dim=1))
+    def forward(self, encoded: Encoded) -> Fused:
+        """pooled[s] [N, d_s] of the streams -> pooled [N, dim], or [N, sum d_s] without a hidden layer."""
+        there = encoded.present.unsqueeze(-1).unbind(1)
+        parts = [torch.where(t, h, self.absent[s]) for t, (s, h) in zip(there, encoded.pooled.items(), strict=True)]
+        return Fused(self.net(torch.cat(parts, dim=1)))

@@ -1,4 +1,4 @@
-"""Decisions by angle, so that no stream wins by the size of its features or weights."""
+"""Decisions by angle, so that no stream dominates by the norm of its features or weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CARD = {
 
 
 class Cosine(Late):
-    """logits_c = scale * sum over present s of cos(h_s, W_sc); a stream's own logits are its term. Classes only.
+    """logits_c = scale * sum over present s of cos(h_s, W_sc); each term is the logits of its stream. Classes only.
 
     Raises BadConfig for a `scale` of 0 or less.
     """

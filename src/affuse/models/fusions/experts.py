@@ -1,4 +1,4 @@
-"""Calibrated late fusion of experts that were trained apart."""
+"""Calibrated late fusion of experts that were trained separately."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ CARD = {
 
 
 class Experts(Late):
-    """logits = sum over present s of w_s z_s / T_s, less what is shared; w_s = (r_s / max r) * n_s / (n_s + h_s).
+    """logits = (sum over present s of w_s z_s / T_s) / (1 + shared (W - 1)), w_s = (r_s / max r) n_s / (n_s + h_s).
 
     Per stream (1, 1 and 0 where not given): `temperature` T; `reliability` r, relative to the most reliable stream
-    present, so that an expert alone keeps its calibrated answer; `halfway` h, the number of usable steps n at which an
-    expert counts half. `shared` (0..1) is how much experts only repeat each other: the sum is divided by
-    1 + shared * (W - 1), W the reliabilities present added up, each of `groups` (stream -> expert) once. Raises BadConfig for a name that is no stream, or values outside T > 0, r > 0, h >= 0.
+    present, so that a single expert keeps its calibrated prediction; `halfway` h, the number of valid steps n at which
+    an expert has half its weight. `shared` (0..1) is how much experts only repeat each other; W is the sum of r_s / max
+    r over the experts present, each of `groups` (stream -> expert) counted once. Raises BadConfig for a name that is no
+    stream, or values outside T > 0, r > 0, h >= 0.
     """
 
     temperature: Tensor
@@ -52,12 +53,14 @@ class Experts(Late):
         named = [(groups or {}).get(s, s) for s in dims]
         first = [named.index(name) == i for i, name in enumerate(named)]
         self.register_buffer("first", torch.tensor(first), persistent=False)
-        for name, values, default in (("temperature", temperature, 1.0), ("reliability", reliability, 1.0), ("halfway", halfway, 0.0)):
+        options = (("temperature", temperature, 1.0), ("reliability", reliability, 1.0), ("halfway", halfway, 0.0))
+        for name, values, default in options:
             given = dict(values or {})
             if unknown := set(given) - set(dims):
                 raise BadConfig(f"{name} names {', '.join(sorted(unknown))}", f"the streams are {', '.join(dims)}")
-            if any(v < 0 or (v == 0 and name != "halfway") for v in given.values()):
-                raise BadConfig(f"{name} = {given}", "give numbers above 0" if name != "halfway" else "give numbers from 0 on")
+            zero = name == "halfway"
+            if any(v < 0 or (v == 0 and not zero) for v in given.values()):
+                raise BadConfig(f"{name} = {given}", "give numbers from 0 on" if zero else "give numbers above 0")
             self.register_buffer(name, torch.tensor([float(given.get(s, default)) for s in dims]), persistent=False)
 
     def combine(self, logits: Tensor, encoded: Encoded) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from affuse.core.errors import BadConfig
+from affuse.core.types import Encoded, Fused
 from affuse.models.fusions.sum import Sum
 
 CARD = {
@@ -19,8 +20,8 @@ CARD = {
 class Film(nn.Module):
     """v = mean over present s != c of W_s h_s; (g, b) = W h_c + w; fused = (1 + g) v + b.
 
-    Stream c is `by` (the first where empty). Where it is absent, g = b = 0; where it is alone, b speaks for it. With
-    two streams this is the baselines' FiLM, its scale written as 1 + g. Raises BadConfig when `by` is no stream.
+    Stream c is `by` (the first where empty). Where it is absent, g = b = 0; where no other is present, fused = b.
+    With two streams this is the baselines' FiLM, its scale written as 1 + g. Raises BadConfig when `by` is no stream.
     """
 
     def __init__(self, dims: dict[str, int], *, dim: int = 64, by: str = "") -> None:
@@ -32,11 +33,12 @@ class Film(nn.Module):
         self.rest = Sum({name: d for name, d in dims.items() if name != self.by}, dim=dim)
         self.modulate = nn.Linear(dims[self.by], 2 * dim)
 
-    def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """pooled[s] [N, d_s], present [N, S] -> [N, dim]; zeros where nothing is present."""
-        others = [i for i in range(present.shape[1]) if i != self.column]
-        scale, shift = (self.modulate(pooled[self.by]) * present[:, self.column, None]).chunk(2, dim=1)
+    def forward(self, encoded: Encoded) -> Fused:
+        """pooled[s] [N, d_s] of the streams -> pooled [N, dim]; zeros where nothing is present."""
+        there = encoded.present[:, self.column, None]
+        scale, shift = (self.modulate(encoded.pooled[self.by]) * there).chunk(2, dim=1)
+        others = [s for s in encoded.streams if s != self.by]
         if not others:
-            return shift
-        v = self.rest({s: h for s, h in pooled.items() if s != self.by}, present[:, others])
-        return (1 + scale) * v + shift
+            return Fused(shift)
+        v = self.rest(encoded.select(others)).pooled
+        return Fused((1 + scale) * v + shift)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from affuse.core.types import Encoded, Fused
 from affuse.layers.masked import masked_softmax
 
 CARD = {
@@ -25,9 +26,9 @@ class Gated(nn.Module):
         self.project = nn.ModuleDict({name: nn.Linear(d, dim) for name, d in dims.items()})
         self.gate = nn.Linear(dim * len(dims), len(dims))
 
-    def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """pooled[s] [N, d_s], present [N, S] -> [N, dim]; zeros where nothing is present."""
-        v = torch.stack([torch.tanh(self.project[s](h)) for s, h in pooled.items()], dim=1)
-        v = v * present.unsqueeze(-1)
-        weights = masked_softmax(self.gate(v.flatten(1)), present)
-        return (weights.unsqueeze(-1) * v).sum(1)
+    def forward(self, encoded: Encoded) -> Fused:
+        """pooled[s] [N, d_s] of the streams -> pooled [N, dim]; zeros where nothing is present."""
+        v = torch.stack([torch.tanh(self.project[s](h)) for s, h in encoded.pooled.items()], dim=1)
+        v = v * encoded.present.unsqueeze(-1)
+        weights = masked_softmax(self.gate(v.flatten(1)), encoded.present)
+        return Fused((weights.unsqueeze(-1) * v).sum(1))

@@ -1,4 +1,4 @@
-"""Hybrid fusion: what the streams say together, and what each says for itself."""
+"""Hybrid fusion: the prediction from the fused features, mixed with those of the single streams."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from affuse.core import registry
 from affuse.core.errors import BadConfig
-from affuse.core.types import Encoded
+from affuse.core.types import Encoded, Fused
 from affuse.models.fusions.late import Late
 
 CARD = {
@@ -39,14 +39,15 @@ class Hybrid(nn.Module):
     ) -> None:
         super().__init__()
         if not 0 < share < 1:
-            raise BadConfig(f"fusion.share = {share} leaves one half out", f"give 0 < share < 1, or choose fusion={how} or late")
+            remedy = f"give 0 < share < 1, or choose fusion={how} or late"
+            raise BadConfig(f"fusion.share = {share} leaves one half out", remedy)
         self.dim, self.share = dim, share
         self.early = registry.build("fusions", how, dims, dim=dim)
         self.late = Late(dims, how="mean")
 
-    def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """The fused features, pooled[s] [N, d_s], present [N, S] -> [N, dim]."""
-        fused: Tensor = self.early(pooled, present)
+    def forward(self, encoded: Encoded) -> Fused:
+        """The features fused by `how`, pooled [N, dim]."""
+        fused: Fused = self.early(encoded)
         return fused
 
     def combine(self, logits: Tensor, encoded: Encoded, joint: Tensor) -> Tensor:

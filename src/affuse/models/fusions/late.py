@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from affuse.core.errors import BadConfig
-from affuse.core.types import Encoded
+from affuse.core.types import Encoded, Fused
 
 CARD = {
-    "summary": "one head per stream (or one for all); the logits of those present are added, averaged, or mixed by entropy",
-    "source": "common practice (a sum of logits is a product of experts); entropy, one head: MLA, Zhang et al., CVPR 2024",
+    "summary": "one head per stream (or one for all); the logits of those present are added, averaged, "
+    "or mixed by entropy",
+    "source": "common practice (a sum of logits is a product of experts); "
+    "entropy, one head: MLA, Zhang et al., CVPR 2024",
     "entry": "Late",
     "needs": ["pooled"],
     "level": "decisions",
@@ -21,11 +23,11 @@ CARD = {
 
 
 class Late(nn.Module):
-    """logits = sum over present s of z_s, their mean, or a mixture; fused features are the streams side by side.
+    """logits = sum over present s of z_s, their mean, or a mixture; fused features are the concatenated streams.
 
-    "entropy": softmax(logits) = sum over present s of w_s p_s, p_s = softmax(z_s), w = softmax over s of -H(p_s); so
-    classes only (MLA's weights; its code weighs z_s, not p_s). `shared`: one head for all streams. Raises BadConfig
-    where they differ in width then.
+    "entropy": softmax(logits) = sum over present s of w_s p_s, p_s = softmax(z_s), w = softmax over s of -H(p_s); for
+    classes only. These are MLA's weights. Differs from the published code: there they weight z_s, not p_s. `shared`:
+    one head for all streams; raises BadConfig where their widths differ.
     """
 
     level = "decisions"
@@ -36,13 +38,15 @@ class Late(nn.Module):
         super().__init__()
         if shared and len(set(dims.values())) > 1:
             widths = ", ".join(f"{name} {d}" for name, d in dims.items())
-            raise BadConfig(f"fusion.shared is one head for streams of different widths ({widths})", "give their encoders one dim")
+            message = f"fusion.shared is one head for streams of different widths ({widths})"
+            raise BadConfig(message, "give their encoders one dim")
         self.dim, self.how, self.one_head = sum(dims.values()), how, shared
-        self.tasks: tuple[str, ...] = ("classes",) if how == "entropy" else ("classes", "values")
+        self.tasks: tuple[str, ...] = ("classes",) if how == "entropy" else ("classes", "multilabel", "values")
 
-    def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """The streams side by side, zeros where absent; [N, sum d_s]."""
-        return torch.cat([h * present[:, i, None] for i, h in enumerate(pooled.values())], dim=1)
+    def forward(self, encoded: Encoded) -> Fused:
+        """The concatenated streams [N, sum d_s], zeros where absent."""
+        there = encoded.present.unsqueeze(-1).unbind(1)
+        return Fused(torch.cat([h * t for h, t in zip(encoded.pooled.values(), there, strict=True)], dim=1))
 
     def combine(self, logits: Tensor, encoded: Encoded) -> Tensor:
         """logits [N, S, C] -> [N, C]; zeros (no opinion) where nothing is present."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
+
+from affuse.core.types import Encoded, Fused
 
 CARD = {
     "summary": "streams projected to one size and averaged over those present",
@@ -14,14 +16,15 @@ CARD = {
 
 
 class Sum(nn.Module):
-    """fused = mean over present streams of W_s h_s; absent streams take no part."""
+    """fused = mean over present streams of W_s h_s; absent streams do not count."""
 
     def __init__(self, dims: dict[str, int], *, dim: int = 64) -> None:
         super().__init__()
         self.dim = dim
         self.project = nn.ModuleDict({name: nn.Linear(d, dim) for name, d in dims.items()})
 
-    def forward(self, pooled: dict[str, Tensor], present: Tensor) -> Tensor:
-        """pooled[s] [N, d_s], present [N, S] -> [N, dim]; zeros where nothing is present."""
-        total = sum(self.project[s](h) * present[:, i, None] for i, (s, h) in enumerate(pooled.items()))
-        return total / present.sum(1, keepdim=True).clamp_min(1)
+    def forward(self, encoded: Encoded) -> Fused:
+        """pooled[s] [N, d_s] of the streams -> pooled [N, dim]; zeros where nothing is present."""
+        there = encoded.present.unsqueeze(-1).unbind(1)
+        total = sum(self.project[s](h) * t for t, (s, h) in zip(there, encoded.pooled.items(), strict=True))
+        return Fused(total / encoded.present.sum(1, keepdim=True).clamp_min(1))

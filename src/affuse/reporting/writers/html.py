@@ -41,7 +41,7 @@ QUOTED = 240  # characters of a transcript that hovering shows; the table has th
 def render(timeline: Timeline) -> str:
     """The whole document; with pictures and sound while the clip is there.
 
-    A clip that cannot be decoded is said on the page, not raised: the answers are worth having without pictures.
+    For a clip that cannot be decoded the page says so, without an error: the answers are useful without pictures.
     """
     name = Path(timeline.clip).name
     if timeline.error is not None:
@@ -56,8 +56,8 @@ def render(timeline: Timeline) -> str:
         '<meta name="color-scheme" content="light dark">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<title>{escape(name)} · affuse timeline</title><style>{stylesheet()}{RULES}{palette}</style></head>\n"
-        f'<body><main><header class="run-line"><h1 dir="auto">{escape(name)}</h1><span class="muted">{_about(timeline)}</span>'
-        f"</header>{body}{_footer()}</main></body></html>\n"
+        f'<body><main><header class="run-line"><h1 dir="auto">{escape(name)}</h1>'
+        f'<span class="muted">{_about(timeline)}</span></header>{body}{_footer()}</main></body></html>\n'
     )
     return page.encode("utf-8", "replace").decode()  # the halves of characters that undecodable file names are read as
 
@@ -94,8 +94,8 @@ def _hero(timeline: Timeline) -> str:
     """The sentence, how sure it is, and the share of time of each label."""
     found, lost = shares(timeline), unjudged(timeline.segments)
     key = {label: k for k, label in enumerate(timeline.labels)}
-    told = 1.0 - lost
-    bars = "".join(f'<i class="e{key.get(k, "")}" style="flex:{told * v:.4f}"></i>' for k, v in found.items())
+    judged = 1.0 - lost
+    bars = "".join(f'<i class="e{key.get(k, "")}" style="flex:{judged * v:.4f}"></i>' for k, v in found.items())
     bars += f'<i class="unknown" style="flex:{lost:.4f}"></i>' if lost else ""
     items = "".join(
         f'<li><i class="swatch e{key.get(k, "")}"></i>{escape(k)} <b>{percent(v)}</b></li>' for k, v in found.items()
@@ -108,7 +108,7 @@ def _hero(timeline: Timeline) -> str:
 
 
 def _sure(timeline: Timeline) -> str:
-    """How probable the winners are on average, beside chance."""
+    """How probable the winners are on average, compared with chance."""
     mean, count = confidence(timeline), len(timeline.labels)
     number = len(timeline.segments)
     counted = f"{number:,} segment{'s' if number != 1 else ''}"
@@ -132,32 +132,36 @@ def _times(timeline: Timeline) -> str:
     found, wide, total = slots(timeline), tracks.width(timeline), length(timeline)
     pictures, sound, problem = _clip(timeline, wide)
     rested = tracks.lane("rested on", "", "", style="rests") if _rests(timeline) else ""
+    winners = tracks.emotion(found, timeline.labels, wide)
     groups = [
-        ("", tracks.axis(total, wide) + tracks.emotion(found, timeline.labels, wide) + tracks.conflicts(timeline) + rested),
+        ("", tracks.axis(total, wide) + winners + tracks.conflicts(timeline) + rested),
         ("Probability of each emotion", tracks.probabilities(found, timeline.labels, shares(timeline))),
+        *((f"Task {escape(name)}", tracks.other(timeline, name)) for name in timeline.other_tasks),
         ("The clip", pictures + sound + tracks.speech(timeline)),
         ("Each modality alone", tracks.alone(found)),
-        ("People", tracks.people(timeline)),
+        ("People", tracks.faces_and_speakers(timeline)),
     ]
     lanes = "".join(f'{f"<h3 class=group>{title}</h3>" if title else ""}{body}' for title, body in groups if body)
     fits = "long" if wide > tracks.FITS else "fits narrow" if wide > tracks.NARROW else "fits"
     overview = tracks.emotion(found, timeline.labels, 0, "whole clip") + tracks.axis(total, 0)
     plot = (
-        f'<div class="scroll {fits}"><div class="plot" tabindex="0" role="group" aria-label="timeline; arrow keys go from '
-        f'segment to segment" style="min-width:calc(var(--names) + {wide if wide > tracks.NARROW else 0}px)">{lanes}'
+        f'<div class="scroll {fits}"><div class="plot" tabindex="0" role="group" '
+        f'aria-label="timeline; arrow keys go from segment to segment" '
+        f'style="min-width:calc(var(--names) + {wide if wide > tracks.NARROW else 0}px)">{lanes}'
         f'{tracks.axis(total, wide)}<div class="cursor" hidden></div></div></div>'
     )
-    hint = '<p class="muted">Point at the timeline, tap it, or focus it and use the arrow keys, to read the numbers.</p>'
+    how = "Point at the timeline, tap it, or focus it and use the arrow keys, to read the numbers."
     note = f'<p class="warn">{escape(problem)}</p>' if problem else ""
     top = f'<div class="overview {fits}">{overview}</div>' if fits != "fits" else ""
-    numbers = f'<div class="readout" aria-live="polite" hidden>{hint}</div>'
+    numbers = f'<div class="readout" aria-live="polite" hidden><p class="muted">{how}</p></div>'
     box = f'{note}<div class="box times">{top}{plot}{LEGEND}{numbers}</div>'
     return section("Over time", "", box)
 
 
 LEGEND = (
-    '<p class="legend"><span><i class="full"></i>a modality: the more probable, the more solid</span><span><i class="half"></i>its height: '
-    'share of the time it was usable</span><span><i class="none"></i>not enough to tell</span>'
+    '<p class="legend"><span><i class="full"></i>a modality: the more probable, the more solid</span>'
+    '<span><i class="half"></i>its height: share of the time it was usable</span>'
+    '<span><i class="none"></i>not enough to tell</span>'
     "<span>empty: no segment there</span></p>"
 )
 
@@ -169,7 +173,8 @@ def _rests(timeline: Timeline) -> bool:
 
 RESTED = (
     '<div class="readout why" aria-live="polite"><p class="muted">Point at a segment, tap it, or focus one and use the '
-    "arrow keys, to see on which others its answer rested: how far its probabilities move without each of them.</p></div>"
+    "arrow keys, to see on which others its answer rested: how far its probabilities move without each of them."
+    "</p></div>"
 )
 
 
@@ -192,11 +197,12 @@ def _script(timeline: Timeline) -> str:
     """What answers the pointer and the keys; last, so that all it works on is there."""
     if not timeline.segments:
         return ""
-    return f'<script type="application/json" id="data">{_data(timeline, length(timeline))}</script><script>{SCRIPT}</script>'
+    data = _data(timeline, length(timeline))
+    return f'<script type="application/json" id="data">{data}</script><script>{SCRIPT}</script>'
 
 
 def _data(timeline: Timeline, total: float) -> str:
-    """What the script shows: per segment times (s), label index, shares and influences in thousandths; safe in <script>."""
+    """Data of the script: per segment times (s), label index, shares and influences in 1/1000; safe in <script>."""
     labels = list(timeline.labels)
 
     def view(v: ModalityView) -> list[int]:
@@ -206,7 +212,7 @@ def _data(timeline: Timeline, total: float) -> str:
 
     def row(s: Segment) -> dict[str, Any]:
         found: dict[str, Any] = {"a": round(s.start, 3), "b": round(s.end, 3)}
-        found["k"] = labels.index(s.label) if s.label in labels else -1
+        found["k"] = labels.index(s.labels[0]) if s.labels and s.labels[0] in labels else -1
         found["p"] = [round(1000 * s.probabilities.get(label, 0.0)) for label in labels]
         found["m"] = {m: view(v) for m, v in s.modalities.items()}
         quoted = None if s.text is None else s.text if len(s.text) <= QUOTED else s.text[: QUOTED - 1] + "…"
@@ -228,12 +234,13 @@ def _rows(timeline: Timeline) -> str:
         return ""
     spoken = any(s.text for s in timeline.segments)
     words = "<th>words</th>" if spoken or any(s.speaker for s in timeline.segments) else ""
-    head = f'<thead><tr><th class="when">time</th><th class="what">emotion</th><th class="parts">alone</th>{words}</tr></thead>'
+    columns = '<th class="when">time</th><th class="what">emotion</th><th class="parts">alone</th>'
+    head = f"<thead><tr>{columns}{words}</tr></thead>"
     key = {label: k for k, label in enumerate(timeline.labels)}
     parts = [timeline.segments[k : k + CHUNK] for k in range(0, len(timeline.segments), CHUNK)]
     chunks = "".join(
         f'<div class="chunk"><table>{head if number == 0 else ""}<tbody>'
-        + "".join(_row(s, key, bool(words)) for s in part)
+        + "".join(_row(timeline, s, key, bool(words)) for s in part)
         + "</tbody></table></div>"
         for number, part in enumerate(parts)
     )
@@ -242,22 +249,27 @@ def _rows(timeline: Timeline) -> str:
     return section(title, "", f'<div class="box rows">{chunks}{rest}</div>')
 
 
-def _row(s: Segment, key: dict[str, int], words: bool) -> str:
+def _row(timeline: Timeline, s: Segment, key: dict[str, int], words: bool) -> str:
     parts = "".join(f"<span>{_part(m, v, key)}</span>" for m, v in s.modalities.items())
     who = f"<strong><bdi>{escape(s.speaker)}</bdi></strong> " if s.speaker else ""
-    said = f'<td class="text" dir="auto">{who}{escape(s.text or "")}</td>' if words else ""
-    when = f"{clock(s.start, 1)} – {clock(s.end, 1)}"
-    return f'<tr><td class="when">{when}</td><td class="what">{_won(s, key)}</td><td class="parts">{parts}</td>{said}</tr>'
+    text_cell = f'<td class="text" dir="auto">{who}{escape(s.text or "")}</td>' if words else ""
+    when = f'<td class="when">{clock(s.start, 1)} – {clock(s.end, 1)}</td>'
+    others = "".join(
+        f"<small>{escape(task)} {escape(said)}</small>"
+        for task in timeline.other_tasks
+        if (said := timeline.other_answer(s, task))
+    )
+    return f'<tr>{when}<td class="what">{_won(s, key)}{others}</td><td class="parts">{parts}</td>{text_cell}</tr>'
 
 
 def _won(s: Segment, key: dict[str, int]) -> str:
     if s.label is None:
         return f'<i class="swatch"></i>{UNKNOWN}<small>{escape(s.reason or "")}</small>'
     order = sorted(s.probabilities, key=lambda k: -s.probabilities[k])
-    second = next((k for k in order if k != s.label), None)
+    second = next((k for k in order if k not in s.labels), None)
     after = f" <span class=muted>{escape(second)} {percent(s.probabilities[second])}</span>" if second else ""
-    share = s.probabilities.get(s.label, 0.0)
-    style = f"e{key.get(s.label, '')}"
+    share = s.probability
+    style = f"e{key.get(s.labels[0], '')}"
     against = f'<small class="against">but {escape(s.dissent)}</small>' if s.conflict else ""
     return (
         f'<i class="swatch {style}"></i>{escape(s.label)} <b>{percent(share)}</b>{after}'
@@ -270,4 +282,5 @@ def _part(name: str, view: ModalityView, key: dict[str, int]) -> str:
         return f'<i class="swatch"></i>{escape(name)} <span class="muted">absent</span>'
     best = max(view.probabilities, key=lambda k: view.probabilities[k])
     covered = "" if view.coverage > 0.995 else f' <span class="muted">covered {percent(view.coverage)}</span>'
-    return f'<i class="swatch e{key.get(best, "")}"></i>{escape(name)} {escape(best)} {percent(view.probabilities[best])}{covered}'
+    winner = f"{escape(best)} {percent(view.probabilities[best])}"
+    return f'<i class="swatch e{key.get(best, "")}"></i>{escape(name)} {winner}{covered}'

@@ -31,7 +31,13 @@ CLASSES, PEOPLE = 9, 4  # lanes at most
 MOST = 500  # slots: what print can resolve
 FORMATS = (".png", ".pdf", ".svg")
 GREY, CONFLICT = "#5f6b76", "#a1560c"
-TEXT: dict[Any, Any] = {"font.family": "sans-serif", "font.size": 7.0, "svg.fonttype": "none", "pdf.fonttype": 42, "hatch.linewidth": 0.4}
+TEXT: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 7.0,
+    "svg.fonttype": "none",
+    "pdf.fonttype": 42,
+    "hatch.linewidth": 0.4,
+}
 
 
 class Panel(NamedTuple):
@@ -45,8 +51,9 @@ class Panel(NamedTuple):
 def render(timeline: Timeline, *, suffix: str = ".png") -> bytes:
     """The figure (7.16 inches wide, 300 dpi) as a file of this suffix: .png, .pdf or .svg.
 
-    Emotion, a lane per class, pictures and sound (while the clip is there), each modality alone, people. Raises BadMedia
-    for a timeline that holds an error or no segment and for a damaged clip, BadConfig for another suffix.
+    Emotion, a lane per class, pictures and sound (while the clip is there), each modality alone, faces and speakers.
+    Raises BadMedia for a timeline that holds an error or no segment and for a damaged clip, BadConfig for another
+    suffix.
     """
     if suffix.lower() not in FORMATS:
         raise BadConfig(f"cannot draw a timeline as '{suffix}'", f"name the file {' or '.join(FORMATS)}")
@@ -80,7 +87,8 @@ def _figure(timeline: Timeline, panels: Sequence[Panel]) -> Any:
         axes.set(xlim=(0, total), ylim=(0, 1), yticks=[])
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set(color=GREY, linewidth=0.5)
-        axes.text(-0.008, 0.5, shorten(printable(panel.name), 16), transform=axes.transAxes, ha="right", va="center", parse_math=False)
+        name = shorten(printable(panel.name), 16)
+        axes.text(-0.008, 0.5, name, transform=axes.transAxes, ha="right", va="center", parse_math=False)
         panel.draw(axes)
         _time(axes, total, last=number == len(panels) - 1)
     return figure
@@ -109,11 +117,21 @@ def _panels(timeline: Timeline) -> list[Panel]:
         against = [(s.start, s.end) for s in timeline.segments if s.conflict]
         panels.append(Panel("disagreement", 0.1, _spans([(against, CONFLICT)], length(timeline))))
     panels += [Panel(timeline.labels[k], 0.2, _class(found, int(k), colours[k])) for k in most]
+    panels += [panel for name in timeline.other_tasks for panel in _other(timeline, name)]
     panels += _clip(timeline.file, length(timeline)) if timeline.file is not None else []
     panels += [Panel(f"{m} alone", 0.2, _modality(found, one, colours)) for m, one in found.modalities.items()]
     if timeline.speech is not None:
         panels.append(Panel("speech", 0.1, _spans([(timeline.speech, GREY)], length(timeline))))
-    return panels + _people(timeline)
+    return panels + _faces_and_speakers(timeline)
+
+
+def _other(timeline: Timeline, task: str) -> list[Panel]:
+    """A panel per label of another task: its probability, or its value within the range of the scale."""
+    part, info = timeline.of_task(task), timeline.tasks[task]
+    if not part.segments:
+        return []
+    found, ends = slots(part, MOST), (f"{info.low:g}", f"{info.high:g}")
+    return [Panel(label, 0.2, _class(found, k, GREY, ends)) for k, label in enumerate(part.labels[:CLASSES])]
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------
@@ -145,8 +163,8 @@ def _emotion(axes: Any, slots: Slots, labels: Sequence[str], colours: Sequence[s
             axes.text((start + end) / 2, 0.47, labels[k], color=ink, ha="center", va="center", parse_math=False)
 
 
-def _class(slots: Slots, k: int, colour: str) -> Callable[[Any], None]:
-    """The probability of one class over time, in full colour where it wins."""
+def _class(slots: Slots, k: int, colour: str, ends: tuple[str, str] = ("0", "1")) -> Callable[[Any], None]:
+    """The probability of one class over time, in full colour where it wins; `ends`: what the scale goes from and to."""
 
     def draw(axes: Any) -> None:
         _hatch(axes, slots, slots.fused)
@@ -154,7 +172,7 @@ def _class(slots: Slots, k: int, colour: str) -> Callable[[Any], None]:
         _stairs(axes, slots, p, color=colour, alpha=0.4)
         _stairs(axes, slots, np.where(slots.fused.winner == k, p, 0.0), color=colour)
         for y, where in ((0, "bottom"), (1, "top")):
-            axes.text(1.004, y, str(y), transform=axes.transAxes, va=where, fontsize=5, color=GREY)
+            axes.text(1.004, y, ends[y], transform=axes.transAxes, va=where, fontsize=5, color=GREY)
 
     return draw
 
@@ -174,7 +192,7 @@ def _modality(slots: Slots, found: Lane, colours: Sequence[str]) -> Callable[[An
     return draw
 
 
-# ---- the clip and its people -----------------------------------------------------------------------------------
+# ---- the clip and who is in it ---------------------------------------------------------------------------------
 
 
 def _clip(clip: Path, total: float) -> list[Panel]:
@@ -215,7 +233,7 @@ def _spans(rows: Sequence[tuple[Sequence[tuple[float, float]], str]], total: flo
     return draw
 
 
-def _people(timeline: Timeline) -> list[Panel]:
+def _faces_and_speakers(timeline: Timeline) -> list[Panel]:
     """Faces (seen light, speaking dark) and named speakers, the first few of each."""
     total = length(timeline)
     panels = [

@@ -17,7 +17,7 @@ CARD = {
 
 
 def render(timeline: Timeline) -> str:
-    """A Praat TextGrid (long form): the tiers of `tiers_of`, each covering the whole clip, empty where nothing is said.
+    """A Praat TextGrid (long form): `tiers_of` the Timeline, each over the whole clip, empty where there is no text.
 
     Raises BadMedia for a clip that could not be analysed.
     """

@@ -30,14 +30,15 @@ def tiers_of(timeline: Timeline) -> list[tuple[str, list[Interval]]]:
     """(name, intervals without overlap) of every tier."""
     require_analysis(timeline)
     names = dict.fromkeys(m for s in timeline.segments for m in s.modalities)
-    said: list[tuple[str, Callable[[Segment], str]]] = [
+    columns: list[tuple[str, Callable[[Segment], str]]] = [
         ("emotion", answer_of),
         *((m, partial(modality_answer, modality=m)) for m in names),
+        *((task, partial(timeline.other_answer, task=task)) for task in timeline.other_tasks),
         ("transcript", lambda s: s.text or ""),
         ("speaker", lambda s: s.speaker or ""),
     ]
     found = []
-    for name, words in said:
+    for name, words in columns:
         rows = [Interval(*span_of(s), one_line(words(s))) for s in timeline.segments]
         layers = layers_of(row for row in rows if row.text)
         found += [(name if k == 0 else f"{name} {k + 1}", layer) for k, layer in enumerate(layers)]
@@ -56,11 +57,11 @@ def layers_of(rows: Iterable[Interval]) -> list[list[Interval]]:
 
 
 def answer_of(s: Segment) -> str:
-    """The label with its probability and what speaks against it, or why there is none."""
+    """The label with its probability and the modalities that disagree, or why there is none."""
     if s.label is None:
         return one_line(f"{UNKNOWN}: {s.reason}") if s.reason else UNKNOWN
     against = f" (but {s.dissent})" if s.conflict else ""
-    return one_line(f"{s.label} {s.probabilities.get(s.label, 0.0):.2f}{against}")
+    return one_line(f"{s.label} {s.probability:.2f}{against}")
 
 
 def modality_answer(s: Segment, modality: str) -> str:

@@ -30,8 +30,8 @@ def render(timeline: Timeline) -> str:
         voice = f"<v {who}>" if who else ""
         style = f"<c.{re.sub(r'[^a-z0-9]+', '-', s.label.lower())}>" if s.label else "<c.unknown>"
         words = escape(one_line(s.text or ""), quote=False)
-        said = f"{voice}{style}[{escape(answer_of(s), quote=False)}]</c> {words}".rstrip()
-        cues.append(f"{number}\n{_stamp(start)} --> {_stamp(end)}\n{said}")
+        payload = f"{voice}{style}[{escape(answer_of(s), quote=False)}]</c> {words}".rstrip()
+        cues.append(f"{number}\n{_stamp(start)} --> {_stamp(end)}\n{payload}")
     return "\n\n".join(cues) + "\n"
 
 

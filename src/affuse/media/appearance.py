@@ -1,4 +1,4 @@
-"""How a face and what is around it look, so that another one in its place can be told: without a network, in microseconds."""
+"""How a face and its surroundings look, to notice another face in its place; without a network, in microseconds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-CELLS, BLOCK, SHIFT, AROUND = 24, 5, 2, 2.2  # a face and its surroundings: cells, those of a block and of its moves, sides
-GRID = np.arange(-CELLS, CELLS) / 2 + 0.25  # of the pixels that are looked at, two a cell
+CELLS, BLOCK, SHIFT = 24, 5, 2  # cells of a side, of a block, and by which a block may move
+AROUND = 2.2  # sides of the face that the cells cover
+GRID = np.arange(-CELLS, CELLS) / 2 + 0.25  # places of the pixels that are read, two a cell
 OPPONENTS = np.array([[1 / 3, 1 / 3, 1 / 3], [1, -1, 0], [0, -1, 1]], np.float32)  # grey, red and blue against green
 FACE, LIGHT, ALIKE = (7, 17), 0.15, 0.96  # cells of the face alone; log of a change of light; correlation of one face
 
 
 @dataclass
-class Sight:
-    """How a face and what is around it looked at a step.
+class Appearance:
+    """How a face and its surroundings looked at a step.
 
     cells [24, 24, 3] of a grid that lies on the picture, so that what does not move has the same cells while the face
     moves: cell, their side in pixels; row and column: the middle one's place; contrast: what brings theirs to 50 grey
     levels; colours [3, 144]: grey, red and blue against green of larger cells, light and contrast taken off, each in
-    ascending order, so that nothing that moves changes them. Against the sighting before (NaN: there was none): shift of
-    the colours, change of the cells.
+    ascending order, so that nothing that moves changes them. Against the appearance before (NaN: there was none): shift
+    of the colours, change of the cells.
     """
 
     step: int
@@ -35,12 +36,14 @@ class Sight:
     change: float = np.nan
 
     @classmethod
-    def of(cls, image: np.ndarray, box: np.ndarray, step: int = 0, like: Sight | None = None) -> Sight:
-        """The face in a box, on a grid of its own or that of an earlier sight."""
+    def of(cls, image: np.ndarray, box: np.ndarray, step: int = 0, like: Appearance | None = None) -> Appearance:
+        """The face in a box, on a grid of its own or that of an earlier appearance."""
         x0, y0, x1, y1 = box.tolist()
         cell = like.cell if like is not None else cell_of(box)
         row, column = int(((y0 + y1) / 2 + 0.1 * CELLS * cell) / cell), int((x0 + x1) / 2 / cell)
-        y, x = ((cell * (at + GRID)).clip(0, n - 1).astype(np.intp) for at, n in zip((row, column), image.shape, strict=False))
+        height, width = image.shape[:2]
+        y = (cell * (row + GRID)).clip(0, height - 1).astype(np.intp)
+        x = (cell * (column + GRID)).clip(0, width - 1).astype(np.intp)
         cells = _halved(image.take(y, 0).take(x, 1).astype(np.float32))
         colours = OPPONENTS @ _halved(cells).reshape(-1, 3).T
         colours[0] -= colours[0].mean()
@@ -48,7 +51,7 @@ class Sight:
         colours.sort()
         return cls(step, cell, row, column, cells, contrast, contrast * colours)
 
-    def moved(self, before: Sight) -> Sight:
+    def moved(self, before: Appearance) -> Appearance:
         """What the cells show of the place where the face was before."""
         y, x = (np.arange(CELLS) + move for move in (before.row - self.row, before.column - self.column))
         return replace(self, cells=self.cells[y.clip(0, CELLS - 1)][:, x.clip(0, CELLS - 1)])
@@ -65,7 +68,7 @@ def _halved(x: np.ndarray) -> np.ndarray:
     return (x[:, ::2] + x[:, 1::2]) * np.float32(0.25)
 
 
-def change_of(before: Sight, *now: Sight) -> float:
+def change_of(before: Appearance, *now: Appearance) -> float:
     """1 - likeness of blocks of cells, each where it fits best in one of `now`, up to SHIFT cells away."""
     a = _blocks(before)[0][:, [SHIFT * (2 * SHIFT + 2)]]
     a -= a.mean(3, keepdims=True)
@@ -79,7 +82,7 @@ def change_of(before: Sight, *now: Sight) -> float:
     return float(1 - np.average(np.take_along_axis(likeness, best, 1), weights=weight))
 
 
-def relit(before: Sight, now: Sight) -> bool:
+def is_relit(before: Appearance, now: Appearance) -> bool:
     """Whether this is the same face in another light, which can change all colours where a camera clips them."""
     if abs(np.log(max(now.cells.mean(), 1) / max(before.cells.mean(), 1))) < LIGHT:
         return False
@@ -90,10 +93,10 @@ def relit(before: Sight, now: Sight) -> bool:
     return bool((b @ a / np.sqrt((b**2).sum(1) * (a @ a) + 1)).max() >= ALIKE)
 
 
-def _blocks(sight: Sight) -> tuple[np.ndarray, np.ndarray]:
+def _blocks(look: Appearance) -> tuple[np.ndarray, np.ndarray]:
     """Each block of the cells at each of its places [16, 25, 3, 25], and the variance there [16, 25]."""
     places, count = 2 * SHIFT + 1, (CELLS - 2 * SHIFT) // BLOCK
-    x = sliding_window_view(sight.cells * np.float32(sight.contrast), (BLOCK, BLOCK), (0, 1))
+    x = sliding_window_view(look.cells * np.float32(look.contrast), (BLOCK, BLOCK), (0, 1))
     x = x[: count * places, : count * places].reshape(count, places, count, places, -1)
     x = x.swapaxes(1, 2).reshape(count**2, places**2, 3, BLOCK**2)
     return x, np.einsum("...cp,...cp->...", x, x) - (x.sum(3) ** 2).sum(2) / BLOCK**2

@@ -1,0 +1,17 @@
+"""The files of a run folder: their names, and the formats of run.json that can be read."""
+
+from __future__ import annotations
+
+FORMAT = 2  # 1: before tasks had objects of their own; it is read, and a run of it scored and used as what it was
+READ = (1, FORMAT)
+
+CONFIG = "config.yaml"
+INFO = "run.json"
+METRICS = "metrics.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+DESCRIPTION = "model.json"
+WEIGHTS = "model.safetensors"
+SPLIT = "split.parquet"
+EVALUATION = "evaluation.json"
+PREDICTIONS = "predictions.parquet"
+REPORT = "report.html"
