@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -167,7 +168,7 @@ class Trainer:
             part, named = self._piece(piece, weight, number, turn)
             loss += part
             terms |= {k: v + terms.get(k, 0.0) for k, v in named.items()}
-        distributed.sum_gradients([*self.model.parameters(), *self.state.auxiliary.parameters()], self.world)
+        distributed.sum_gradients(chain(self.model.parameters(), self.state.auxiliary.parameters()), self.world)
         values = distributed.total(torch.stack([loss, *terms.values()]), self.world).tolist()
         if not np.isfinite(values[0]):
             raise BadFeatures(
@@ -219,7 +220,7 @@ class Trainer:
         control.restore()
         self.state.schedule.step()
         if self.teacher is not None:
-            self.teacher.update(self.model)
+            self.teacher.update()
         return control.trace
 
     def _control(self, turn: int) -> Control:

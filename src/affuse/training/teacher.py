@@ -26,6 +26,9 @@ class Teacher:
     def __init__(self, model: Model, momentum: float, schedule: Schedule = "warm", steps: int = 1) -> None:
         self.momentum, self.schedule, self.total, self.steps = momentum, schedule, steps, 0
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
+        own, buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
+        self._parameters = [(own[name], p) for name, p in model.named_parameters()]
+        self._buffers = [(buffers[name], b) for name, b in model.named_buffers()]
 
     @property
     def keep(self) -> float:
@@ -37,14 +40,12 @@ class Teacher:
         return 1 - (1 - self.momentum) * (math.cos(math.pi * min(1.0, self.steps / self.total)) + 1) / 2
 
     @torch.no_grad()
-    def update(self, model: Model) -> None:
-        """One step of the average; parameters and buffers are matched by name."""
+    def update(self) -> None:
+        """One step of the average towards the model; parameters and buffers were matched by name."""
         self.steps += 1
-        own, named = dict(self.model.named_parameters()), dict(model.named_parameters())
-        torch._foreach_lerp_([own[k] for k in named], [p.detach() for p in named.values()], 1 - self.keep)
-        buffers = dict(self.model.named_buffers())
-        for name, value in model.named_buffers():
-            buffers[name].copy_(value)
+        torch._foreach_lerp_([own for own, _ in self._parameters], [p for _, p in self._parameters], 1 - self.keep)
+        for own, value in self._buffers:
+            own.copy_(value)
 
     @torch.no_grad()
     def answer(self, batch: Batch) -> Output:
