@@ -5,6 +5,7 @@ import pytest
 
 from affuse.core.errors import BadConfig, BadFeatures, MissingFile
 from affuse.core.types import Feature, StreamSpec
+from affuse.stores.align import at_rate
 from affuse.stores.collate import collate
 from affuse.stores.store import FeatureStore, StoreWriter, guess_modality, import_arrays, store_card
 
@@ -42,6 +43,16 @@ def test_slices_hold_the_steps_of_their_time(tmp_path, start, end):
         assert part.t0 == pytest.approx(wanted[0])
     whole = store.get("a").between(5.0, start, 9e9 if end is None else end)
     np.testing.assert_array_equal(whole.values, part.values)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8", "int16", "int64", "bool"])
+def test_slices_have_the_stored_type_and_belong_to_their_id(tmp_path, dtype):
+    values = np.random.default_rng(0).integers(0, 200, (2, 9, 3)).astype(dtype)
+    store = write(tmp_path / "faces", {"a": Feature(values[0], np.arange(9) > 3), "b": Feature(values[1])})
+    for name, all_of_it in zip("ab", values, strict=True):
+        part = store.get(name, 0.4, 1.2).values
+        assert part.dtype == store.get(name).values.dtype == dtype
+        np.testing.assert_array_equal(part, all_of_it[2:6])
 
 
 def test_resuming_adds_and_other_options_are_refused(tmp_path):
@@ -150,3 +161,16 @@ def test_features_under_an_extractors_name_are_not_to_be_deleted(tmp_path):
     store = import_arrays(tmp_path / "egemaps", ["a"], np.ones((1, 3)))
     with pytest.raises(BadFeatures, match="import your features under another name"):
         store.check({"extractor": "egemaps", "version": 1, "parameters": {}, "weights_hash": ""})
+
+def test_a_part_on_a_grid_is_the_part_of_the_whole(tmp_path):
+    """Only the steps around a window are read, and they give what the whole recording gives there."""
+    rng = np.random.default_rng(0)
+    import_arrays(tmp_path / "s", ["a"], rng.normal(size=(503, 3)), np.array([0, 503]), "audio", 100.0)
+    for how in ("mean", "nearest"):
+        for rate in (5.0, 7.3, 240.0):
+            store = FeatureStore(tmp_path / "s").at(rate, how)
+            for start, end in ((0.0, 0.9), (1.4, 3.0), (4.6, 5.4), (5.2, 6.0)):
+                part = store.get("a", start, end)
+                whole = at_rate(FeatureStore(tmp_path / "s").get("a"), 100.0, rate, how, start, end)
+                np.testing.assert_allclose(part.values, whole.values, atol=1e-6)
+                assert part.valid.tolist() == whole.valid.tolist()

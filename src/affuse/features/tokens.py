@@ -68,10 +68,21 @@ class Tokens:
 
     def many(self, clips: Sequence[Clip]) -> list[Feature]:
         """One Feature per clip."""
-        tokenizer, limit = self._tokenizer
         texts = [(clip.text or "").strip() for clip in clips]
-        ids = tokenizer(texts, truncation=True, max_length=min(limit, self.length))["input_ids"]
-        return [Feature(np.array(row if text else [], np.int32)) for row, text in zip(ids, texts, strict=True)]
+        ids = self.ids(texts)
+        return [Feature(row if text else row[:0]) for row, text in zip(ids, texts, strict=True)]
+
+    def ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The token ids [T] int32 of each text, markers included, cut off at the limit."""
+        tokenizer, limit = self._tokenizer
+        rows = tokenizer(list(texts), truncation=True, max_length=min(limit, self.length))["input_ids"]
+        return [np.array(row, np.int32) for row in rows]
+
+    def fits(self, text: str) -> bool:
+        """Whether nothing of a text would be cut off."""
+        tokenizer, limit = self._tokenizer
+        with pretrained.quiet():  # no notice that a text is too long: that is the question
+            return len(tokenizer(text)["input_ids"]) <= min(limit, self.length)
 
     @cached_property
     def _tokenizer(self) -> tuple[Any, int]:

@@ -49,7 +49,8 @@ def onto(
     centres = times + 0.5 / rate
     right = np.clip(np.searchsorted(centres, middle), 0, len(steps) - 1)
     left = np.maximum(right - 1, 0)
-    near = np.where(np.abs(centres[left] - middle) <= np.abs(centres[right] - middle), left, right)
+    earlier = np.abs(centres[left] - middle) <= np.abs(centres[right] - middle) + 1e-9  # of two as near
+    near = np.where(earlier, left, right)
     far = np.abs(centres[near] - middle) > (1 / rate if reach is None else reach) / 2 + 1e-6
     if how == "nearest" or values.dtype.kind in "ui":
         return Feature(np.where(_like(far, values), np.zeros((), values.dtype), values[near]), ~far, t0)

@@ -1,7 +1,8 @@
 """FeatureStore: one extractor's values for a corpus, in memory-mapped safetensors shards.
 
 A store is a folder: `card.json` (what made it), `shard-00000.safetensors` ... (per utterance id: `x:ID` values, `v:ID`
-validity where content can be absent; `t0` in the header), `failures.json`, and `manifest.json` once it is complete.
+validity where content can be absent; `t0`, and the `text` that ids stand for, in the header), `failures.json`, and
+`manifest.json` once it is complete.
 Shards are written aside and renamed.
 """
 
@@ -40,6 +41,8 @@ class FeatureStore:
         self._handles: dict[Path, Any] = {}
         self._index: dict[str, tuple[Path, bool, float]] = {}
         self._length: dict[str, int] = {}
+        self._values: dict[str, tuple[np.dtype[Any], int]] = {}  # their type, and where in the shard they begin
+        self._text: dict[str, str] = {}
         self._grid: tuple[float, How] | None = None
         # before-* is what an extraction has not yet moved to where a changed corpus wants it
         parts = [p for kind in ("before", "shard") for p in sorted(self.path.glob(f"{kind}-*.safetensors"))]
@@ -73,12 +76,15 @@ class FeatureStore:
                 size = int.from_bytes(file.read(8), "little")
                 header = json.loads(file.read(size))
             t0 = json.loads(header["__metadata__"]["t0"])
+            self._text |= json.loads(header["__metadata__"].get("text", "{}"))
             last = max((v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"), default=0)
             if shard.stat().st_size != 8 + size + last:
                 raise ValueError("its size is not what its header says")
             for name in (key[2:] for key in header if key.startswith("x:")):
                 self._index[name] = (shard, f"v:{name}" in header, t0.get(name, 0.0))
-                self._length[name] = header[f"x:{name}"]["shape"][0]
+                about = header[f"x:{name}"]
+                self._length[name] = about["shape"][0]
+                self._values[name] = (_dtype(about["dtype"]), 8 + size + about["data_offsets"][0])
         except UNREADABLE as error:
             raise _damaged(shard, error) from error
 
@@ -102,6 +108,10 @@ class FeatureStore:
             return False
         shard, has_valid, _ = self._index[name]
         return not has_valid or bool(self._open(shard).get_tensor(f"v:{name}").any())
+
+    def text(self, name: str) -> str:
+        """The text that the ids of an utterance stand for; empty where the extractor made none."""
+        return self._text.get(name, "")
 
     def file(self, name: str) -> Path:
         """The shard that holds an id."""
@@ -150,9 +160,12 @@ class FeatureStore:
 
         Raises BadFeatures for an id that the store does not hold.
         """
-        if self._grid is not None:
-            return at_rate(self._stored(name), self.card["rate"], *self._grid, start, end)
-        return self._stored(name, start, end)
+        if self._grid is None:
+            return self._stored(name, start, end)
+        rate, (wanted, how) = self.card["rate"], self._grid
+        around = 2 / min(rate, wanted)  # s: a step of the grid takes steps that begin before it or end after it
+        part = self._stored(name, start - around, None if end is None else end + around)
+        return at_rate(part, rate, wanted, how, start, end)
 
     def __getitem__(self, name: str) -> Feature:
         return self.get(name)
@@ -163,13 +176,21 @@ class FeatureStore:
         shard, has_valid, t0 = self._index[name]
         handle = self._open(shard)
         if start <= 0.0 and end is None:
-            return Feature(handle.get_tensor(f"x:{name}"), handle.get_tensor(f"v:{name}") if has_valid else None, t0)
+            valid = handle.get_tensor(f"v:{name}") if has_valid else None
+            return Feature(handle.get_tensor(f"x:{name}"), valid, t0, self.text(name))
         rate = self.card["rate"]
         part = steps_between(self._length[name], rate, t0, start, end)
         if part.start == part.stop:
             return Feature(handle.get_tensor(f"x:{name}")[:0], None, t0)
         valid = handle.get_slice(f"v:{name}")[part] if has_valid else None
-        return Feature(handle.get_slice(f"x:{name}")[part], valid, t0 + part.start / rate if rate > 0 else t0)
+        return Feature(self._read(name, part), valid, t0 + part.start / rate if rate > 0 else t0)
+
+    def _read(self, name: str, part: slice) -> np.ndarray:
+        """Values of some steps, read and not mapped: pages of a long recording that were seen do not stay in memory."""
+        (dtype, begin), step = self._values[name], tuple(self.card["shape"])
+        count, size = part.stop - part.start, math.prod(step)
+        values = np.fromfile(self.file(name), dtype, count * size, offset=begin + part.start * size * dtype.itemsize)
+        return values.reshape(count, *step)
 
     def _open(self, shard: Path) -> Any:
         handle = self._handles.get(shard)
@@ -181,6 +202,11 @@ class FeatureStore:
             except SafetensorError as error:
                 raise _damaged(shard, error) from error
         return handle
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    """The type that a safetensors header names, such as F32 or U8."""
+    return np.dtype(bool) if name == "BOOL" else np.dtype(f"<{name[0].lower()}{int(name[1:]) // 8}")
 
 
 def _damaged(shard: Path, error: Exception) -> BadFeatures:
@@ -230,8 +256,11 @@ def write_shard(path: Path, features: Mapping[str, Feature]) -> None:
 
     tensors = {f"x:{k}": np.ascontiguousarray(f.values) for k, f in features.items()}
     tensors |= {f"v:{k}": np.ascontiguousarray(f.valid) for k, f in features.items() if f.valid is not None}
+    header = {"t0": json.dumps({k: f.t0 for k, f in features.items() if f.t0})}
+    if texts := {k: f.text for k, f in features.items() if f.text}:
+        header["text"] = json.dumps(texts)
     with io.atomic(path) as tmp:
-        save_file(tensors, tmp, {"t0": json.dumps({k: f.t0 for k, f in features.items() if f.t0})})
+        save_file(tensors, tmp, header)
 
 
 def store_card(

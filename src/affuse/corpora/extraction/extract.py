@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from affuse.corpora.manifest import Corpus
     from affuse.media.clip import Clip
 
+TEXTS = "texts.jsonl"
 Progress = Callable[[int, int, int], None]  # done, total, failed
 
 
@@ -44,10 +46,13 @@ def extract(
 
     What is there stays, what failed before is tried again. `workers`: processes, in which a crash of a decoder is one
     failed utterance; 0: in this process. Raises BadFeatures when the existing store was made differently; errors of
-    single utterances are listed, not raised.
+    single utterances are listed, not raised. The texts that an extractor makes can be read in `texts.jsonl` of
+    the store; what it keeps for the next time (its card says so: option -> file name) lies in the corpus' folder.
     """
     kind, options = extractor_of(name, parameters or {})
     full = registry.resolve("extractors", kind, options, name)
+    for option, file in registry.cards("extractors")[kind].get("keeps", {}).items():
+        full[option] = full[option] or (corpus.path / file).resolve()
     extractor = registry.build("extractors", kind, **full)
     path, version = corpus.store_path(name), registry.cards("extractors")[kind]["version"]
     spec = replace(extractor.spec, name=name)
@@ -72,6 +77,7 @@ def extract(
         store = FeatureStore(path)
         counts = {"utterances": len(store), "failed": len(failures), "shards": store.shards}
         io.write_json(path / "manifest.json", counts)
+        _write_texts(store, [i for i, _ in clips])
     unusable = tuple(i for i, _ in clips if i in store and not store.usable(i))
     return Extraction(store, len(store) - before, failures, unusable)
 
@@ -97,6 +103,14 @@ def _open(path: Path, card: Mapping[str, Any], clips: Sequence[tuple[str, Clip]]
         if files != {shard_path(path, number)} or any(old is None or i not in old for i, _ in part):
             shards.append(Shard(number, tuple(part), tuple(sorted(files))))
     return shards
+
+
+def _write_texts(store: FeatureStore, ids: Sequence[str]) -> None:
+    """The texts that the ids of utterances stand for, for readers; nothing where the extractor makes none."""
+    rows = [{"id": i, "text": store.text(i)} for i in ids if i in store and store.text(i)]
+    if rows:
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        io.write_text(store.path / TEXTS, "".join(lines))
 
 
 def _run(
