@@ -46,12 +46,13 @@ def release(folder, videos=True, folds=True, words=False):
 def test_annotated_intervals_of_a_complete_release(tmp_path):
     corpus = import_c_expr_db(release(tmp_path / "r", words=True), tmp_path / "c")
     table = corpus.table
-    assert (len(table), corpus.info["label_space"], corpus.info["warnings"]) == (125, "compound-7", [])
+    assert (len(table), corpus.info["label_space"], corpus.info["warnings"]) == (125, "compound-8", [])
     assert "partial" not in corpus.info
     assert table["expression"].value_counts().to_dict() == {c: COUNTS[c] for c in CLASSES}
-    assert (table["label"] == "").sum() == COUNTS["Other"]
-    labelled = table[table["label"] != ""]
-    assert [canonical(e) for e in labelled["expression"]] == list(labelled["label"])
+    assert (table["label"] == "other").sum() == COUNTS["Other"]
+    assert [canonical(e) for e in table["expression"]] == list(table["label"])
+    assert [canonical(c) for c in CLASSES] == list(SPACES["compound-8"].labels)
+    assert SPACES["compound-8"].labels == (*SPACES["compound-7"].labels, "other")
     assert (table["source"] == table["conversation"]).all()
     assert table["source"].nunique() == 56
     second = table[table["source"] == "03"].iloc[1]
@@ -82,11 +83,19 @@ def test_default_folds_keep_videos_together_and_published_folds_are_flagged(tmp_
 def test_the_label_track_holds_each_interval(tmp_path):
     corpus = import_c_expr_db(release(tmp_path / "r"), tmp_path / "c", rate=25.0)
     store = FeatureStore(corpus.annotation_path("expression"))
-    labelled = corpus.table[corpus.table["label"] != ""]
-    assert (set(store.ids), store.spec.rate) == (set(labelled["id"]), 25.0)
-    for row in labelled.itertuples():
+    assert (set(store.ids), store.spec.rate) == (set(corpus.table["id"]), 25.0)
+    for row in corpus.table.itertuples():
         assert store[row.id].values.shape == (113, 1)  # 4.5 s at 25 Hz
-        assert (store[row.id].values == SPACES["compound-7"].index(row.label)).all()
+        assert (store[row.id].values == SPACES["compound-8"].index(row.label)).all()
+
+
+def test_other_can_be_left_out_and_is_counted_then(tmp_path):
+    corpus = import_c_expr_db(release(tmp_path / "r"), tmp_path / "c", other=False, folds="published")
+    assert (len(corpus.table), corpus.info["label_space"]) == (105, "compound-7")
+    assert set(corpus.table["label"]) == set(SPACES["compound-7"].labels)
+    said = "other=false: 20 of 125 intervals (90.0 s) are Other and were left out"
+    assert corpus.info["warnings"][-1] == said
+    assert set(FeatureStore(corpus.annotation_path("expression")).ids) == set(corpus.table["id"])
 
 
 def test_challenge_videos_have_no_labels(tmp_path):
@@ -115,12 +124,13 @@ def test_labels_without_videos_need_partial(tmp_path):
     assert set(corpus.table["video"]) == {""}
 
 
-def test_only_other_leaves_no_label_track(tmp_path):
+def test_nothing_but_other(tmp_path):
     (tmp_path / "annotation").mkdir()
     (tmp_path / "annotation" / "01.csv").write_text(f'{HEADER}\n00:00:01.000,00:00:02.000,,,,,,,,"1"\n')
     corpus = import_c_expr_db(tmp_path, tmp_path / "c", partial=True)
-    assert list(corpus.table["label"]) == [""]
-    assert not corpus.annotation_path("expression").exists()
+    assert list(corpus.table["label"]) == ["other"]
+    with pytest.raises(BadCorpus, match="all 1 intervals are Other"):
+        import_c_expr_db(tmp_path, tmp_path / "d", partial=True, other=False)
 
 
 @pytest.mark.parametrize(
@@ -185,8 +195,31 @@ def test_the_real_annotations_and_how_their_folds_leak(shared_data, tmp_path):
     lines = (src / "folds" / "split-3" / "val.txt").read_text().split()
     assert set(table.loc[table["fold"] == 3, "id"]) == {line.split("/")[1].split(",")[0] for line in lines}
     store = FeatureStore(corpus.annotation_path("expression"))
-    assert len(store) == 105
-    spans = table[table["label"] != ""].set_index("id")
+    assert len(store) == 125
+    spans = table.set_index("id")
     steps = np.array([store.length(i) for i in spans.index])
     assert (np.abs(steps / 30 - (spans["end"] - spans["start"])) <= 1 / 30).all()
     assert json.loads((corpus.path / "corpus.json").read_text())["overlap"] == {}
+
+
+# Classes, intervals and seconds as measured over the 56 files when the importer was specified.
+MEASURED = {
+    "fearfully surprised": (24, 98.8),
+    "happily surprised": (15, 150.6),
+    "sadly surprised": (13, 182.2),
+    "disgustedly surprised": (10, 82.5),
+    "angrily surprised": (8, 53.9),
+    "sadly fearful": (19, 107.6),
+    "sadly angry": (16, 100.6),
+    "other": (20, 71.0),
+}
+
+
+def test_the_real_annotations_have_the_published_counts_and_seconds(shared_data, tmp_path):
+    src = shared_data / "cexpr_annotations"
+    table = import_c_expr_db(src, tmp_path / "c", partial=True).table
+    by_class = (table["end"] - table["start"]).groupby(table["label"])
+    assert {label: (len(t), round(t.sum(), 1)) for label, t in by_class} == MEASURED
+    corpus = import_c_expr_db(src, tmp_path / "d", partial=True, other=False)
+    assert len(corpus.table) == 105
+    assert "20 of 125 intervals (71.0 s)" in corpus.info["warnings"][-1]

@@ -359,7 +359,7 @@ def test_values_are_trained_by_regression_from_table_to_scores(tmp_path, dimensi
     assert main(["import", "features", corpus, "audio_x", str(tmp_path / "audio.npz")]) == 0
     train = ["train", "vectors", "--corpus", corpus, "--out", run, "train.epochs=3", "--quiet"]
     assert main(train) == 2
-    assert "choose one of l1" in capsys.readouterr().err
+    assert "choose one of ccc, l1" in capsys.readouterr().err
     assert main([*train, "objectives={l1: {}}"]) == 0
     assert main(["evaluate", run, "--corpus", corpus]) == 0
     assert "mae" in capsys.readouterr().err

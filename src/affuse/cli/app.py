@@ -13,7 +13,21 @@ from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 
-from affuse.cli import analyze, bench, check, compare, demo, doctor, evaluate, extract, import_, list_, show, train
+from affuse.cli import (
+    analyze,
+    bench,
+    check,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    extract,
+    import_,
+    list_,
+    show,
+    submit,
+    train,
+)
 from affuse.cli.console import console, output, print_error
 from affuse.core.errors import AffuseError, BadConfig, MissingFile, UnknownName
 
@@ -25,7 +39,7 @@ app = App(
     console=output,
     result_action="return_value",
 )
-for verb in (analyze, train, evaluate, compare, bench, extract, check):
+for verb in (analyze, train, evaluate, compare, bench, extract, check, submit):
     app.command(verb.run, name=verb.__name__.rsplit(".", 1)[-1])
 app.command(import_.app, name="import")
 app.command(list_.run, name="list")

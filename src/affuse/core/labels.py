@@ -69,6 +69,7 @@ SPACES: dict[str, LabelSpace] = {
         LabelSpace("sarcasm-2", ("sincere", "sarcastic")),
         LabelSpace("mustard-10", _MUSTARD),
         LabelSpace("compound-7", _COMPOUND),
+        LabelSpace("compound-8", (*_COMPOUND, "other")),
         LabelSpace("abaw-8", ("neutral", "angry", "disgust", "fear", "happy", "sad", "surprise", "other")),
         LabelSpace("sentiment-2", ("negative", "positive")),
         LabelSpace("sentiment-3", ("negative", "neutral", "positive")),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -64,6 +65,14 @@ _NAMED_RATE = re.compile(r"\d+-(\d+)-\d+x\d+")  # number-fps-size, as in 46-30-4
 _PERSON = re.compile(r"_(left|right)$")
 
 
+class Clock(NamedTuple):
+    """When the frames of a video are shown: the first at `start` s, then `fps` a second; `times` [T]: if uneven."""
+
+    fps: float
+    start: float
+    times: np.ndarray
+
+
 @dataclass
 class Release:
     """What lies below the source folder: "CHALLENGE/SET" -> folder, files, videos and aligned crops by name."""
@@ -94,13 +103,14 @@ def import_aff_wild2(
 ) -> Corpus:
     """Import videos and their frame labels below `src`; a person of a two-person video (_left, _right) is a row of it.
 
-    Label tracks: valence_arousal [T, 2], expression [T, 1] (index of abaw-8), action_units [T, 12]; frames marked -5 or
-    -1 are absent. Frame n is shown from (n - 1) / fps s on; fps is the video's, else the one in its name
-    (46-30-484x360), else `fps`. Videos differ in fps, a track has one clock: step k of `rate` Hz has the label of the
-    frame shown at k / rate s; columns frames and fps lead back. `task`: one challenge with its official sets; all
-    challenges (any validation set held out, with the whole video); or the multi-task set, which `all` takes where no
-    challenge folder is. Raises BadCorpus for damaged files, foreign values, missing sets or videos; BadConfig for
-    rates.
+    Such a person is looked for in that half of the picture (column crop). Label tracks: valence_arousal [T, 2],
+    expression [T, 1] (index of abaw-8), action_units [T, 12]; frames marked -5 or -1 are absent. Frame n is shown from
+    (n - 1) / fps s on; fps is the video's, else the one in its name (46-30-484x360), else `fps`. Where a video's frames
+    come unevenly, each is shown from its own time on. Videos differ in fps, a track has one clock: step k of `rate` Hz
+    has the label of the frame shown at k / rate s; columns frames and fps lead back. `task`: one challenge with its
+    official sets; all challenges (any validation set held out, with the whole video); or the multi-task set, which
+    `all` takes where no challenge folder is. Raises BadCorpus for damaged files, foreign values, missing sets or
+    videos; BadConfig for rates.
     """
     if not (rate > 0 and fps > 0):
         raise BadConfig(f"rate = {rate}, fps = {fps}", "give steps per second above 0")
@@ -250,21 +260,20 @@ def _listed_frames(path: Path, warnings: list[str]) -> dict[str, np.ndarray]:
 
 def _rows(
     release: Release, labels: Labels, together: bool, fps: float, short: list[str], partial: bool
-) -> tuple[list[dict[str, Any]], dict[str, tuple[float, float]]]:
-    """Manifest rows, and name -> (fps, time of frame 1 in s)."""
+) -> tuple[list[dict[str, Any]], dict[str, Clock]]:
+    """Manifest rows, and when the frames of each name are shown."""
     names = sorted({name for splits in labels.splits.values() for name in splits})
     source = {n: n if n in release.videos else _PERSON.sub("", n) for n in names}
     given = {n: {s[n] for s in labels.splits.values() if n in s} for n in names}
     held = {source[n] for n in names if "valid" in given[n]}
     rows: list[dict[str, Any]] = []
-    clocks: dict[str, tuple[float, float]] = {}
+    clocks: dict[str, Clock] = {}
     unusable: set[str] = set()
     for name in names:
         split = "valid" if "valid" in given[name] or (together and source[name] in held) else "train"
-        rate, start, origin, pictures = _clock(name, release.videos.get(source[name]), fps, partial)
+        clocks[name], origin, pictures = _clock(name, release.videos.get(source[name]), fps, partial)
         if origin != "video":
             unusable.add(source[name])
-        clocks[name] = (rate, start)
         crops = release.crops.get(name)
         row = {
             "id": name,
@@ -272,9 +281,10 @@ def _rows(
             "source": source[name],
             "split": split,
             "video": str(release.videos[source[name]]) if origin == "video" else "",
+            "crop": name.rpartition("_")[2] if source[name] != name else "",
             "frames": max(len(values[name]) for values in labels.values.values() if name in values),
             "pictures": pictures,
-            "fps": rate,
+            "fps": clocks[name].fps,
             "fps_from": origin,
             "crops": sum(p.suffix == ".jpg" for p in crops.iterdir()) if crops else 0,
         }
@@ -284,10 +294,11 @@ def _rows(
     return rows, clocks
 
 
-def _clock(name: str, video: Path | None, fps: float, partial: bool) -> tuple[float, float, str, int]:
-    """(frames per second, time of frame 1 in s, where that comes from, number of pictures) of a video."""
+def _clock(name: str, video: Path | None, fps: float, partial: bool) -> tuple[Clock, str, int]:
+    """(when frames are shown, where that comes from, number of pictures) of a video."""
     if video is not None:
         from affuse.media.probe import probe
+        from affuse.media.video import frame_times
 
         try:
             track = probe(video).video
@@ -296,9 +307,12 @@ def _clock(name: str, video: Path | None, fps: float, partial: bool) -> tuple[fl
                 raise
             track = None
         if track is not None:
-            return track.fps, track.start, "video", track.frames
+            times = np.zeros(0) if track.even else frame_times(video)
+            return Clock(track.fps, track.start, times), "video", track.frames
     named = _NAMED_RATE.match(name)
-    return (float(named[1]), 0.0, "name", 0) if named and int(named[1]) else (fps, 0.0, "assumed", 0)
+    told = named is not None and int(named[1]) > 0
+    rate = float(named[1]) if named is not None and told else fps
+    return Clock(rate, 0.0, np.zeros(0)), "name" if told else "assumed", 0
 
 
 def _warn(labels: Labels, rows: list[dict[str, Any]], rate: float) -> None:
@@ -324,17 +338,27 @@ def _warn(labels: Labels, rows: list[dict[str, Any]], rate: float) -> None:
 
 
 def _write_track(
-    corpus: Corpus, name: str, values: dict[str, np.ndarray], clocks: dict[str, tuple[float, float]], rate: float
+    corpus: Corpus, name: str, values: dict[str, np.ndarray], clocks: dict[str, Clock], rate: float
 ) -> None:
     from affuse.stores.store import import_arrays
 
-    timed = [on_clock(v, *clocks[n], rate) for n, v in values.items()]
+    timed = [on_clock(v, clocks[n].fps, clocks[n].start, rate, clocks[n].times) for n, v in values.items()]
     offsets = np.concatenate([[0], np.cumsum([len(t) for t in timed])])
     import_arrays(corpus.annotation_path(name), list(values), np.concatenate(timed), offsets, "vision", rate)
 
 
-def on_clock(values: np.ndarray, fps: float, start: float, rate: float) -> np.ndarray:
-    """Frame values [T, D] as steps of `rate` Hz from 0 s: of the frame shown then, NaN before `start` s."""
-    steps = np.arange(int(np.ceil((start + len(values) / fps) * rate - 1e-6)))
-    frame = np.floor((steps / rate - start) * fps + 1e-6).astype(int)
+def on_clock(
+    values: np.ndarray, fps: float, start: float, rate: float, times: np.ndarray | Sequence[float] = ()
+) -> np.ndarray:
+    """Frame values [T, D] as steps of `rate` Hz from 0 s: of the frame shown then, NaN before `start` s.
+
+    `times` [n]: when the frames of an uneven video begin (s), half a step early as pictures are shown; values beyond
+    them follow at `fps`.
+    """
+    given = np.asarray(times, dtype=float)[: len(values) + 1]
+    rest = np.arange(len(values) + 1 - len(given))
+    begins = np.concatenate([given, (given[-1] + (rest + 1) / fps) if len(given) else start + rest / fps])
+    early = 0.5 / max(fps, rate) if len(given) else 1e-6 / fps
+    steps = np.arange(int(np.ceil(begins[-1] * rate - 1e-6)))
+    frame = np.searchsorted(begins - early, steps / rate, side="right") - 1
     return np.where((frame >= 0)[:, None], values[np.clip(frame, 0, len(values) - 1)], np.nan).astype(np.float32)

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from affuse.core.errors import BadConfig, BadCorpus
-from affuse.core.labels import SPACES, canonical
+from affuse.core.labels import canonical
 from affuse.corpora.manifest import Corpus, check_counts, write_corpus
 from affuse.corpora.reading.release import PICTURE, below, first, media, read_csv, seconds
 
@@ -43,6 +43,7 @@ CARD = {
 COUNTS: dict[str, int] = CARD["counts"]  # type: ignore[assignment]
 BEGIN, END = "Begin Time - hh:mm:ss.ms", "End Time - hh:mm:ss.ms"
 CLASSES = tuple(COUNTS)[:8]  # in the order of the files, which is the order of the numbers in the fold lists
+OTHER = CLASSES[-1]
 VIDEOS = tuple(f"{n:02d}" for n in range(1, 57))
 SILENCE = "nobody is speaking"
 Row = dict[str, object]
@@ -56,14 +57,16 @@ def import_c_expr_db(
     partial: bool = False,
     part: Literal["annotated", "challenge"] = "annotated",
     folds: Literal["grouped", "published"] = "grouped",
+    other: bool = True,
     rate: float = 30.0,
 ) -> Corpus:
     """Import the annotated intervals below `src` (rows inside their videos), or the challenge's untrimmed videos.
 
-    annotated: `source` and conversation are the video; Other is no compound expression: its label is missing, the
-    column `expression` keeps it. The label track `expression` holds each interval's class at `rate` Hz, [T, 1]: an
-    index of compound-7. Words come from the fold lists where those carry transcripts. challenge: split test, no labels.
-    Raises BadCorpus for damaged or foreign annotations, wrong counts, fold lists that contradict the annotations.
+    annotated: `source` and conversation are the video; the classes are those of compound-8, in the order of the files.
+    `other=false` leaves the intervals of Other out, with a warning that counts them: the classes are compound-7 then.
+    The label track `expression` holds each interval's class at `rate` Hz, [T, 1]: its index. Words come from the fold
+    lists where those carry transcripts. challenge: split test, no labels. Raises BadCorpus for damaged or foreign
+    annotations, wrong counts, fold lists that contradict the annotations, and where nothing but Other is there.
     """
     if not rate > 0:
         raise BadConfig(f"rate = {rate} is not a rate", "give steps per second above 0")
@@ -75,10 +78,29 @@ def import_c_expr_db(
     found |= {"annotation files": len({row["source"] for row in rows}), "videos": len(videos)}
     short = check_counts(found, COUNTS, "C-EXPR-DB", partial)
     warnings = _apply_lists(src, rows, folds == "published", partial)
+    if not other:
+        rows, dropped = _without_other(rows)
+        warnings += dropped
     extra = {"licence": CARD["licence"], "warnings": warnings, **({"partial": short} if short else {})}
-    corpus = write_corpus(dst, rows, "c_expr_db", "compound-7", **extra)
+    corpus = write_corpus(dst, rows, "c_expr_db", "compound-8" if other else "compound-7", **extra)
     _write_track(corpus, rate)
     return corpus
+
+
+def _without_other(rows: list[Row]) -> tuple[list[Row], list[str]]:
+    """The intervals of the seven compound expressions, and a line that counts the others (none: no line)."""
+    kept = [row for row in rows if row["expression"] != OTHER]
+    if not kept:
+        raise BadCorpus(
+            f"all {len(rows)} intervals are Other, and other=false leaves those out", "leave other=false out"
+        )
+    seconds_lost = sum(_seconds(row) for row in rows if row["expression"] == OTHER)
+    count = f"{len(rows) - len(kept)} of {len(rows)} intervals ({seconds_lost:.1f} s)"
+    return kept, [f"other=false: {count} are Other and were left out"] if len(kept) < len(rows) else []
+
+
+def _seconds(row: Row) -> float:
+    return float(str(row["end"])) - float(str(row["start"]))
 
 
 def _challenge(dst: Path, videos: dict[str, Path], partial: bool) -> Corpus:
@@ -132,7 +154,7 @@ def _intervals(path: Path, name: str, videos: dict[str, Path]) -> list[Row]:
                 "start": begin,
                 "end": end,
                 "video": str(videos.get(name, "")),
-                "label": "" if chosen == "Other" else chosen,
+                "label": chosen,
                 "expression": chosen,
             }
         )
@@ -223,15 +245,13 @@ def _leak(folds: list[Lists]) -> list[str]:
 
 
 def _write_track(corpus: Corpus, rate: float) -> None:
-    """Each labelled interval's class at every grid point: an interval is exact on any clock, no frame is needed."""
+    """Each interval's class at every grid point: an interval is exact on any clock, no frame is needed."""
     from affuse.media.video import grid_steps
     from affuse.stores.store import import_arrays
 
-    labelled = corpus.table[corpus.table["label"] != ""]
-    if labelled.empty:
-        return
-    lengths = [max(1, grid_steps(duration, rate)) for duration in labelled["end"] - labelled["start"]]
-    index = [SPACES["compound-7"].labels.index(canonical(label)) for label in labelled["label"]]
+    table = corpus.table
+    lengths = [max(1, grid_steps(duration, rate)) for duration in table["end"] - table["start"]]
+    index = [corpus.space.labels.index(canonical(label)) for label in table["label"]]
     values = np.repeat(np.array(index, dtype=np.float32), lengths)[:, None]
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    import_arrays(corpus.annotation_path("expression"), list(labelled["id"]), values, offsets, "vision", rate)
+    import_arrays(corpus.annotation_path("expression"), list(table["id"]), values, offsets, "vision", rate)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import av
+import numpy as np
 
 from affuse.core.errors import BadMedia, MissingFile
 
@@ -68,7 +69,8 @@ class VideoTrack:
     """The picture of a clip: seconds on the clip's clock, square pixels as displayed, mean frames per second.
 
     `pixel`: width over height of a stored pixel; `rotation`: degrees counter-clockwise by which stored frames are
-    turned for display, once their pixels are square; `frames`: number of stored frames (edit lists may hide some).
+    turned for display, once their pixels are square; `frames`: number of stored frames (edit lists may hide some);
+    `even`: whether frame k begins within half a frame of k / fps s after the first one.
     """
 
     index: int
@@ -80,6 +82,7 @@ class VideoTrack:
     frames: int
     rotation: int
     pixel: Fraction = Fraction(1)
+    even: bool = True
 
 
 @dataclass
@@ -252,6 +255,7 @@ class _Scan:
         self.packets, self.first, self.last = 0, math.inf, -math.inf
         self.until, self.holes = math.inf, list[tuple[float, float]]()
         self.shown: Any = None
+        self.stamps: list[int] = []
 
     def add(self, packet: Any) -> None:
         if self.shown is None and self.kind == "video":
@@ -261,6 +265,8 @@ class _Scan:
             return
         self.packets += 1
         if stamp is not None:
+            if self.kind == "video":
+                self.stamps.append(stamp)
             self.first = min(self.first, stamp * self.base)
             self.last = max(self.last, (stamp + (packet.duration or 0)) * self.base)
         at = self.until if packet.dts is None else packet.dts * self.base
@@ -329,8 +335,13 @@ class _Scan:
         counted = self.packets / (self.end - self.start) if self.end > self.start else 25.0
         fps = float(self.stream.average_rate or self.stream.guessed_rate or counted)
         return VideoTrack(
-            self.stream.index, self.start - zero, self.end - zero, width, height, fps, self.packets, turn, pixel
-        )
+            self.stream.index, self.start - zero, self.end - zero, width, height, fps, self.packets, turn, pixel,
+            self._even(fps),
+        )  # fmt: skip
+
+    def _even(self, fps: float) -> bool:
+        times = np.sort(np.array(self.stamps, dtype=float)) * self.base
+        return not len(times) or bool(np.abs(times - times[0] - np.arange(len(times)) / fps).max() <= 0.5 / fps)
 
 
 def _scan(container: InputContainer, streams: list[Any]) -> list[_Scan]:

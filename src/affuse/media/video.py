@@ -67,6 +67,18 @@ def iter_frames(
         yield from _every(shown, start, end, size) if fps is None else _grid(shown, fps, start, end, size)
 
 
+def frame_times(path: Path | str) -> np.ndarray:
+    """When each frame that can be decoded begins, s on the clip's clock, [T] rising; none without a picture.
+
+    Times are the container's own, at variable frame rates too. Nothing is converted. Raises MissingFile, BadMedia.
+    """
+    info = probe(path)
+    if info.video is None:
+        return np.zeros(0)
+    with open_media(path) as container:
+        return np.array([begin for begin, _, _ in _shown(container, info, info.video, 0.0, 0.0)], dtype=float)
+
+
 def _every(shown: Iterator[_Shown], start: float, end: float | None, size: int | None) -> Iterator[Frame]:
     index = 0
     for time, _, picture in shown:
