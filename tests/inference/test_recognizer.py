@@ -44,7 +44,7 @@ def test_a_timeline_iterates_and_tabulates(recognizer, demo_run):
     assert len(frame) == len(timeline) == 1
     assert {"start", "end", "label", "coverage:audio", f"p:{label}"} <= set(frame.columns)
     row = json.loads(timeline.to_json())
-    names = {"clip", "duration", "model", "labels", "segments", "faces", "speech", "notes", "error", "tasks"}
+    names = {"clip", "duration", "model", "labels", "segments", "faces", "speech", "notes", "error", "tasks", "curves"}
     assert set(row) == names
     task = {"kind": "classes", "labels": list(recognizer.labels), "low": 0.0, "high": 1.0}
     assert row["tasks"] == {"emotion": task}

@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.markup import escape
@@ -31,6 +31,7 @@ def run(
     expert: Annotated[list[str] | None, Parameter(negative="")] = None,
     causal: Annotated[bool, Parameter(negative="")] = False,
     context: Annotated[bool, Parameter(negative="")] = False,
+    labels: Literal["compound", "compound-sum", "compound-avcer"] | None = None,
     format: Annotated[str, Parameter(help=", ".join(FORMATS))] = "table",
     out: Path | None = None,
     workers: Annotated[int, Whole] = 1,
@@ -56,6 +57,8 @@ def run(
         context mode=causal, or one without context.
     context
         Show on which other utterances each answer of a model of conversations rests (html, json).
+    labels
+        Answer in compound emotions (happily surprised, ...), made of the model's basic ones without any training.
     out
         Folder for one file per clip; the same command again goes on where it stopped (default: standard output for
         table, json and csv, else the working folder).
@@ -82,13 +85,14 @@ def run(
     keep_flat()
     from affuse.inference.recognizer import load  # here: its imports take longer than all that is checked above
 
-    recognizer = load(model, chosen, experts)
+    recognizer = load(model, chosen, experts, labels or "")
     if causal:
         recognizer.live()  # raises here, once, and not for every clip
-    job = Job(model, None if transcript is None else str(transcript), every, chosen, experts, causal, context)
+    words = None if transcript is None else str(transcript)
+    job = Job(model, words, every, chosen, experts, causal, context, labels or "")
     places = {} if folder is None else _places(found, folder, card["suffix"])
     if out is not None:
-        extra = {"experts": experts, "causal": causal, "context": context}
+        extra = {"experts": experts, "causal": causal, "context": context, "labels": labels}
         settings = {"model": model, "every": every, "format": format} | {k: v for k, v in extra.items() if v}
         marks = {clip: _mark(clip, transcript, Path(model)) for clip in found}
         found = _left(out, places, marks, settings, quiet)

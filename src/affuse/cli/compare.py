@@ -19,6 +19,7 @@ def run(
     modalities_a: str = "",
     modalities_b: str = "",
     task: str = "",
+    utterances: Annotated[bool, Parameter(negative="")] = False,
     as_json: Annotated[bool, Parameter(name="--json", negative="", help="one JSON object on stdout")] = False,
 ) -> int:
     """Paired difference RUN_A - RUN_B with its interval and p.
@@ -35,10 +36,12 @@ def run(
         The same for RUN_B.
     task
         One of the runs' other tasks (default: the leading one).
+    utterances
+        Compare a run that answers per frame by its answers per utterance.
     """
     from affuse.evaluation.compare import compare
 
-    result = compare(run_a, run_b, metric, modalities_a, modalities_b, task)
+    result = compare(run_a, run_b, metric, modalities_a, modalities_b, task, utterances)
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
         return 0

@@ -61,7 +61,7 @@ def extract_into(
     It is 1 for failures, and where nothing is usable unless the stream is not `needed`: then it is absent, which is
     normal.
     """
-    from affuse.corpora.extraction.extract import extract
+    from affuse.corpora.extraction.extract import TEXTS, extract
 
     if workers < 0:
         raise BadConfig(f"--workers {workers}", "give 0 or more")
@@ -74,6 +74,8 @@ def extract_into(
 
         done = extract(corpus, extractor, parameters, workers, show, on)
     note(escape(f"{extractor}: {done.added} new, {len(done.store)} in all -> {done.store.path}"), quiet)
+    if (texts := done.store.path / TEXTS).is_file():
+        note(escape(f"  what the ids stand for: {texts}"), quiet)
     for name, error in list(done.failures.items())[:10]:
         note("  [red]failed[/] " + escape(f"{name}: {error['message']}"))
     if done.failures:

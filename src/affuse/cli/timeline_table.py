@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from affuse.cli.console import output
 
 if TYPE_CHECKING:
@@ -34,8 +36,8 @@ def print_table(timeline: Timeline) -> None:
     output.print(Text.assemble((name, "bold"), f"  {timeline.duration:.2f} s  ", (printable(timeline.model), "dim")))
     output.print(Text(printable(headline(timeline)), "bold"), "", sep="\n")
     grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2 if wide >= MIDDLE else 1, 0, 0))
-    grid.add_column("time", justify="right", no_wrap=True)
-    grid.add_column("emotion", no_wrap=True)
+    grid.add_column("time", justify="right", no_wrap=True, min_width=13 if wide >= MIDDLE else 6)
+    grid.add_column("emotion", no_wrap=all(len(s.labels) < 2 for s in timeline.segments))
     grid.add_column("", no_wrap=True)
     for name in modalities:
         grid.add_column(name if wide >= MIDDLE else name[:3], no_wrap=True)
@@ -43,13 +45,30 @@ def print_table(timeline: Timeline) -> None:
         grid.add_column(name if wide >= MIDDLE else name[:4], no_wrap=True)
     grid.add_column("words" if any(s.text for s in timeline.segments) else "", ratio=1, overflow="fold")
     for s in timeline.segments:
-        alone = [_alone(s.modalities.get(m), colours, wide) for m in modalities]
+        alone = [_alone(s.modalities.get(m), colours, wide if not timeline.values else MIDDLE) for m in modalities]
         when = f"{clock(s.start, 1)}–{clock(s.end, 1)}" if wide >= MIDDLE else clock(s.start, 1)
         others = [timeline.other_answer(s, name) or "–" for name in timeline.other_tasks]
-        grid.add_row(when, _label(s, wide), _won(s, colours, wide), *alone, *others, _words(s, wide))
+        won = Text() if timeline.values else _won(s, colours, wide)
+        grid.add_row(when, _label(s, wide), won, *alone, *others, _words(s, wide))
     output.print(grid)
+    _print_curves(timeline, colours)
     for line in timeline.notes:
         output.print(Text(printable(f"note: {line}"), "dim"))
+
+
+def _print_curves(timeline: Timeline, colours: dict[str, str]) -> None:
+    """A line per label of every curve: its course from the start of the clip to its end."""
+    from rich.text import Text
+
+    for task, curve in timeline.curves.items():
+        name, info = max(map(len, curve.labels)), timeline.tasks[task]
+        width = max(10, min(len(curve.values), output.width - name - 2))
+        known = (curve.array() - info.low) / (info.high - info.low)
+        cells = np.array_split(known, width) if len(known) else []
+        for i, label in enumerate(curve.labels):
+            means = [np.nanmean(c[:, i]) if len(c) and not np.isnan(c[:, i]).all() else None for c in cells]
+            bars = "".join(" " if m is None else HEIGHTS[min(7, max(0, int(8 * m)))] for m in means)
+            output.print(Text.assemble(f"{label:<{name}}  ", (bars, colours.get(label, ""))))
 
 
 def _label(s: Segment, wide: int) -> Text:

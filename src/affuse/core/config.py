@@ -136,7 +136,9 @@ class TrainConfig:
     that is scored and kept. `members` > 1 trains that many models with different seeds and averages their
     probabilities. `specialists`: further models, a second stage that starts from the first member and trains on with
     balanced sampling and class weights at `specialist_lr` * optim.lr, so that rare classes count in the average.
-    `amp`: bfloat16 where it is safe; auto on a GPU only.
+    `amp`: bfloat16 where it is safe; auto on a GPU only. `window`, `hop` (s): long recordings in overlapping windows,
+    for tasks per frame (0: whole; a hop of 0: half a window). `unfreeze`: pattern of parameter names -> the first
+    epoch, from 1, that trains them.
     """
 
     epochs: int = 40
@@ -146,6 +148,9 @@ class TrainConfig:
     task: str = ""
     selection: str = ""
     sampling: typing.Literal["natural", "balanced"] = "natural"
+    window: float = 0.0
+    hop: float = 0.0
+    unfreeze: dict[str, int] = field(default_factory=dict)
     ema: float = 0.0
     ema_schedule: Literal["warm", "constant", "cosine"] = "warm"
     ema_keeps: bool = True
@@ -409,7 +414,7 @@ _MOST: dict[str, dict[str, float]] = {
     "split": {"valid": 1, "test": 1, "seed": 2**32 - 1},
     "optim": {"momentum": 1, "lr": math.inf, "weight_decay": math.inf, "warmup": 1, "clip": math.inf},
     "augment": dict.fromkeys(("modality_dropout", "mixup_probability", "noise", "speed", "flip", "words"), 1),
-    "train": {"patience": math.inf, "ema": 1, "specialist_lr": math.inf, "seed": 2**32 - 1},
+    "train": dict.fromkeys(("window", "hop", "patience", "specialist_lr"), math.inf) | {"ema": 1, "seed": 2**32 - 1},
 }
 
 

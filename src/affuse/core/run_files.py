@@ -13,5 +13,11 @@ DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
 SPLIT = "split.parquet"
 EVALUATION = "evaluation.json"
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS = "predictions.parquet"  # of the leading task; see `predictions`
 REPORT = "report.html"
+
+
+def predictions(task: str = "", utterances: bool = False, split: str = "") -> str:
+    """The table of a task that does not lead, of a split that is not test; `utterances`: of frames put together."""
+    parts = ["predictions", *filter(None, [task, "utterances" if utterances else "", split])]
+    return "-".join(parts) + ".parquet"

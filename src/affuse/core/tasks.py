@@ -130,8 +130,9 @@ class Task:
         if self.reduce == "vote" and self.kind != "values":
             chosen = self.decide(predicted)
             return mean(np.eye(len(self))[chosen] if self.kind == "classes" else chosen.astype(float))
+        predicted = predicted.astype(float)  # half precision has no 1e-12
         if self.reduce == "mean_probabilities" or self.kind == "values":
-            return mean(predicted.astype(float))
+            return mean(predicted)
         log_p = np.log(np.maximum(predicted, 1e-12))
         if self.kind == "multilabel":
             return np.asarray(1 / (1 + np.exp(-mean(log_p - np.log(np.maximum(1 - predicted, 1e-12))))))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from affuse.core import registry
 from affuse.core.io import atomic
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 UNKNOWN = "not enough to tell"
 AND = " + "  # between the labels of a segment that has several
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """Values by their names: valence +0.31, arousal -0.20."""
+    return ", ".join(f"{name} {value:+.2f}" for name, value in values.items())
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,31 @@ class TaskInfo:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """What a task per frame predicts along the clip: values [T, C] of `labels`, step k from t0 + k / rate (s) on.
+
+    A step without an answer is None.
+    """
+
+    labels: tuple[str, ...]
+    rate: float
+    t0: float
+    values: list[list[float] | None]
+
+    @classmethod
+    def of(cls, labels: tuple[str, ...], rate: float, t0: float, values: np.ndarray) -> Curve:
+        """From an array [T, C] in which a step without an answer is NaN."""
+        known = ~np.isnan(values).any(1)
+        return cls(labels, rate, t0, [row if k else None for row, k in zip(values.tolist(), known, strict=True)])
+
+    def array(self) -> np.ndarray:
+        """Values [T, C] in float64, NaN at steps without an answer."""
+        nothing = [np.nan] * len(self.labels)
+        rows = [nothing if row is None else row for row in self.values]
+        return np.array(rows, dtype=float).reshape(len(rows), len(self.labels))
+
+
+@dataclass(frozen=True)
 class FaceTrack:
     """One person's face: the spans (s) in which it is on screen, and those in which its mouth moves with the voice."""
 
@@ -131,7 +163,7 @@ class Timeline:
 
     `faces`: one track per face; `speech`: spans (s) with a voice, None where there is no sound; `notes`: what the
     reader should know, such as a modality that could not be used; `tasks`: what the model predicts, the leading task
-    first, whose labels are `labels`.
+    first, whose labels are `labels`; `curves`: the answers per frame of the tasks that have them.
     """
 
     clip: str
@@ -144,6 +176,7 @@ class Timeline:
     notes: list[str] = field(default_factory=list)
     error: dict[str, str] | None = None
     tasks: dict[str, TaskInfo] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[tuple[Segment, str]]:
         return ((s, s.label or UNKNOWN) for s in self.segments)
@@ -152,17 +185,36 @@ class Timeline:
         return len(self.segments)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fixed JSON layout: clip, duration, model, labels, segments, faces, speech, notes, error, tasks."""
+        """The fixed JSON layout: its keys are the names of the fields."""
         tasks = {name: asdict(task) | {"labels": list(task.labels)} for name, task in self.tasks.items()}
         return asdict(self) | {"labels": list(self.labels), "tasks": tasks}
 
-    def of_task(self, name: str) -> Timeline:
-        """The timeline of another task alone, its values as shares of their range: drawn like the leading one."""
-        task = self.tasks[name]
+    @property
+    def values(self) -> bool:
+        """Whether the leading task predicts values, which are no probabilities."""
+        return any(task.kind == "values" for task in list(self.tasks.values())[:1])
+
+    def steps(self) -> Timeline:
+        """The timeline with a segment per step of the leading task's curve; itself where there is none."""
+        curve = self.curves.get(next(iter(self.tasks), ""))
+        if curve is None:
+            return self
         found = []
-        for s in (s.of(name) for s in self.segments if name in s.answers):
-            shares = {label: task.share(v) for label, v in s.probabilities.items()}
-            found.append(replace(s, probabilities=shares) if task.kind == "values" else s)
+        for k, row in enumerate(curve.values):
+            start = curve.t0 + k / curve.rate
+            p = {} if row is None else dict(zip(curve.labels, row, strict=True))
+            label = (in_words(p) if self.values else max(p, key=lambda name: p[name])) if p else None
+            found.append(Segment(start, min(start + 1 / curve.rate, self.duration), None, label, p, {}))
+        return replace(self, segments=[s for s in found if s.end > s.start], curves={})
+
+    def of_task(self, name: str) -> Timeline:
+        """The timeline of one task alone, its values as shares of their range: what is drawn."""
+        task = self.tasks[name]
+        found = self.segments
+        if name in self.other_tasks:
+            found = [s.of(name) for s in self.segments if name in s.answers]
+        if task.kind == "values":
+            found = [_scaled(s, task) for s in found]
         return replace(self, labels=task.labels, segments=found, tasks={name: task})
 
     def other_answer(self, s: Segment, task: str) -> str:
@@ -174,8 +226,8 @@ class Timeline:
         if answer is None or not answer.probabilities:
             return ""
         if self.tasks[task].kind == "values":
-            values = answer.probabilities.items()
-            return ", ".join(f"{v:+.2f}" if len(values) == 1 else f"{label} {v:+.2f}" for label, v in values)
+            values = answer.probabilities
+            return in_words(values) if len(values) > 1 else "".join(f"{v:+.2f}" for v in values.values())
         of = s.of(task)
         return f"{of.label} {of.probability:.2f}" if of.label else UNKNOWN
 
@@ -193,6 +245,18 @@ class Timeline:
         import pandas as pd
 
         return pd.DataFrame([self._row(s) for s in self.segments])
+
+    def to_frames(self) -> pd.DataFrame:
+        """One row per step of the curves: clip, time (s), and `TASK:LABEL` of all; empty where there is no answer."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {}
+        for name, curve in self.curves.items():
+            columns |= {"time": [round(curve.t0 + k / curve.rate, 4) for k in range(len(curve.values))]}
+            for i, label in enumerate(curve.labels):
+                columns[f"{name}:{label}"] = [None if row is None else row[i] for row in curve.values]
+        clip = os.fsencode(self.clip).decode(errors="replace")
+        return pd.DataFrame({"clip": clip, **columns})
 
     def render(self, format: str, **options: Any) -> str | bytes:
         """The content of a file of this format: a name of `affuse list writers`; `options` are the writer's own.
@@ -236,6 +300,16 @@ class Timeline:
             mark = f"{name}:p:" if task.kind != "values" else f"{name}:"
             row |= {f"{mark}{label}": answer.probabilities.get(label) if answer else None for label in task.labels}
         return row | {"text": s.text, "reason": s.reason, "conflict": s.dissent or None}
+
+
+def _scaled(s: Segment, task: TaskInfo) -> Segment:
+    """The segment with its values as shares of their range, those of each modality alone too."""
+
+    def shares(values: dict[str, float]) -> dict[str, float]:
+        return {label: task.share(v) for label, v in values.items()}
+
+    views = {m: replace(v, probabilities=shares(v.probabilities)) for m, v in s.modalities.items()}
+    return replace(s, probabilities=shares(s.probabilities), modalities=views)
 
 
 def _written(path: Path | str, content: str | bytes) -> Path:

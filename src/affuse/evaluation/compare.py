@@ -39,16 +39,20 @@ SMALL = 5  # utterances: a group of fewer is joined with another, so that no sum
 class Scored:
     """What runs that differ by seed predicted on the same items: `truth` [N], `groups` [N], `predictions(subset)`.
 
-    `task`: one of the runs' other tasks than the leading one. Raises ProtocolError where they were not scored under the
-    same protocol or on the same items, UnknownName for a task that they do not have.
+    `task`: one of the runs' other tasks than the leading one. `utterances`: the frames of each utterance are put
+    together. Raises ProtocolError where they were not scored under the same protocol or on the same items, UnknownName
+    for a task that they do not have.
     """
 
-    def __init__(self, runs: Sequence[Path], task: str = "") -> None:
+    def __init__(self, runs: Sequence[Path], task: str = "", utterances: bool = False) -> None:
         self.runs = runs
         evaluations = [_of_task(io.read_json(r / run_files.EVALUATION), task) for r in runs]
+        per_frame = evaluations[0].get("resolution") == "frame"
+        if utterances and per_frame:
+            evaluations = [_of_utterances(e) for e in evaluations]
         _agree(evaluations)
         self.evaluation = evaluations[0]
-        name = f"predictions-{task}.parquet" if "lead" in self.evaluation else run_files.PREDICTIONS
+        name = run_files.predictions(task if "lead" in self.evaluation else "", utterances and per_frame)
         tables = [io.read_table(r / name) for r in runs]
         self.tables = [t.sort_values(["id", "frame"] if "frame" in t else "id") for t in tables]
         full = self.tables[0][self.tables[0]["full"]]
@@ -251,21 +255,36 @@ def _of_task(evaluation: dict[str, Any], task: str) -> dict[str, Any]:
     return {"corpus": evaluation["corpus"], "lead": evaluation["task"], "task": task, **others[task]}
 
 
+def _of_utterances(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The part of an evaluation of frames that is about utterances."""
+    if "per_utterance" not in evaluation:
+        message = "the frames of an utterance have several labels, so that there is no score per utterance"
+        raise ProtocolError(message, "compare the runs per frame")
+    return evaluation | {"resolution": "utterance"} | evaluation["per_utterance"]
+
+
 def _items(rows: pd.DataFrame) -> list[Any]:
     """What identifies the items: their ids, and frames where these are scored."""
     return list(zip(rows["id"], rows["frame"], strict=True)) if "frame" in rows else rows["id"].tolist()
 
 
 def compare(
-    a: Path, b: Path, name: str | None = None, subset_a: str = "", subset_b: str = "", task: str = ""
+    a: Path,
+    b: Path,
+    name: str | None = None,
+    subset_a: str = "",
+    subset_b: str = "",
+    task: str = "",
+    utterances: bool = False,
 ) -> dict[str, Any]:
     """Metric of run `a` minus that of run `b`, with interval and p.
 
     Each path is a run, or a folder of runs that differ by seed: their metrics are averaged, and the interval counts how
     they differ. `subset_a`, `subset_b` choose a subset of modalities ("audio", "audio+vision") instead of all.
-    Raises ProtocolError when the runs were not scored under the same protocol.
+    `utterances`: runs per frame are compared by their answers per utterance. Raises ProtocolError when the runs were
+    not scored under the same protocol.
     """
-    runs_a, runs_b = Scored(seeds_of(a), task), Scored(seeds_of(b), task)
+    runs_a, runs_b = (Scored(seeds_of(path), task, utterances) for path in (a, b))
     known, protocol = runs_a.evaluation["metrics"], runs_a.evaluation["protocol"]
     usual = [n for n in DEFAULT_METRIC.values() if n in known]
     name = name or (usual[0] if usual else next(iter(known)))

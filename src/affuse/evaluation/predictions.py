@@ -107,6 +107,7 @@ def collect(
         data = dataset(corpus, recipe, {name: replace(t, finer=()) for name, t in there.items()}, chosen)
         if own:
             data.check(info["store_hashes"])
+        data = data.windowed(recipe.train.window, recipe.train.hop, scored=True)
         constants: dict[str, np.ndarray | None] = {
             name: np.array(baseline_of(members[0], name, len(task))) for name, task in tasks.items()
         }
@@ -214,7 +215,7 @@ def labelled(data: Dataset, predicted: FoldPredictions, group_by: str, own: bool
     table = data.table[list(columns)].assign(fold=0)
     if task.per_frame:
         counts = data.frames(name)
-        table = table.loc[table.index.repeat(counts)].assign(frame=np.concatenate([np.arange(c) for c in counts]))
+        table = table.loc[table.index.repeat(counts)].assign(frame=data.frame_numbers(name))
     return Predictions(
         table=table[known].reset_index(drop=True),
         truth=target[known],
@@ -227,10 +228,12 @@ def labelled(data: Dataset, predicted: FoldPredictions, group_by: str, own: bool
 
 
 def per_utterance(found: Predictions) -> Predictions | None:
-    """Predictions per frame as those of utterances, by the task's `reduce`; None where an utterance has several labels.
+    """Predictions per frame as those of utterances, by the task's `reduce`; None of another task.
 
-    The label of every frame of an utterance is then the utterance's own.
+    None too where an utterance has several labels: else the label of every frame is the utterance's own.
     """
+    if not found.task.per_frame:
+        return None
     first = (~found.table[["id", "fold"]].duplicated()).to_numpy()
     code = np.cumsum(first) - 1
     if not np.array_equal(found.truth, found.truth[first][code], equal_nan=found.truth.dtype.kind == "f"):

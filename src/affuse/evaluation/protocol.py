@@ -56,11 +56,12 @@ def evaluate(
     rows = [c if known is None else known.left(c, include_seen) for c in chosen]
     overlap = _crossing(info, corpus, folders) if known is None else known.protocol(chosen[0], rows[0])
     found = collect(info, recipe, folders, corpus, rows, missing, torch.device(device))
-    scored = {}
+    scored, whole = {}, {}
     for name, predictions in found.items():
         if known is not None:
             predictions.table["seen"] = known.mark(predictions.table["id"])
-        scored[name] = score_task(predictions, info, corpus, split, overlap)
+        whole[name] = per_utterance(predictions)
+        scored[name] = score_task(predictions, whole[name], info, corpus, split, overlap)
     lead = info["task"]["name"] if info["task"]["name"] in scored else next(iter(scored))
     result = {
         "run": str(run),
@@ -76,20 +77,26 @@ def evaluate(
         result["protocol"] |= probed[1]
     if own and split == "test":
         io.write_json(run / run_files.INFO, info | {"test_openings": info.get("test_openings", 0) + 1})
-    target, suffix = scores_folder(run, info, corpus), "" if split == "test" or not own else f"-{split}"
-    io.write_json(target / f"evaluation{suffix}.json", result)
-    for name, predictions in found.items():
-        of = "" if name == lead else f"-{name}"
-        io.write_table(target / f"predictions{of}{suffix}.parquet", to_table(predictions))
+    target, other = scores_folder(run, info, corpus), "" if split == "test" or not own else split
+    io.write_json(target / f"evaluation{f'-{other}' if other else ''}.json", result)
+    for name in found:
+        task = "" if name == lead else name
+        for utterances, table in ((False, found[name]), (True, whole[name])):
+            if table is not None:
+                io.write_table(target / run_files.predictions(task, utterances, other), to_table(table))
     return result
 
 
 def score_task(
-    found: Predictions, info: Mapping[str, Any], corpus: Corpus, split: str, overlap: Mapping[str, Any]
+    found: Predictions,
+    whole: Predictions | None,
+    info: Mapping[str, Any],
+    corpus: Corpus,
+    split: str,
+    overlap: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """{kind, resolution, labels, scores, protocol} of one task; `per_utterance` too, for frames with one label each."""
+    """{kind, resolution, labels, scores, protocol} of one task; with `per_utterance` where frames are put together."""
     about = {"kind": found.task.kind, "resolution": found.task.resolution}
-    whole = per_utterance(found) if found.task.per_frame else None
     told = protocol(info, corpus, found, split)
     result = about | score(found, info["group_by"], overlap, told)
     if whole is not None:

@@ -44,7 +44,8 @@ class Arm:
 class Setting:
     """What the arms are tried on; `overrides` come before the arm's. No `arms`: all; no `seeds`: the suite's number.
 
-    `corpus` and a recipe given as a file are relative to the working folder, like paths on the command line.
+    `utterances`: arms that answer per frame are scored by their answers per utterance. `corpus` and a recipe given as
+    a file are relative to the working folder, like paths on the command line.
     """
 
     recipe: str
@@ -53,6 +54,7 @@ class Setting:
     overrides: list[str] = field(default_factory=list)
     arms: list[str] = field(default_factory=list)
     seeds: int | None = None
+    utterances: bool = False
     note: str = ""
 
 

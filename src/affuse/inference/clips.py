@@ -27,7 +27,7 @@ SYSTEM_FILES = frozenset(
 
 @dataclass(frozen=True)
 class Job:
-    """How every clip is analysed: the model with its `experts`, and the options of `Recognizer.__call__`.
+    """How every clip is analysed: the model with its `experts` and `labels`, the options of `Recognizer.__call__`.
 
     Raises BadConfig for an `every` that is no number of seconds from 0.1 on.
     """
@@ -39,6 +39,7 @@ class Job:
     experts: Mapping[str, str] = field(default_factory=dict)
     causal: bool = False
     context: bool = False
+    labels: str = ""
 
     def __post_init__(self) -> None:
         check_every(self.every)
@@ -161,7 +162,7 @@ def _start(job: Job) -> None:
 
     set_threads(1)
     keep_flat()
-    _worker = load(job.model, job.device, job.experts), job
+    _worker = load(job.model, job.device, job.experts, job.labels), job
 
 
 def _work(clip: str) -> Timeline:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from affuse.core.tasks import EVEN, Task, centred
-from affuse.core.timeline import AND, ModalityView, Segment
+from affuse.core.timeline import AND, ModalityView, Segment, in_words
 
 MISSING = 0.25  # how much a second without evidence counts against one with it
 CLEAR = 0.5  # probability from which a modality clearly predicts its own label
@@ -44,7 +44,7 @@ def decide(s: Segment, task: Task, floor: float) -> Segment:
         return decide_class(s, floor)
     if task.kind == "multilabel":
         return decide_labels(s, task)
-    return replace(s, label=most_probable(s.probabilities))
+    return replace(s, label=in_words(s.probabilities))
 
 
 def decide_labels(s: Segment, task: Task) -> Segment:

@@ -13,19 +13,23 @@ import numpy as np
 import torch
 
 from affuse.core import io, run_files
+from affuse.core.compound import Compound, derived, pairs_among
 from affuse.core.config import shipped
 from affuse.core.errors import AffuseError, BadConfig, BadMedia, BadRun, MissingDependency
+from affuse.core.labels import SPACES
 from affuse.core.tasks import Task, selected
 from affuse.core.timeline import ModalityView, Segment, TaskInfo, Timeline
 from affuse.core.types import MODALITIES, Batch, Feature, StreamSpec
 from affuse.features.extractor import checked, make_extractor
 from affuse.features.face_crops import FaceCrops
+from affuse.inference.curves import Curves
 from affuse.inference.decision import decide, least_probability, mean
 from affuse.inference.face_tracks import ClipFaces, FaceBlock
 from affuse.inference.influence import with_context
 from affuse.inference.replaced_experts import notes, with_experts
 from affuse.inference.utterances import Live, Predicted, encode, join, predict, repeated, tasks_of
 from affuse.inference.windows import blocks, check_every, covered_share, overlaps, tiles, windows, with_words
+from affuse.layers.lora import merge
 from affuse.layers.repvgg import fused
 from affuse.media.clip import Clip
 from affuse.media.english import is_english
@@ -74,13 +78,33 @@ class Recognizer:
     grids: dict[str, How] = field(default_factory=dict)  # how streams that are read at another rate are resampled
     notes: tuple[str, ...] = ()  # for every reader of an answer
     lead: str = ""  # the task that leads (empty: the first)
+    compound: Compound | None = None  # answer in compound emotions, made of the leading task's basic ones
+
+    def __post_init__(self) -> None:
+        """Raise BadConfig for compound emotions from a leading task that has not the six basic ones as classes."""
+        if self.compound is None:
+            return
+        lead = next(iter(self.predicted.values()))
+        if lead.kind != "classes":
+            message = f"compound emotions need classes, and '{lead.name}' of {self.name} has {lead.kind}"
+            raise BadConfig(message, "use a model whose leading task has the basic emotions, such as affuse-base")
+        pairs_among(lead.space.labels)
 
     @cached_property
-    def tasks(self) -> dict[str, Task]:
-        """What is predicted, the leading task first."""
+    def predicted(self) -> dict[str, Task]:
+        """What the models predict, the leading task first."""
         found = tasks_of(self.models)
         lead = selected(found, self.lead)
         return {lead.name: lead} | found
+
+    @cached_property
+    def tasks(self) -> dict[str, Task]:
+        """What is answered, the leading task first: what is predicted, or compound emotions in the leading one."""
+        if self.compound is None:
+            return self.predicted
+        name, lead = next(iter(self.predicted.items()))
+        space = SPACES["compound-7"]
+        return {**self.predicted, name: Task(name, space, lead.resolution, lead.reduce)}
 
     @property
     def task(self) -> Task:
@@ -135,28 +159,40 @@ class Recognizer:
             notes.append("answered causally: each segment from what came before its end")
         if context and not self.conversational:
             notes.append(f"{self.name} answers each segment by itself, so no answer rested on others")
+        if self.compound is not None:
+            made = f"compound emotions made of the basic ones of {self.name} (rule: {self.compound.rule})"
+            notes.append(f"{made}; it was not trained on them")
         alone = causal or self.conversational
+        curves = Curves(self.predicted, info.duration)
+        if curves.tasks:  # a curve goes through the whole clip, and not from word to word
+            every = every or self.seconds / 2
         pieces, rows = self._intervals(info.duration, words.captions, speech, every, alone)
         reader = _ClipReader(self, path, info, voice, audible)
         if rows:
-            answered = self._answer_rows(reader, pieces, rows)
+            answered = self._answer_rows(reader, pieces, rows, curves)
         else:
-            answered = self._answer_blocks(reader, pieces, causal, context)
+            answered = self._answer_blocks(reader, pieces, causal, context, curves)
         faces = reader.faces
         notes += [*(faces.notes() if faces else []), *info.findings()]  # known only after the clip was read
-        return Timeline(
+        timeline = Timeline(
             clip=os.fspath(clip),
             duration=info.duration,
             model=self.name,
             labels=self.labels,
-            segments=[self._decide(s) for s in answered],
+            segments=answered,
             faces=faces.tracks() if faces else [],
             speech=speech if info.audio else None,
             notes=notes,
-            tasks={name: _info(task) for name, task in self.tasks.items()},
+            tasks={name: _info(task) for name, task in self.predicted.items()},
+            curves=curves.curves(),
         )
+        if self.compound is not None:
+            timeline = self.compound.timeline(timeline)
+        return replace(timeline, segments=[self._decide(s) for s in timeline.segments])
 
-    def _answer_blocks(self, reader: _ClipReader, pieces: list[Caption], causal: bool, context: bool) -> list[Segment]:
+    def _answer_blocks(
+        self, reader: _ClipReader, pieces: list[Caption], causal: bool, context: bool, curves: Curves
+    ) -> list[Segment]:
         """The answers, block by block; of all blocks together where a context attends to the whole conversation."""
         live = self.live() if causal else None
         # a causal model gets the same input live and afterwards when each segment is read by itself
@@ -166,6 +202,7 @@ class Recognizer:
             part = reader.read(block)
             segments = [part.segment(c, part.coverage(i, c)) for i, c in enumerate(block)]
             utterances = encode(self.models, part.batch, self.device)
+            curves.add(self.models, utterances, [c.start for c in block])
             if live is not None:
                 segments = self._with_probabilities(segments, live.push(utterances))
             elif not self.conversational:
@@ -180,7 +217,9 @@ class Recognizer:
             found = self._with_probabilities(found, predict(self.models, whole, self.modalities))
         return with_context(found, self.models, whole, self.task.name) if context else found
 
-    def _answer_rows(self, reader: _ClipReader, pieces: list[Caption], rows: list[Caption]) -> list[Segment]:
+    def _answer_rows(
+        self, reader: _ClipReader, pieces: list[Caption], rows: list[Caption], curves: Curves
+    ) -> list[Segment]:
         """The rows with the mean answer of the windows over them, from those streams only that the row itself has."""
         parts: list[list[tuple[float, Segment]]] = [[] for _ in rows]
         for block in blocks(pieces, alone=False):
@@ -189,6 +228,7 @@ class Recognizer:
             coverage = [part.coverage(i, rows[k]) for i, k, _ in pairs]
             found = [part.segment(rows[k], c) for (_, k, _), c in zip(pairs, coverage, strict=True)]
             utterances = encode(self.models, part.batch, self.device)
+            curves.add(self.models, utterances, [c.start for c in block])
             utterances = repeated(utterances, [i for i, _, _ in pairs], torch.tensor(coverage) > 0)
             found = self._with_probabilities(found, predict(self.models, utterances, self.modalities))
             for (_, k, seconds), segment in zip(pairs, found, strict=True):
@@ -198,7 +238,8 @@ class Recognizer:
     def _with_probabilities(self, segments: Sequence[Segment], predicted: Predicted) -> list[Segment]:
         """The segments with what every task predicts: [N, C] of all modalities together, then of each alone."""
         found = list(segments)
-        for task in reversed(self.tasks.values()):  # the leading one last: others are answers beside it
+        lead = next(iter(self.predicted))
+        for task in reversed(self.predicted.values()):  # the leading one last: others are answers beside it
             together, *alone = predicted[task.name]
             for i, s in enumerate(segments):
                 if s.reason is not None:
@@ -208,8 +249,8 @@ class Recognizer:
                     for (m, view), mean in zip(s.modalities.items(), alone, strict=True)
                 }
                 own = replace(s, probabilities=named(task, together[i]), modalities=views)
-                lead = task is self.task
-                found[i] = replace(own, answers=found[i].answers) if lead else found[i].with_answer(task.name, own)
+                leads = task.name == lead
+                found[i] = replace(own, answers=found[i].answers) if leads else found[i].with_answer(task.name, own)
         return found
 
     def _intervals(
@@ -301,7 +342,7 @@ class _ClipReader:
             read = [faces.crops(*span) if embed is None else faces.embedded(*span, embed) for span in spans]
             found = [checked(feature, spec.name) for feature in read]
             return self._on_grid(spec, extractor, found, spans, faces.clip.start)
-        use = [self.why_absent(spec.modality, c) is None for c in block]
+        use = [self.why_unusable(spec, c) is None for c in block]
         rate, start = extractor.spec.rate, 0.0
         if rate > 0 and any(use):
             start, end = min(a for a, _ in spans), max(b for _, b in spans)
@@ -333,6 +374,12 @@ class _ClipReader:
         steps = self.sound[round(caption.start / STEP) : round(end / STEP)]
         enough = min(LEAST_SOUND, (end - caption.start) / 2)
         return float(steps.mean()) if len(steps) and steps.sum() * STEP >= enough else 0.0
+
+    def why_unusable(self, spec: StreamSpec, caption: Caption) -> str | None:
+        """Why a segment has nothing that the stream's extractor reads; None where it has something."""
+        reads = getattr(self.recognizer.extractors.get(spec.name), "modalities", (spec.modality,))
+        reasons = [self.why_absent(modality, caption) for modality in reads]
+        return None if None in reasons else ", ".join(reason for reason in reasons if reason)
 
     def why_absent(self, modality: str, caption: Caption) -> str | None:
         """Why a modality is absent in a segment, by the clip and by the model's rules; None where it is present."""
@@ -368,7 +415,7 @@ class _ReadBlock:
                 share = covered_share(feature, spec.rate, row.start - own.start, row.end - own.start)
             if spec.modality == "audio":
                 share = min(share, self.reader.sound_share(row))
-            found.append(share if self.reader.why_absent(spec.modality, row) is None else 0.0)
+            found.append(share if self.reader.why_unusable(spec, row) is None else 0.0)
         return found
 
     def segment(self, row: Caption, coverage: Sequence[float]) -> Segment:
@@ -400,16 +447,22 @@ def crops_of(extractor: Any) -> FaceCrops | None:
 
 
 def load(
-    run: str | Path = "affuse-base", device: str = "cpu", experts: Mapping[str, str | Path] | None = None
+    run: str | Path = "affuse-base",
+    device: str = "cpu",
+    experts: Mapping[str, str | Path] | None = None,
+    labels: str | Compound = "",
 ) -> Recognizer:
     """The Recognizer of a shipped model or a run folder. Raises UnknownName, MissingFile or BadRun.
 
     `experts`: classifiers that replace the shipped model's own, modality -> "MODEL" or "MODEL@RELIABILITY" (see
-    `affuse.inference.replaced_experts`); BadConfig with a run folder.
+    `affuse.inference.replaced_experts`); BadConfig with a run folder. `labels`: "compound" (or another of
+    `affuse.core.compound.DERIVED`, or a Compound) answers in compound emotions; BadConfig for a model that lacks one of
+    the six basic emotions.
 
     A run on imported features cannot be used: nothing here can make those features from a clip. A stream whose
     extractor lacks a package counts as absent (`unusable`), unless it is the only one.
     """
+    compound = (labels if isinstance(labels, Compound) else derived(labels)) if labels else None
     path = Path(run)
     if not path.exists():
         path = shipped(path)
@@ -433,7 +486,7 @@ def load(
         what = ", ".join(f"{stream} by {column}" for stream, column in described["standardised_by"].items())
         message = f"{path} cannot analyse clips: it knows {what} standardised over many utterances of each"
         raise BadRun(message, "train it without streams.NAME.standardise_by")
-    models = [fused(model) for model in models]
+    models = [merge(fused(model)) for model in models]
     extractors, unusable = _extractors(path, models[0].streams, parameters)
     return Recognizer(
         name=path.name,
@@ -446,6 +499,7 @@ def load(
         grids=described.get("grids", {}),
         notes=tuple(notes(experts or {}, path.name)),
         lead=described.get("lead", ""),
+        compound=compound,
     )
 
 

@@ -67,10 +67,12 @@ class Model(nn.Module):
         self.encoders[stream].requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> Model:
-        """Training mode for all but frozen encoders."""
+        """Training mode for all modules but those of which every parameter is frozen."""
         super().train(mode)
-        for stream in self.frozen:
-            self.encoders[stream].eval()
+        for module in self.modules() if mode else ():
+            owned = list(module.parameters())
+            if owned and not any(p.requires_grad for p in owned):
+                module.eval()
         return self
 
     @property

@@ -78,7 +78,8 @@ def at_labels(output: Output, batch: Batch) -> Output:
 def _at(output: Output, batch: Batch, task: str) -> torch.Tensor:
     fused, length = output.fused, batch.target_mask[task].shape[1]
     assert fused.t0 is not None
-    return logits_at(output.logits[task], fused.rate, fused.t0, batch.grid[task], length)
+    t0 = fused.t0 - batch.grid_t0[task] if task in batch.grid_t0 else fused.t0
+    return logits_at(output.logits[task], fused.rate, t0, batch.grid[task], length)
 
 
 def pooled_predictions(tasks: Mapping[str, Task], output: Output) -> dict[str, torch.Tensor]:

@@ -67,7 +67,7 @@ def collect(suite: Suite, setting: str, out: Path, more: Appendix = no_appendix)
     if not done:
         return None
     folders = {arm: [job.folder for job in done if job.arm == arm] for arm in suite.arms_of(setting)}
-    scored = {arm: Scored(runs) for arm, runs in folders.items() if runs}
+    scored = {arm: Scored(runs, utterances=suite.settings[setting].utterances) for arm, runs in folders.items() if runs}
     check_items(done, scored)
     missing = [(job, row) for job, row in zip(jobs, rows, strict=True) if row["status"] != "done"]
     info = {
@@ -128,9 +128,10 @@ def check_items(done: Sequence[Job], scored: dict[str, Scored]) -> None:
     expected = expected_items(done[0])
     for runs in scored.values():
         for run, table in zip(runs.runs, runs.tables, strict=True):
-            for subset, ids in table.groupby("modalities")["id"]:
-                missing, surplus = expected - set(ids), set(ids) - expected
-                if missing or surplus or len(ids) != len(expected):
+            for subset, rows in table.groupby("modalities"):
+                ids, twice = set(rows["id"]), rows[[c for c in ("id", "frame") if c in rows]].duplicated().any()
+                missing, surplus = expected - ids, ids - expected
+                if missing or surplus or twice:
                     example = next(iter(sorted(missing or surplus)), "one twice")
                     count = f"{len(ids)} of the {len(expected)} items"
                     message = f"{run} scored {count} of the split with {subset} ({example})"
@@ -154,7 +155,7 @@ def _head(suite: Suite, setting: str, out: Path, done: Sequence[Job], scored: di
     size = f"{len(first['labels'])} {'classes' if 'accuracy' in first['rows'][0]['metrics'] else 'dimensions'}"
     recipe = f"Recipe `{job.name}`" if len(tried) == 1 else f"{len(tried)} recipes"
     with_changes = f" with {changed}" if changed else ""
-    scored_items = f"{first['n']} utterances scored (every one of the split)"
+    scored_items = f"{first['n']} {first.get('resolution', 'utterance')}s scored (every one of the split)"
     split_by = protocol.get("split_by", protocol["group_by"])
     seeds = f"{max(len(s.runs) for s in scored.values())} seeds"
     how = f"Selection: {selections}. {f'Standardised by {standardised}. ' if standardised else ''}"

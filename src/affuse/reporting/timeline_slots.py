@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from affuse.core.timeline import UNKNOWN, Segment, Timeline
+from affuse.core.timeline import UNKNOWN, Segment, Timeline, in_words
 
 MOST = 1500  # slots that are drawn
 SLIGHT = 1e-9
@@ -118,13 +118,14 @@ def modalities(timeline: Timeline) -> list[str]:
 
 
 def shares(timeline: Timeline) -> dict[str, float]:
-    """Share of the judged time per winning label, largest first; overlapping segments count each."""
+    """Share of the judged time per winning label, largest first; overlapping segments count each. Values have none."""
     time: dict[str, float] = {}
-    for s in timeline.segments:
+    total = 0.0
+    for s in timeline.segments if not timeline.values else ():
         if s.label is not None:
+            total += s.end - s.start
             for label in s.labels:
                 time[label] = time.get(label, 0.0) + s.end - s.start
-    total = sum(time.values())
     return {k: v / total for k, v in sorted(time.items(), key=lambda item: -item[1])} if total > 0 else {}
 
 
@@ -137,6 +138,8 @@ def unjudged(segments: Sequence[Segment]) -> float:
 def headline(timeline: Timeline) -> str:
     """The answer as one sentence without its full stop."""
     found = list(shares(timeline).items())
+    if timeline.values and any(s.label is not None for s in timeline.segments):
+        return f"{in_words(average(timeline))} on average".capitalize()
     if not found:
         return f"{UNKNOWN.capitalize()}: {reasons(timeline)}"
     (first, most), *others = found
@@ -146,6 +149,13 @@ def headline(timeline: Timeline) -> str:
     if most >= 0.5 and most - next_most >= LEAD:
         return f"Mostly {first}, {percent(most)} of the time"
     return f"Mixed: {first} ({percent(most)} of the time), {second} ({percent(next_most)})"
+
+
+def average(timeline: Timeline) -> dict[str, float]:
+    """The mean of each value over the judged time."""
+    judged = [s for s in timeline.segments if s.label is not None]
+    weights = [s.end - s.start for s in judged]
+    return {k: float(np.average([s.probabilities[k] for s in judged], weights=weights)) for k in timeline.labels}
 
 
 def reasons(timeline: Timeline) -> str:

@@ -177,7 +177,8 @@ function show(list,t){
  for(const s of list.slice(0,2)){
   const head=el('p');head.append(clock(s.a)+' to '+clock(s.b)+(s.w?' · ':''));if(s.w)head.append(el('bdi','',s.w));
   out.append(head);const n=el('div','numbers');
-  if(s.k<0)n.append(chip(-1,'not enough to tell',s.r||''));
+  if(s.v)n.append(el('span','',s.v));
+  else if(s.k<0)n.append(chip(-1,'not enough to tell',s.r||''));
   else s.p.map((v,k)=>[v,k]).sort((x,y)=>y[0]-x[0]).filter(([v],i)=>i<3||v>4).slice(0,9)
    .forEach(([v,k])=>n.append(chip(k,all.labels[k],pc(v))));
   out.append(n);const m=el('div','numbers muted');

@@ -11,7 +11,7 @@ from html import escape
 
 import numpy as np
 
-from affuse.core.timeline import Timeline
+from affuse.core.timeline import TaskInfo, Timeline
 from affuse.reporting.plots import shorten, text_width
 from affuse.reporting.timeline_slots import (
     Lane,
@@ -133,6 +133,11 @@ def other(timeline: Timeline, task: str) -> str:
         return ""
     if info.kind != "values":
         return probabilities(slots(part), part.labels, shares(part))
+    return values(part, info)
+
+
+def values(part: Timeline, info: TaskInfo) -> str:
+    """A lane per value, within the range of its scale."""
     found, rows = slots(part), []
     for k, label in enumerate(part.labels):
         drawn = _gaps(found, found.fused) + _steps(found.fused.probabilities[:, k], found, "all others")

@@ -38,7 +38,8 @@ class LabelTrack:
         if name not in self.store:
             return task.targets([])
         feature = self.store.get(name)
-        values = np.asarray(feature.values, np.float32).reshape(len(feature.values), -1)
+        width = int(np.prod(feature.values.shape[1:]))
+        values = np.asarray(feature.values, np.float32).reshape(len(feature.values), width)
         if feature.valid is not None:
             values = np.where(feature.valid[:, None], values, np.nan)
         before = round(feature.t0 * self.rate)
@@ -53,6 +54,7 @@ class LabelTrack:
         return [canonical(label) for label in self.labels]
 
     def _classes(self, values: np.ndarray, task: Task) -> Frames:
+        self._check(values, np.isin(values, np.arange(len(self.labels))), f"no class from 0 to {len(self.labels) - 1}")
         known = ~np.isnan(values)
         counted = np.where(known, values, 0).astype(int)
         place = np.array([task.space.labels.index(n) if n in task.space.labels else -1 for n in self.named])
@@ -67,7 +69,17 @@ class LabelTrack:
         if absent := [label for label in task.space.labels if label not in named]:
             message = f"label track '{self.store.path.name}' has no '{absent[0]}'"
             raise BadCorpus(message, f"its columns are {', '.join(named)}: choose another tasks.{task.name}.space")
-        return task.targets(values[:, [named.index(label) for label in task.space.labels]])
+        chosen = values[:, [named.index(label) for label in task.space.labels]]
+        low, high = task.space.low, task.space.high if task.kind == "values" else np.inf
+        self._check(chosen, (chosen >= low - 1e-6) & (chosen <= high + 1e-6), f"not from {low:g} to {high:g}")
+        return task.targets(chosen)
+
+    def _check(self, values: np.ndarray, fits: np.ndarray, what: str) -> None:
+        """Raise BadCorpus for the first number that is no label, such as a code for a missing one."""
+        wrong = values[~(np.isnan(values) | fits)]
+        if len(wrong):
+            message = f"label track '{self.store.path.name}' has {wrong[0]:g}, which is {what}"
+            raise BadCorpus(message, "write NaN where a frame has no label")
 
 
 @dataclass(frozen=True)

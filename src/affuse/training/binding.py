@@ -183,6 +183,10 @@ def _check_options(recipe: Recipe, lead: Task) -> None:
     if (train.specialists > 0 or train.sampling == "balanced") and (lead.kind != "classes" or lead.per_frame):
         message = f"balanced sampling and specialists count the classes of utterances, and task '{lead.name}' has none"
         raise BadConfig(message, "set train.sampling=natural train.specialists=0")
+    if train.window > 0 and (recipe.context or any(t.resolution == "utterance" for t in recipe.tasks.values())):
+        what = "a context" if recipe.context else "a task per utterance"
+        message = f"train.window = {train.window} with {what}"
+        raise BadConfig(message, "windows are for tasks per frame: set train.window=0")
     selects = train.selection and recipe.split.valid > 0  # where nothing is held out it is not used
     if selects and train.selection not in lead.metrics():
         message = f"train.selection = '{train.selection}' does not fit a task of {lead.kind}"

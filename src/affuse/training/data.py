@@ -22,6 +22,7 @@ from affuse.stores.align import How
 from affuse.stores.collate import collate, pad
 from affuse.stores.label_track import Frames, LabelTrack, Spread, padded
 from affuse.stores.store import FeatureStore
+from affuse.stores.windows import windows
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -31,7 +32,8 @@ Made = TypeVar("Made")
 class Dataset:
     """Rows of a corpus with their stores; `batch(indices)` reads, pads and labels.
 
-    `columns`: task -> manifest column; `tracks`: task per frame -> where its labels come from. An utterance that a
+    `columns`: task -> manifest column; `tracks`: task per frame -> where its labels come from; `cuts`: where rows are
+    windows of utterances (see `windowed`). An utterance that a
     store lacks or that failed there counts as an absent stream.
     """
 
@@ -40,6 +42,7 @@ class Dataset:
     columns: Mapping[str, str]
     tasks: Mapping[str, Task]
     tracks: Mapping[str, LabelTrack | Spread] = field(default_factory=dict)
+    cuts: Cuts | None = None
 
     def __post_init__(self) -> None:
         if self.table.empty:
@@ -79,24 +82,42 @@ class Dataset:
         """(targets, known) of all rows; of a task per frame those of all frames, one row after the other."""
         if task not in self.tracks:
             return self._targets(self.table, task)
-        parts = self._frames(self.table, task)
+        parts = self._frames(np.arange(len(self)), task)
         return torch.cat([target for target, _ in parts]), torch.cat([known for _, known in parts])
 
     def frames(self, task: str) -> np.ndarray:
         """How many items `labels` has for every row: its frames, or 1. [N]"""
         if task not in self.tracks:
             return np.ones(len(self), dtype=int)
-        return np.array([len(known) for _, known in self._frames(self.table, task)])
+        return np.array([len(known) for _, known in self._frames(np.arange(len(self)), task)])
+
+    def frame_numbers(self, task: str) -> np.ndarray:
+        """The number, from the start of its utterance, of every item that `labels` has for a task per frame."""
+        start = np.zeros(len(self)) if self.cuts is None else self.cuts.start
+        first = labels_before(start, self.tracks[task])
+        return np.concatenate([np.arange(n) + k for n, k in zip(self.frames(task), first, strict=True)])
 
     def _targets(self, rows: pd.DataFrame, task: str) -> tuple[Tensor, Tensor]:
         return self.tasks[task].targets(cells(rows, self.columns[task], self.tasks[task].space))
 
-    def _frames(self, rows: pd.DataFrame, task: str) -> list[Frames]:
-        track = self.tracks[task]
+    def _frames(self, indices: np.ndarray, task: str) -> list[Frames]:
+        track, rows = self.tracks[task], self.table.iloc[indices]
+        once = rows.drop_duplicates("id")  # windows share an utterance
         if isinstance(track, LabelTrack):
-            return [track.frames(name, self.tasks[task]) for name in rows["id"]]
-        target, known = self._targets(rows, task)
-        return [track.frames(name, t, k) for name, t, k in zip(rows["id"], target, known, strict=True)]
+            found = {name: track.frames(name, self.tasks[task]) for name in once["id"]}
+        else:
+            named = zip(once["id"], *self._targets(once, task), strict=True)
+            found = {name: track.frames(name, target, known) for name, target, known in named}
+        if self.cuts is None:
+            return [found[name] for name in rows["id"]]
+        return [self.cuts.frames(i, found[name], track) for i, name in zip(indices, rows["id"], strict=True)]
+
+    def _label_t0(self, indices: np.ndarray, task: str) -> np.ndarray:
+        """Time (s) of the first label of these rows, on the rows' own clocks. [N]"""
+        if self.cuts is None:
+            return np.zeros(len(indices))
+        start, track = self.cuts.start[indices], self.tracks[task]
+        return labels_before(start, track) / track.rate - start
 
     def refined(self, task: str, by: str, fine: LabelSpace) -> Dataset:
         """The rows labelled by the finer classes "label value", of column `by`; unlabelled where `fine` lacks one."""
@@ -110,26 +131,57 @@ class Dataset:
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
         """The Batch of these rows."""
-        rows = self.table.iloc[np.asarray(indices)]
-        features = {n: self._features(n, rows["id"]) for n in self.stores}
+        indices = np.asarray(indices)
+        rows = self.table.iloc[indices]
+        features = {n: self._features(n, indices) for n in self.stores}
         batch = collate(self.specs, features, {c: rows[c].tolist() for c in rows.columns})
         for task in self.columns:
             per_frame = task in self.tracks
-            found = padded(self._frames(rows, task)) if per_frame else self._targets(rows, task)
+            found = padded(self._frames(indices, task)) if per_frame else self._targets(rows, task)
             batch.target[task], batch.target_mask[task] = found
             if per_frame:
                 batch.grid[task] = self.tracks[task].rate
+                batch.grid_t0[task] = torch.from_numpy(self._label_t0(indices, task))
         return batch
 
-    def _features(self, stream: str, ids: Iterable[str]) -> list[Feature]:
-        store = self.stores[stream]
-        return [store.get(i) if i in store else _absent(store) for i in ids]
+    def _features(self, stream: str, indices: np.ndarray) -> list[Feature]:
+        store, ids = self.stores[stream], self.table["id"].iloc[indices]
+        if self.cuts is None:
+            return [store.get(i) if i in store else _absent(store) for i in ids]
+        pairs = zip(indices, ids, strict=True)
+        return [self.cuts.feature(k, i, store) if i in store else _absent(store) for k, i in pairs]
 
     def inputs(self, stream: str, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(x, mask) of one stream alone, all rows in order, `size` at a time."""
-        spec, ids = self.stores[stream].spec, self.table["id"].tolist()
-        for start in range(0, len(ids), size):
-            yield pad(spec, self._features(stream, ids[start : start + size]))
+        spec = self.stores[stream].spec
+        for start in range(0, len(self), size):
+            yield pad(spec, self._features(stream, np.arange(start, min(start + size, len(self)))))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Longest stream of every row in steps, to bucket batches by length. [N]"""
+        ids = self.table["id"].tolist()
+        whole: np.ndarray = np.max([[store.length(i) for i in ids] for store in self.stores.values()], axis=0)
+        if self.cuts is None:
+            return whole
+        rate = max(store.spec.rate for store in self.stores.values())
+        return np.minimum(whole, np.ceil((self.cuts.end - self.cuts.start) * rate - 1e-6).astype(int))
+
+    def windowed(self, window: float, hop: float = 0.0, scored: bool = False) -> Dataset:
+        """The same utterances as rows of overlapping windows of `window` s every `hop` s (0: half a window).
+
+        `scored`: every label counts in one window only, the one in which it is farthest from the borders.
+        """
+        if window <= 0:
+            return self
+        timed = [store for store in self.stores.values() if store.spec.rate > 0]
+        rate = max(store.spec.rate for store in timed)
+        seconds = [[store.length(i) / store.spec.rate for store in timed] for i in self.table["id"]]
+        steps = np.maximum(1, np.ceil(np.max(seconds, axis=1) * rate - 1e-6)).astype(int)
+        found = windows(steps, max(1, round(window * rate)), max(1, round((hop or window / 2) * rate)))
+        table = self.table.iloc[found.row].reset_index(drop=True)
+        start, end, first, last = (steps / rate for steps in found[1:])
+        return replace(self, table=table, cuts=Cuts(start, end, first, last, scored))
 
     @cached_property
     def conversation(self) -> np.ndarray:
@@ -151,6 +203,43 @@ class Dataset:
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows in order, `size` at a time; the last batch is whatever is left, never dropped."""
         return (batch for _, batch in self.parts(size, False))
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """Windows [W] of utterances, s: from start to end; if `scored`, labels count from first to last only."""
+
+    start: np.ndarray
+    end: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    scored: bool
+
+    def feature(self, k: int, name: str, store: FeatureStore) -> Feature:
+        """What a store has of window k, on the window's own clock."""
+        if store.spec.rate <= 0:
+            return store.get(name)
+        found = store.get(name, self.start[k], self.end[k])
+        return replace(found, t0=found.t0 - self.start[k])
+
+    def frames(self, k: int, frames: Frames, track: LabelTrack | Spread) -> Frames:
+        """The labels of window k out of those of its utterance."""
+        target, known = frames
+        start, end, first, last = (
+            int(labels_before(v[k], track)) for v in (self.start, self.end, self.first, self.last)
+        )
+        if self.scored and self.last[k] == self.end[k]:  # labels after the last step of the streams count too
+            end = last = max(end, len(known))
+        target, known = target[start:end], known[start:end]
+        if self.scored:
+            at = torch.arange(start, start + len(known))
+            known = known & (at >= first) & (at < last)
+        return target, known
+
+
+def labels_before(time: np.ndarray, track: LabelTrack | Spread) -> np.ndarray:
+    """How many labels of a track lie before each time (s)."""
+    return np.ceil(time * track.rate - 1e-6).astype(int)
 
 
 def cells(rows: pd.DataFrame, column: str, space: LabelSpace) -> list[Any]:

@@ -30,9 +30,10 @@ from affuse.training.checkpoint import Progress, TrainState
 from affuse.training.data import Dataset, ahead
 from affuse.training.losses import Losses
 from affuse.training.optim import make_optimizer, make_schedule
-from affuse.training.sampling import conversation_batches, epoch_batches, share
+from affuse.training.sampling import BUCKETS, FRAME_BUCKETS, conversation_batches, epoch_batches, share
 from affuse.training.step import Piece, shared_weights
 from affuse.training.teacher import Teacher
+from affuse.training.unfreezing import Unfreezing
 from affuse.training.validation import Validation, validate
 
 Report = Callable[[dict[str, Any]], None]
@@ -63,7 +64,7 @@ class Trainer:
         self.losses = losses.to(device)
         self.balancer = make_balancer(recipe, train, model).to(device)
         self.modalities = [s.modality for s in model.streams]
-        self.lengths = stream_lengths(train)
+        self.lengths = train.lengths
         self.labels = _known_labels(train, self.task.name) if self.config.sampling == "balanced" else None
         self.conversation = train.conversation if model.conversational else None
         if model.conversational and recipe.augment.mixup > 0:
@@ -78,6 +79,7 @@ class Trainer:
             Teacher(self.model, self.config.ema, self.config.ema_schedule, steps) if self.config.ema > 0 else None
         )
         schedule = make_schedule(optimizer, recipe.optim, steps)
+        self.unfreezing = Unfreezing(self.model, self.config.unfreeze, self.config.epochs)
         self.state = TrainState(self.model, auxiliary, optimizer, schedule, self.teacher)
         self.amp = self.config.amp == "on" or (self.config.amp == "auto" and device.type == "cuda")
 
@@ -124,7 +126,8 @@ class Trainer:
     def _epoch(self, epoch: int) -> list[np.ndarray]:
         if self.conversation is not None:
             return conversation_batches(self.conversation, self.config.batch_size, self.config.seed, epoch, self.labels)
-        return epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch, self.labels)
+        buckets = FRAME_BUCKETS if self.task.per_frame else BUCKETS
+        return epoch_batches(self.lengths, self.config.batch_size, self.config.seed, epoch, self.labels, buckets)
 
     def _train_epoch(self) -> tuple[float, dict[str, float], dict[str, float]]:
         """One pass over the training split; the mean loss per item, its terms, and the means of what the balancer
@@ -132,6 +135,7 @@ class Trainer:
 
         The terms add up to the loss: a step without one has 0 of it.
         """
+        self.unfreezing.start(self.progress.epoch + 1)
         self.model.train()
         losses, parts, traces = [], [], []
         batches = self._epoch(self.progress.epoch)
@@ -317,9 +321,3 @@ def fit_normalisation(model: Model, train: Dataset, device: torch.device) -> Non
     model.eval()
     for spec in model.streams:
         model.fit(spec.name, ((x.to(device), mask.to(device)) for x, mask in train.inputs(spec.name, 32)))
-
-
-def stream_lengths(dataset: Dataset) -> np.ndarray:
-    """Longest stream of every utterance in steps, to bucket batches by length. [N]"""
-    ids = dataset.table["id"].tolist()
-    return np.max([[store.length(i) for i in ids] for store in dataset.stores.values()], axis=0)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+BUCKETS = 8  # batches that are sorted by length at a time
+FRAME_BUCKETS = 40  # where every frame is predicted: padding costs most there, and an order by chance least
+
 
 def epoch_batches(
     lengths: np.ndarray,
@@ -11,7 +14,7 @@ def epoch_batches(
     seed: int,
     epoch: int,
     labels: np.ndarray | None = None,
-    buckets: int = 8,
+    buckets: int = BUCKETS,
 ) -> list[np.ndarray]:
     """Effective batches of one epoch: arrays of at most `size` row indices.
 

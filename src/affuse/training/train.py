@@ -151,8 +151,11 @@ class _OneModel:
         seed_all(recipe.train.seed)
         tasks = tasks_of(recipe, self.corpus)
         train_set, tasks = training_set(self.corpus, recipe, tasks, self.split == "train")
+        window, hop = recipe.train.window, recipe.train.hop
+        train_set = train_set.windowed(window, hop)
         coarse = {name: replace(task, finer=()) for name, task in tasks.items()}
         valid = dataset(self.corpus, recipe, coarse, self.split == "valid") if recipe.split.valid > 0 else None
+        valid = valid.windowed(window, hop, scored=True) if valid is not None else None
         model, losses = make_model(recipe, train_set, tasks)
         if specialist:
             model.load_state_dict(io.read_tensors(self.folder.with_name("member0") / run_files.WEIGHTS))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from affuse.core.errors import AffuseError
-from affuse.core.timeline import UNKNOWN, ModalityView, Segment, Timeline
+from affuse.core.timeline import UNKNOWN, ModalityView, Segment, Timeline, in_words
 from affuse.reporting import timeline_media as media
 from affuse.reporting import timeline_tracks as tracks
 from affuse.reporting.markup import duration, section, text
@@ -112,6 +112,8 @@ def _sure(timeline: Timeline) -> str:
     mean, count = confidence(timeline), len(timeline.labels)
     number = len(timeline.segments)
     counted = f"{number:,} segment{'s' if number != 1 else ''}"
+    if timeline.values:
+        return f"{counted}; the scale goes from {' to '.join(_scale(timeline))}."
     if mean is None:
         return f"{counted}; no emotion is claimed where nothing was usable."
     chance = 1 / max(count, 1)
@@ -122,6 +124,12 @@ def _sure(timeline: Timeline) -> str:
     )
 
 
+def _scale(timeline: Timeline) -> tuple[str, str]:
+    """The ends of the scale of the leading task's values."""
+    task = next(iter(timeline.tasks.values()))
+    return f"{task.low:g}", f"{task.high:g}"
+
+
 # ---- over time -------------------------------------------------------------------------------------------------
 
 
@@ -129,13 +137,23 @@ def _times(timeline: Timeline) -> str:
     """All lanes on one time axis, the numbers under the pointer below them."""
     if not timeline.segments:
         return ""
-    found, wide, total = slots(timeline), tracks.width(timeline), length(timeline)
+    wide, total, name = tracks.width(timeline), length(timeline), next(iter(timeline.tasks), "")
+    fine = timeline.steps()
+    drawn = timeline.of_task(name) if timeline.values else timeline
+    found = slots(drawn)
     pictures, sound, problem = _clip(timeline, wide)
     rested = tracks.lane("rested on", "", "", style="rests") if _rests(timeline) else ""
-    winners = tracks.emotion(found, timeline.labels, wide)
+    if timeline.values:
+        winners = over_all = ""
+        lead = ("Values", tracks.values(fine.of_task(name), timeline.tasks[name]))
+    else:
+        curve = slots(fine) if fine is not timeline else found
+        winners = tracks.emotion(curve, timeline.labels, wide)
+        over_all = tracks.emotion(curve, timeline.labels, 0, "whole clip")
+        lead = ("Probability of each emotion", tracks.probabilities(curve, timeline.labels, shares(fine)))
     groups = [
         ("", tracks.axis(total, wide) + winners + tracks.conflicts(timeline) + rested),
-        ("Probability of each emotion", tracks.probabilities(found, timeline.labels, shares(timeline))),
+        lead,
         *((f"Task {escape(name)}", tracks.other(timeline, name)) for name in timeline.other_tasks),
         ("The clip", pictures + sound + tracks.speech(timeline)),
         ("Each modality alone", tracks.alone(found)),
@@ -143,7 +161,7 @@ def _times(timeline: Timeline) -> str:
     ]
     lanes = "".join(f'{f"<h3 class=group>{title}</h3>" if title else ""}{body}' for title, body in groups if body)
     fits = "long" if wide > tracks.FITS else "fits narrow" if wide > tracks.NARROW else "fits"
-    overview = tracks.emotion(found, timeline.labels, 0, "whole clip") + tracks.axis(total, 0)
+    overview = over_all + tracks.axis(total, 0)
     plot = (
         f'<div class="scroll {fits}"><div class="plot" tabindex="0" role="group" '
         f'aria-label="timeline; arrow keys go from segment to segment" '
@@ -213,8 +231,11 @@ def _data(timeline: Timeline, total: float) -> str:
     def row(s: Segment) -> dict[str, Any]:
         found: dict[str, Any] = {"a": round(s.start, 3), "b": round(s.end, 3)}
         found["k"] = labels.index(s.labels[0]) if s.labels and s.labels[0] in labels else -1
-        found["p"] = [round(1000 * s.probabilities.get(label, 0.0)) for label in labels]
-        found["m"] = {m: view(v) for m, v in s.modalities.items()}
+        if timeline.values:
+            found |= {"v": s.label, "p": [], "m": {}}
+        else:
+            found["p"] = [round(1000 * s.probabilities.get(label, 0.0)) for label in labels]
+            found["m"] = {m: view(v) for m, v in s.modalities.items()}
         quoted = None if s.text is None else s.text if len(s.text) <= QUOTED else s.text[: QUOTED - 1] + "…"
         context = [[c.segment, round(1000 * c.influence)] for c in s.context]
         more = (("w", s.speaker), ("t", quoted), ("r", s.reason), ("x", s.dissent), ("c", context))
@@ -250,7 +271,8 @@ def _rows(timeline: Timeline) -> str:
 
 
 def _row(timeline: Timeline, s: Segment, key: dict[str, int], words: bool) -> str:
-    parts = "".join(f"<span>{_part(m, v, key)}</span>" for m, v in s.modalities.items())
+    part = _values_alone if timeline.values else _part
+    parts = "".join(f"<span>{part(m, v, key)}</span>" for m, v in s.modalities.items())
     who = f"<strong><bdi>{escape(s.speaker)}</bdi></strong> " if s.speaker else ""
     text_cell = f'<td class="text" dir="auto">{who}{escape(s.text or "")}</td>' if words else ""
     when = f'<td class="when">{clock(s.start, 1)} – {clock(s.end, 1)}</td>'
@@ -259,7 +281,8 @@ def _row(timeline: Timeline, s: Segment, key: dict[str, int], words: bool) -> st
         for task in timeline.other_tasks
         if (said := timeline.other_answer(s, task))
     )
-    return f'<tr>{when}<td class="what">{_won(s, key)}{others}</td><td class="parts">{parts}</td>{text_cell}</tr>'
+    won = escape(s.label) if timeline.values and s.label else _won(s, key)
+    return f'<tr>{when}<td class="what">{won}{others}</td><td class="parts">{parts}</td>{text_cell}</tr>'
 
 
 def _won(s: Segment, key: dict[str, int]) -> str:
@@ -284,3 +307,11 @@ def _part(name: str, view: ModalityView, key: dict[str, int]) -> str:
     covered = "" if view.coverage > 0.995 else f' <span class="muted">covered {percent(view.coverage)}</span>'
     winner = f"{escape(best)} {percent(view.probabilities[best])}"
     return f'<i class="swatch e{key.get(best, "")}"></i>{escape(name)} {winner}{covered}'
+
+
+def _values_alone(name: str, view: ModalityView, key: dict[str, int]) -> str:
+    """The values that a modality predicts by itself."""
+    if not view.present or not view.probabilities:
+        return _part(name, view, key)
+    covered = "" if view.coverage > 0.995 else f' <span class="muted">covered {percent(view.coverage)}</span>'
+    return f"{escape(name)} {escape(in_words(view.probabilities))}{covered}"

@@ -108,16 +108,10 @@ def _time(axes: Any, total: float, last: bool) -> None:
 
 
 def _panels(timeline: Timeline) -> list[Panel]:
-    found, colours = slots(timeline, MOST), list(emotion_colours(timeline.labels).values())
-    fused = found.fused
-    mass = (fused.probabilities * np.diff(found.edges)[:, None]).sum(axis=0)
-    most = np.sort(np.argsort(-mass, kind="stable")[: CLASSES if fused.known.any() else 0])
-    panels = [Panel("emotion", 0.26, lambda axes: _emotion(axes, found, timeline.labels, colours))]
-    if any(s.conflict for s in timeline.segments):
-        against = [(s.start, s.end) for s in timeline.segments if s.conflict]
-        panels.append(Panel("disagreement", 0.1, _spans([(against, CONFLICT)], length(timeline))))
-    panels += [Panel(timeline.labels[k], 0.2, _class(found, int(k), colours[k])) for k in most]
-    panels += [panel for name in timeline.other_tasks for panel in _other(timeline, name)]
+    colours, name = list(emotion_colours(timeline.labels).values()), next(iter(timeline.tasks), "")
+    found = slots(timeline.of_task(name) if timeline.values else timeline, MOST)
+    panels = _values(timeline.steps(), name) if timeline.values else _emotions(timeline, found, colours)
+    panels += [panel for name in timeline.other_tasks for panel in _values(timeline, name)]
     panels += _clip(timeline.file, length(timeline)) if timeline.file is not None else []
     panels += [Panel(f"{m} alone", 0.2, _modality(found, one, colours)) for m, one in found.modalities.items()]
     if timeline.speech is not None:
@@ -125,8 +119,22 @@ def _panels(timeline: Timeline) -> list[Panel]:
     return panels + _faces_and_speakers(timeline)
 
 
-def _other(timeline: Timeline, task: str) -> list[Panel]:
-    """A panel per label of another task: its probability, or its value within the range of the scale."""
+def _emotions(timeline: Timeline, found: Slots, colours: Sequence[str]) -> list[Panel]:
+    """The winning class, where modalities disagree with it, and the probability of each class, step by step."""
+    fine = timeline.steps()
+    curve = slots(fine, MOST) if fine is not timeline else found
+    fused = curve.fused
+    mass = (fused.probabilities * np.diff(curve.edges)[:, None]).sum(axis=0)
+    most = np.sort(np.argsort(-mass, kind="stable")[: CLASSES if fused.known.any() else 0])
+    panels = [Panel("emotion", 0.26, lambda axes: _emotion(axes, curve, timeline.labels, colours))]
+    if any(s.conflict for s in timeline.segments):
+        against = [(s.start, s.end) for s in timeline.segments if s.conflict]
+        panels.append(Panel("disagreement", 0.1, _spans([(against, CONFLICT)], length(timeline))))
+    return panels + [Panel(timeline.labels[k], 0.2, _class(curve, int(k), colours[k])) for k in most]
+
+
+def _values(timeline: Timeline, task: str) -> list[Panel]:
+    """A panel per label of a task: its probability, or its value within the range of the scale."""
     part, info = timeline.of_task(task), timeline.tasks[task]
     if not part.segments:
         return []
