@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from cyclopts import Parameter
 from rich.markup import escape
 
 from affuse.cli.console import Quiet, Threads, note, output, progress
@@ -24,6 +25,7 @@ def run(
     *options: str,
     workers: int = 1,
     on: Literal["processes", "ray"] = "processes",
+    half: Annotated[bool, Parameter(negative="")] = False,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> int:
@@ -37,6 +39,8 @@ def run(
         Processes (or Ray actors) that extract side by side; 0 extracts in this one.
     on
         ray: on the cluster of $RAY_ADDRESS (or one started here), whose nodes all see CORPUS and its media.
+    half
+        Store numbers in half precision: half the space, three digits.
     """
     from affuse.cli.import_ import pairs
     from affuse.core.seed import set_threads
@@ -44,7 +48,7 @@ def run(
 
     set_threads(threads)
     parameters = {k: parse_value(v) for k, v in pairs(list(options), "option").items()}
-    return extract_into(Corpus.open(corpus), extractor, parameters, workers, quiet, on)
+    return extract_into(Corpus.open(corpus), extractor, parameters, workers, quiet, on, half=half)
 
 
 def extract_into(
@@ -55,6 +59,7 @@ def extract_into(
     quiet: bool,
     on: Literal["processes", "ray"] = "processes",
     needed: bool = True,
+    half: bool = False,
 ) -> int:
     """Extract with a progress bar; prints the store, what is unusable and what failed; returns the exit code.
 
@@ -72,7 +77,7 @@ def extract_into(
             description = f"{extractor} ({failed} failed)" if failed else extractor
             bar.update(task, completed=done, total=total, description=description)
 
-        done = extract(corpus, extractor, parameters, workers, show, on)
+        done = extract(corpus, extractor, parameters, workers, show, on, half)
     note(escape(f"{extractor}: {done.added} new, {len(done.store)} in all -> {done.store.path}"), quiet)
     if (texts := done.store.path / TEXTS).is_file():
         note(escape(f"  what the ids stand for: {texts}"), quiet)

@@ -147,7 +147,8 @@ class FeatureStore:
     def hash(self) -> str:
         """Hash of what made the store: extractor, version, parameters, weights (or the imported values)."""
         keys = ("extractor", "version", "parameters", "weights_hash", "shape", "rate", "content_hash")
-        return io.digest({k: self.card.get(k) for k in keys})
+        stored = {"dtype": self.card["dtype"]} if "dtype" in self.card else {}  # where it is not what was computed
+        return io.digest({k: self.card.get(k) for k in keys} | stored)
 
     @property
     def failures(self) -> dict[str, dict[str, str]]:

@@ -228,3 +228,27 @@ def test_a_run_on_nothing_usable_is_refused(tmp_path):
     some = silent(tmp_path / "other", 1)
     stores = {"log_mel": extract(some, "log_mel").store}
     assert len(Dataset(some.table, stores, {"emotion": "label"}, {"emotion": some.space})) == 4
+
+
+def test_a_store_of_half_precision_has_half_the_bytes_and_goes_on_as_it_was_begun(tmp_path):
+    corpus = make_corpus(tmp_path / "corpus", 8)
+    whole = extract(corpus, "log_mel", {"name": "log_mel"}).store
+    command = ["extract", str(corpus.path), "half", "name=log_mel", "--quiet", "--workers", "0"]
+    assert main([*command, "--half"]) == 1  # number 5 is no sound file
+    half = FeatureStore(corpus.store_path("half"))
+    assert half["u000"].values.dtype == np.float16
+    np.testing.assert_allclose(half["u000"].values, whole["u000"].values, rtol=1e-3)
+    sizes = [sum(p.stat().st_size for p in s.path.glob("shard-*")) for s in (half, whole)]
+    assert sizes[0] < 0.55 * sizes[1]
+    assert half.hash != whole.hash
+    next(half.path.glob("shard-*")).unlink()
+    assert main(command) == 1  # without --half: what is there stays what it is
+    assert FeatureStore(corpus.store_path("half"))["u000"].values.dtype == np.float16
+    with pytest.raises(BadFeatures, match="full precision"):
+        extract(corpus, "log_mel", half=True)
+
+
+def test_half_precision_keeps_ids_and_ends_at_its_range():
+    ids = shards.halved(Feature(np.array([70000, 3], np.int32)))
+    assert ids.values.dtype == np.int32 and ids.values[0] == 70000
+    assert shards.halved(Feature(np.array([1e6, -1e6], np.float32))).values.tolist() == [65504, -65504]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from affuse.core import io, registry
 from affuse.core.config import extractor_of
+from affuse.core.errors import BadFeatures
 from affuse.corpora.extraction.clips import clips_of
 from affuse.corpora.extraction.in_processes import run_in_processes
 from affuse.corpora.extraction.on_ray import run_on_ray
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from affuse.media.clip import Clip
 
 TEXTS = "texts.jsonl"
+HALF = "float16"
 Progress = Callable[[int, int, int], None]  # done, total, failed
 
 
@@ -41,13 +43,15 @@ def extract(
     workers: int = 0,
     progress: Progress | None = None,
     on: Literal["processes", "ray"] = "processes",
+    half: bool = False,
 ) -> Extraction:
     """Fill the corpus' store `name` by the extractor of that name, or the one that the parameters' `name` says.
 
     What is there stays, what failed before is tried again. `workers`: processes, in which a crash of a decoder is one
-    failed utterance; 0: in this process. Raises BadFeatures when the existing store was made differently; errors of
-    single utterances are listed, not raised. The texts that an extractor makes can be read in `texts.jsonl` of
-    the store; what it keeps for the next time (its card says so: option -> file name) lies in the corpus' folder.
+    failed utterance; 0: in this process. `half`: numbers are stored in half precision; a store stays as it was begun.
+    Raises BadFeatures when the existing store was made differently; errors of single utterances are listed, not
+    raised. The texts that an extractor makes can be read in `texts.jsonl` of the store; what it keeps for the next
+    time (its card says so: option -> file name) lies in the corpus' folder.
     """
     kind, options = extractor_of(name, parameters or {})
     full = registry.resolve("extractors", kind, options, name)
@@ -56,7 +60,8 @@ def extract(
     extractor = registry.build("extractors", kind, **full)
     path, version = corpus.store_path(name), registry.cards("extractors")[kind]["version"]
     spec = replace(extractor.spec, name=name)
-    made = store_card(spec, kind, version, full, weights_hash=getattr(extractor, "weights_hash", ""))
+    stored = {"dtype": HALF} if half or begun_half(path) else {}
+    made = store_card(spec, kind, version, full, weights_hash=getattr(extractor, "weights_hash", ""), **stored)
     clips = clips_of(corpus)
     failures: Failures = {}
     with io.exclusive(path, "another affuse extract fills it"):
@@ -89,6 +94,8 @@ def _open(path: Path, card: Mapping[str, Any], clips: Sequence[tuple[str, Clip]]
     old = FeatureStore(path) if (path / "card.json").is_file() else None
     if old is not None:
         old.check(made)
+        if old.card.get("dtype") != made.get("dtype"):
+            raise BadFeatures(f"{path} was begun in full precision", f"leave --half out, or delete {path}")
         if old.card.get("plan") != made["plan"]:  # the corpus changed: what is there moves to where it belongs now
             for shard in sorted(path.glob("shard-*.safetensors"), reverse=True):
                 shard.rename(path / f"before-{io.digest([shard.name, shard.stat().st_mtime_ns])}.safetensors")
@@ -101,8 +108,13 @@ def _open(path: Path, card: Mapping[str, Any], clips: Sequence[tuple[str, Clip]]
     for number, part in enumerate(parts):
         files = {old.file(i) for i, _ in part if i in old} if old is not None else set()
         if files != {shard_path(path, number)} or any(old is None or i not in old for i, _ in part):
-            shards.append(Shard(number, tuple(part), tuple(sorted(files))))
+            shards.append(Shard(number, tuple(part), tuple(sorted(files)), made.get("dtype") == HALF))
     return shards
+
+
+def begun_half(path: Path) -> bool:
+    """Whether the store there, if any, is one of half precision."""
+    return (path / "card.json").is_file() and io.read_json(path / "card.json").get("dtype") == HALF
 
 
 def _write_texts(store: FeatureStore, ids: Sequence[str]) -> None:

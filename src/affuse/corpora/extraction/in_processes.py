@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ def run_in_processes(
 
 def _one_by_one(shard: Shard, name: str, parameters: dict[str, Any], path: Path) -> Failures:
     """A shard in which a process died: finds the utterance that killed it, and writes the others."""
-    single = [Shard(shard.number, (pair,), shard.kept) for pair in shard.clips]
+    single = [replace(shard, clips=(pair,)) for pair in shard.clips]
     arguments = (name, parameters, path)
     dead = {s.clips[0][0] for s, ok in spread(_try, single, 1, _start_worker, arguments) if ok is None}
-    rest = Shard(shard.number, tuple(c for c in shard.clips if c[0] not in dead), shard.kept)
+    rest = replace(shard, clips=tuple(c for c in shard.clips if c[0] not in dead))
     failed = next(spread(_work, [rest], 1, _start_worker, arguments))[1] if rest.clips else {}
     crash = BadMedia(CRASH, "try the clip by itself; convert it, e.g. with ffmpeg").to_dict()
     if failed is None:  # each alone went well, all together did not

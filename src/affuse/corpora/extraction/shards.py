@@ -7,9 +7,11 @@ was made in one go or after interruptions, by one process or by many. A shard is
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from affuse.core.errors import AffuseError
 from affuse.core.types import Feature
@@ -24,11 +26,15 @@ RATE = 64 << 10  # bytes that a second of an utterance with a start and an end s
 
 @dataclass(frozen=True)
 class Shard:
-    """One task: the utterances of a shard in their order, and the files that hold features of some of them already."""
+    """One task: the utterances of a shard in their order, and the files that hold features of some of them already.
+
+    `half`: numbers are stored in half precision.
+    """
 
     number: int
     clips: tuple[tuple[str, Clip], ...]
     kept: tuple[Path, ...] = ()
+    half: bool = False
 
 
 def plan(clips: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:
@@ -58,13 +64,21 @@ def fill(extractor: Any, path: Path, shard: Shard) -> Failures:
     try:
         for i, outcome in outcomes(extractor, [(i, clip) for i, clip in shard.clips if i not in found]):
             if isinstance(outcome, Feature):
-                found[i] = outcome
+                found[i] = halved(outcome) if shard.half else outcome
             else:
                 failures[i] = outcome
     finally:
         if found:
             write_shard(shard_path(path, shard.number), {i: found[i] for i, _ in shard.clips if i in found})
     return failures
+
+
+def halved(feature: Feature) -> Feature:
+    """The feature with its numbers in half precision, those beyond its range at its end; whole numbers as they are."""
+    if feature.values.dtype.kind != "f":
+        return feature
+    most = np.finfo(np.float16).max
+    return replace(feature, values=np.clip(feature.values, -most, most).astype(np.float16))
 
 
 def outcomes(extractor: Any, clips: Sequence[tuple[str, Clip]]) -> Iterator[tuple[str, Feature | dict[str, str]]]:
