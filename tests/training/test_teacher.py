@@ -31,8 +31,10 @@ def test_it_follows_the_model_without_gradient_in_evaluation_mode():
     assert not any(p.requires_grad for p in teacher.model.parameters())
     trained.train()
     assert not teacher.model.training and not any(m.training for m in teacher.model.modules())
-    output = teacher.answer(random_batch(STREAMS, 3, 4))
-    assert not output.logits["emotion"].requires_grad and set(output.aux["encoded"].pooled) == {s.name for s in STREAMS}
+    taught = teacher.taught(random_batch(STREAMS, 3, 4))
+    assert not taught.output.logits["emotion"].requires_grad
+    assert set(taught.encoded.pooled) == {s.name for s in STREAMS}
+    assert not any(h.requires_grad for h in taught.encoded.pooled.values())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,36 +48,82 @@ def run(
     workers
         Processes for extracting features that are not there yet.
     """
+    order = Order(recipe, overrides, corpus, out, folds, only or (), workers)
+    return carry_out(order, device, threads, quiet, score)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is trained on which corpus, into which folder; `labelled`: off for the stage without labels."""
+
+    recipe: str
+    overrides: Sequence[str]
+    corpus: Path
+    out: Path | None
+    folds: int | None
+    only: Sequence[Modality]
+    workers: int
+    labelled: bool = True
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return ("" if self.labelled else "pretrain-") + Path(self.recipe).stem
+
+
+def carry_out(order: Order, device: str, threads: int | None, quiet: bool, score: bool = False) -> int:
+    """Check, extract what is missing, train, score if asked; prints the run folder."""
     from affuse.cli.extract import extract_into
-    from affuse.core.config import load_recipe
+    from affuse.core.config import load_recipe, pretraining
     from affuse.core.errors import BadConfig
     from affuse.corpora.manifest import Corpus
     from affuse.training import distributed
     from affuse.training.binding import bind, check, missing_stores
-    from affuse.training.train import record_attempt
+    from affuse.training.train import init_hashes, record_attempt
 
+    folds = order.folds
     if folds is not None and folds < 2:
         raise BadConfig(f"--folds {folds}", "give at least 2, or leave it out")
-    opened = Corpus.open(corpus)
-    bound = bind(load_recipe(recipe, overrides), opened, only or ())
+    opened = Corpus.open(order.corpus)
+    loaded = load_recipe(order.recipe, order.overrides)
+    bound = bind(loaded if order.labelled else pretraining(loaded), opened, order.only)
     chosen = choose_device(device, threads)
-    name = Path(recipe).stem
-    splits = check(bound, opened, folds)
+    splits = check(bound, opened, folds, order.labelled)
+    init_hashes(bound)  # before the long part: runs to start from that are not there
     _, world = distributed.start(chosen)
     if distributed.is_first():
         note_split(bound, opened, splits, folds, quiet)
         for stream, parameters in missing_stores(bound, opened).items():
-            extract_into(opened, stream, parameters, workers, quiet, needed=False)
-        record_attempt(opened, name, bound, folds)
+            extract_into(opened, stream, parameters, order.workers, quiet, needed=False)
+        record_attempt(opened, order.name, bound, folds)
     distributed.wait(world)
-    folder = out or default_folder(name, bound, opened, folds)
-    train_with_progress(bound, name, opened, folder, folds, chosen, quiet or not distributed.is_first())
+    folder = order.out or default_folder(order.name, bound, opened, folds)
+    still = quiet or not distributed.is_first()
+    train_with_progress(bound, order.name, opened, folder, folds, chosen, still, order.labelled)
+    if bound.control and order.labelled:
+        train_control(bound, order.name, opened, folder, folds, chosen, still)
     distributed.finish()
     if distributed.is_first():
         if score:
             report(folder, opened, chosen, quiet)
         output.print(str(folder), soft_wrap=True, markup=False)
     return 0
+
+
+def train_control(
+    recipe: Recipe, name: str, corpus: Corpus, folder: Path, folds: int | None, device: str, quiet: bool
+) -> None:
+    """Train the model that the recipe's `control` asks for, in a folder of its own within the run's."""
+    from affuse.core import run_files
+    from affuse.training.binding import control
+
+    alone = control(recipe, corpus)
+    modalities = " and ".join(recipe.control)
+    if alone is None:
+        note(f"no model of {modalities} alone is trained beside it: the streams are those", quiet)
+        return
+    note(f"beside it, a model of {modalities} alone:", quiet)
+    train_with_progress(alone, f"{name}-control", corpus, folder / run_files.CONTROL, folds, device, quiet)
 
 
 def note_split(recipe: Recipe, corpus: Corpus, splits: Sequence[np.ndarray], folds: int | None, quiet: bool) -> None:
@@ -99,7 +146,14 @@ def default_folder(name: str, recipe: Recipe, corpus: Corpus, folds: int | None)
 
 
 def train_with_progress(
-    recipe: Recipe, name: str, corpus: Corpus, folder: Path, folds: int | None, device: str, quiet: bool
+    recipe: Recipe,
+    name: str,
+    corpus: Corpus,
+    folder: Path,
+    folds: int | None,
+    device: str,
+    quiet: bool,
+    labelled: bool = True,
 ) -> None:
     """Train under a progress bar with one line per fold."""
     from affuse.training.train import train
@@ -108,6 +162,9 @@ def train_with_progress(
         tasks: dict[Any, Any] = {}
 
         def show(row: dict[str, Any]) -> None:
+            if "note" in row:
+                note(escape(row["note"]), quiet)
+                return
             name = "training" if row["fold"] is None else f"fold {row['fold']}"
             if recipe.train.models > 1:
                 name += f" member {row['member']}"
@@ -122,7 +179,7 @@ def train_with_progress(
                 shown = "; ".join(filter(None, [scores, terms])) or f"loss {row['loss']:.3f}"
                 bar.update(tasks[name], completed=row["epoch"], description=f"{name} ({shown})")
 
-        train(recipe, name, corpus, folder, folds, device, show)
+        train(recipe, name, corpus, folder, folds, device, show, labelled)
 
 
 def report(folder: Path, corpus: Corpus, device: str, quiet: bool) -> None:
@@ -144,10 +201,21 @@ def report(folder: Path, corpus: Corpus, device: str, quiet: bool) -> None:
 
 def print_scores(result: dict[str, Any]) -> None:
     """The metrics of an evaluation as a table on stderr, a column per row; then those of other tasks."""
+    from affuse.cli.console import console
+
     _print_task(result, result["task"])
     for name, part in {**result.get("tasks", {}), "utterances": result.get("per_utterance")}.items():
         if part:
             _print_task(result | part, name)
+    if control := result.get("control"):
+        console.print(escape(against(control)), soft_wrap=True)
+
+
+def against(control: dict[str, Any]) -> str:
+    """What the full model adds to the one that was trained beside it, in a line."""
+    gap = control["difference"]
+    interval = "no interval" if gap["p"] is None else f"[{gap['low']:+z.3f}, {gap['high']:+z.3f}]"
+    return f"{control['metric']} {gap['value']:+z.3f} {interval} against {control['name']}"
 
 
 def _print_task(result: dict[str, Any], name: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 from affuse.core import registry
 from affuse.core.errors import BadConfig, MissingFile, UnknownName
 from affuse.core.parts import Part
+from affuse.core.types import Modality
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 PRETRAINED = Path(__file__).resolve().parent.parent / "pretrained"
@@ -86,11 +87,16 @@ class StreamConfig:
 
 @dataclass
 class SplitConfig:
-    """How utterances are split; what shares a value of `group_by`, a column or several joined by +, stays together."""
+    """How utterances are split; what shares a value of `group_by`, a column or several joined by +, stays together.
+
+    `labelled`: the share of the training utterances of each class that keep their labels, drawn by `seed`; a smaller
+    share is part of a larger one. The others serve objectives that need no labels, or nothing.
+    """
 
     group_by: str = GROUPS
     valid: float = 0.15
     test: float = 0.2
+    labelled: float = 1.0
     seed: int = 0
 
 
@@ -138,7 +144,8 @@ class TrainConfig:
     balanced sampling and class weights at `specialist_lr` * optim.lr, so that rare classes count in the average.
     `amp`: bfloat16 where it is safe; auto on a GPU only. `window`, `hop` (s): long recordings in overlapping windows,
     for tasks per frame (0: whole; a hop of 0: half a window). `unfreeze`: pattern of parameter names -> the first
-    epoch, from 1, that trains them.
+    epoch, from 1, that trains them. `pseudo_labels`: from epoch `pseudo_from` on, utterances without a label have that
+    which the kept model gives them with at least this probability, drawn anew every epoch (0: none).
     """
 
     epochs: int = 40
@@ -151,6 +158,8 @@ class TrainConfig:
     window: float = 0.0
     hop: float = 0.0
     unfreeze: dict[str, int] = field(default_factory=dict)
+    pseudo_labels: float = 0.0
+    pseudo_from: int = 1
     ema: float = 0.0
     ema_schedule: Literal["warm", "constant", "cosine"] = "warm"
     ema_keeps: bool = True
@@ -169,10 +178,17 @@ class TrainConfig:
 
 @dataclass
 class Recipe:
-    """One row of choices: what goes in, the four slots, what is minimised, how it is trained."""
+    """One row of choices: what goes in, the four slots, what is minimised, how it is trained.
+
+    `pretrain`: what `affuse pretrain` changes, keys as in a recipe. `init`: the run whose encoders, fusion and contexts
+    a training starts from, where they are the same (of folds: fold from fold). `control`: modalities that a model of
+    their own is trained on beside this one, so that a report shows what the others add.
+    """
 
     summary: str = ""
     source: str = ""
+    init: str = ""
+    control: list[Modality] = field(default_factory=list)
     tasks: dict[str, TaskConfig] = field(default_factory=lambda: {"emotion": TaskConfig()})
     streams: dict[str, StreamConfig] = field(default_factory=dict)
     fusion: Part = field(default_factory=lambda: Part("concat"))
@@ -185,6 +201,7 @@ class Recipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    pretrain: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The resolved recipe as plain YAML values."""
@@ -252,7 +269,33 @@ def make_recipe(values: Mapping[str, Any], overrides: Sequence[str] = ()) -> Rec
     recipe: Recipe = fill(Recipe, data)
     _check_numbers(recipe)
     _resolve_parts(recipe)
+    if recipe.pretrain:
+        pretraining(recipe)
     return recipe
+
+
+def pretraining(recipe: Recipe) -> Recipe:
+    """The recipe of the stage before: without labels, and with the changes that `pretrain` names.
+
+    Its objectives are those of `pretrain`, else those of the recipe that need no labels. The last epoch is kept, of one
+    model. Raises BadConfig where no objective is left or one needs labels.
+    """
+    values = recipe.to_dict()
+    changes = values.pop("pretrain")
+    cards = registry.cards("objectives")
+    without = {n: o for n, o in values["objectives"].items() if cards[o["name"]].get("unlabelled")}
+    values["objectives"] = changes.pop("objectives", without)
+    values |= {"init": "", "control": [], "balance": "none"}
+    fixed = {"keep": "last", "patience": 0, "members": 1, "specialists": 0, "sampling": "natural", "pseudo_labels": 0}
+    values["train"] |= fixed
+    values["split"]["labelled"] = 1.0
+    made = make_recipe(_merged(values, changes))
+    asking = [n for n, o in made.objectives.items() if not cards[o.part.name].get("unlabelled")]
+    if asking or not made.objectives:
+        what = f"objective '{asking[0]}' needs labels" if asking else "no objective does without labels"
+        fitting = ", ".join(n for n, card in cards.items() if card.get("unlabelled"))
+        raise BadConfig(f"pretraining: {what}", f"give pretrain.objectives some of {fitting}")
+    return made
 
 
 def read_yaml(path: Path, what: str = "recipe") -> dict[str, Any]:
@@ -411,10 +454,11 @@ def parts(value: Any, where: str = "context") -> list[Part]:
 
 
 _MOST: dict[str, dict[str, float]] = {
-    "split": {"valid": 1, "test": 1, "seed": 2**32 - 1},
+    "split": {"valid": 1, "test": 1, "labelled": 1, "seed": 2**32 - 1},
     "optim": {"momentum": 1, "lr": math.inf, "weight_decay": math.inf, "warmup": 1, "clip": math.inf},
     "augment": dict.fromkeys(("modality_dropout", "mixup_probability", "noise", "speed", "flip", "words"), 1),
-    "train": dict.fromkeys(("window", "hop", "patience", "specialist_lr"), math.inf) | {"ema": 1, "seed": 2**32 - 1},
+    "train": dict.fromkeys(("window", "hop", "patience", "specialist_lr"), math.inf) 
+    | {"ema": 1, "pseudo_labels": 1, "seed": 2**32 - 1},
 }
 
 

@@ -103,7 +103,9 @@ class Objective(Protocol):
 
     Made for a Task. `needs`: what of `Computed` it reads (unimodal, tokens, teacher, views). `couples`: whether an
     item's loss depends on the other items of the batch. What depends on the model is made in `setup(model)`;
-    parameters, buffers and queues are checkpointed. `fit(labels)` gets the known training labels.
+    parameters, buffers and queues are checkpointed. `fit(labels)` gets the known training labels. `stepped()` is called
+    after the optimiser's step; `averaged` lists (copy, module): copies that follow like the teacher. An objective that
+    `leaves` something in `Computed` stands before one that `reads` it.
     """
 
     def weights(self, batch: Batch) -> Tensor: ...
@@ -128,31 +130,75 @@ class Writer(Protocol):
 
 
 class Network(Protocol):
-    """The model, as an objective may use it: other inputs or re-paired streams go through the same forward pass."""
+    """The model, as an objective may use it: other inputs or re-paired streams go through the same forward pass.
+
+    dims: stream -> width of its pooled vectors; width: that of the fused ones, 0 where decisions are joined;
+    conversational: whether answers depend on other utterances.
+    """
+
+    dims: dict[str, int]
+    width: int
+
+    @property
+    def conversational(self) -> bool: ...
 
     def encode(self, batch: Batch) -> Encoded: ...
 
     def fuse(self, encoded: Encoded, batch: Batch) -> Output: ...
 
 
+class Taught(Protocol):
+    """What the moving average of the model makes of a batch, computed when it is first asked for; no gradient."""
+
+    @property
+    def encoded(self) -> Encoded: ...
+
+    @property
+    def output(self) -> Output: ...
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """How the n rows of a batch that have two streams compare with M rows of all processes and the Q of a queue.
+
+    rows [n]: which rows of the batch; code [n]: a number for each utterance; similar: stream a to the keys of b, and b
+    to those of a, [n, M + Q] each, divided by the temperature; taught: those of the teacher; bias [n, M + Q]: what is
+    added to both before a softmax, -inf where a key does not count; target [n, M + Q]: the shares of the positives;
+    negative [n, M + Q] bool: keys that may be drawn as negatives; fresh: M.
+    """
+
+    rows: Tensor
+    code: Tensor
+    similar: tuple[Tensor, Tensor]
+    taught: tuple[Tensor, Tensor] | None
+    bias: Tensor
+    target: Tensor
+    negative: Tensor
+    fresh: int
+
+
 @dataclass
 class Computed:
     """What a training step has computed for a batch, beside the Output that an objective gets.
 
-    model: the network itself; encoded: streams as the fusion read them; teacher: the Output of the moving average of
-    the model on the same batch, with its encoded streams as `aux["encoded"]` (None unless an objective needs it);
-    views: one Output per run of contexts and fusion; generator: random numbers of this step's own; step, epoch: counted
-    from 0; gather: rows of all processes [M, ...] in the order of their ranks, with gradient for the own ones.
+    model: the network itself; encoded: streams as the fusion read them; teacher: what the moving average of the model
+    makes of the same batch (None unless an objective needs it); views: one Output per run of contexts and fusion;
+    generator: random numbers of this step's own; step, epoch: counted from 0, of `steps` in all; gather: rows of all
+    processes [M, ...] in the order of their ranks, with gradient for the own ones; pairs: what contrasts before this
+    objective left, by their two streams; count: adds a number to what the epoch's row says under a name.
     """
 
     model: Network
     encoded: Encoded
-    teacher: Output | None = None
+    teacher: Taught | None = None
     views: Sequence[Output] = ()
     generator: torch.Generator | None = None
     step: int = 0
+    steps: int = 1
     epoch: int = 0
     gather: Callable[[Tensor], Tensor] = lambda x: x
+    pairs: dict[tuple[str, str], Pairs] = field(default_factory=dict)
+    count: Callable[[str, Tensor | float], None] = lambda name, number: None
 
 
 def needs(objective: nn.Module | Objective) -> frozenset[str]:

@@ -15,6 +15,7 @@ SPLIT = "split.parquet"
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.parquet"  # of the leading task; see `predictions`
 REPORT = "report.html"
+CONTROL = "control"  # folder of the model that was trained beside it on some modalities alone
 
 
 def predictions(task: str = "", utterances: bool = False, split: str = "") -> str:

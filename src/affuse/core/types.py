@@ -181,9 +181,10 @@ class Encoded:
         named: dict[str, Any] = {k: {s: getattr(self, k)[s] for s in streams if s in getattr(self, k)} for k in parts}
         return replace(self, streams=tuple(streams), present=self.present[:, column], **named)
 
-    def repaired(self, stream: str, rows: Tensor) -> Encoded:
-        """Utterance i with the stream of utterance rows[i] [N] beside its own other streams."""
-        other, column = self.take(rows), self.streams.index(stream)
+    def repaired(self, stream: str, rows: Tensor, of: Encoded | None = None) -> Encoded:
+        """Utterance i with the stream of utterance rows[i] [N] of these, or `of` others, beside its own other streams.
+        """
+        other, column = (of or self).take(rows), self.streams.index(stream)
         present = self.present.clone()
         present[:, column] = other.present[:, column]
         parts = ("tokens", "mask", "pooled", "t0")

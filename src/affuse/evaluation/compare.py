@@ -325,7 +325,7 @@ def _apart_from_seed(run: Path) -> str:
     """Digest of a run's recipe without the seed, and without the runs that its encoders start from (one per seed)."""
     values = config.load_recipe(str(run / run_files.CONFIG)).to_dict()
     streams = {name: stream | {"init": ""} for name, stream in values["streams"].items()}
-    return io.digest(values | {"streams": streams, "train": values["train"] | {"seed": 0}})
+    return io.digest(values | {"init": "", "streams": streams, "train": values["train"] | {"seed": 0}})
 
 
 def _agree(evaluations: Sequence[Mapping[str, Any]]) -> None:

@@ -17,6 +17,7 @@ from affuse.core.tasks import EVEN
 from affuse.corpora.crossing import crossed, crossing, describe
 from affuse.corpora.manifest import Corpus, groups_of
 from affuse.evaluation.clusters import cluster
+from affuse.evaluation.control import with_control
 from affuse.evaluation.diagnosis import probe_modalities, shapley_of
 from affuse.evaluation.intervals import clustered, estimate
 from affuse.evaluation.predictions import Predictions, Subset, collect, per_utterance, to_table
@@ -84,6 +85,10 @@ def evaluate(
         for utterances, table in ((False, found[name]), (True, whole[name])):
             if table is not None:
                 io.write_table(target / run_files.predictions(task, utterances, other), to_table(table))
+    beside = run / run_files.CONTROL
+    if not other and (beside / run_files.INFO).is_file():
+        evaluate(beside, corpus, split, None, device, include_seen=include_seen)
+        return with_control(target, scores_folder(beside, info, corpus))
     return result
 
 

@@ -79,7 +79,7 @@ def check_fit(parts: Architecture, fusion: Any, rates: Mapping[str, float], task
         message = f"context '{before[0].name}' changes one vector per utterance, and fusion '{name}' reads sequences"
         vectors = _fusions(needs="pooled")
         raise BadConfig(message, f"let the context stand after the fusion, or choose a fusion of vectors ({vectors})")
-    if "grid" in card["needs"] and not same_rate(rates):
+    if reads_grid(name) and not same_rate(rates):
         listed = ", ".join(f"{s} {rate:g} Hz" if rate else f"{s} none" for s, rate in rates.items())
         message = f"fusion '{name}' needs all streams on one time grid, and their tokens have the rates: {listed}"
         vectors = _fusions(needs="pooled")
@@ -98,6 +98,11 @@ def check_fit(parts: Architecture, fusion: Any, rates: Mapping[str, float], task
 def reads_tokens(fusion: str) -> bool:
     """Whether a fusion reads the sequences of the streams."""
     return bool({"tokens", "grid"} & set(registry.cards("fusions")[fusion]["needs"]))
+
+
+def reads_grid(fusion: str) -> bool:
+    """Whether a fusion reads them on one grid of time."""
+    return "grid" in registry.cards("fusions")[fusion]["needs"]
 
 
 def _fusions(**wanted: Any) -> str:

@@ -16,7 +16,7 @@ from affuse.core.types import Batch, Encoded, Encoding, Fused, Output, StreamSpe
 from affuse.layers.conversation import Conversations, conversations
 from affuse.layers.grid import on_grid
 from affuse.layers.masked import several_processes
-from affuse.models.build import Architecture, check_fit, make_part, reads_tokens, split_contexts
+from affuse.models.build import Architecture, check_fit, make_part, reads_grid, reads_tokens, split_contexts
 
 FUSED = "fused"
 EVERY = "every"  # the name of a head that all streams share
@@ -40,13 +40,14 @@ class Model(nn.Module):
         made: dict[str, Any] = {s.name: make_part("encoders", parts.streams[s.name], s) for s in self.streams}
         self.encoders = nn.ModuleDict(made)
         self.rates = {name: float(encoder.rate) for name, encoder in made.items()}
-        dims = {name: int(encoder.dim) for name, encoder in made.items()}
+        self.dims = dims = {name: int(encoder.dim) for name, encoder in made.items()}
         before, after = split_contexts(parts.context)
         self.before, dims = _chain(before, dims)
         self.fusion = make_part("fusions", parts.fusion, dims)
         self.level: str = getattr(self.fusion, "level", "features")  # what it joins: features, decisions or both
+        self.width = 0 if self.level == "decisions" else int(self.fusion.dim)
         check_fit(parts, self.fusion, self.rates, self.tasks)
-        self.reads_tokens = reads_tokens(parts.fusion.name)
+        self.reads_tokens, self.reads_grid = reads_tokens(parts.fusion.name), reads_grid(parts.fusion.name)
         self.after, fused = _chain(after, {} if self.level == "decisions" else {FUSED: self.fusion.dim})
         widths = {name: task.width for name, task in self.tasks.items()}
         self.heads = nn.ModuleDict({t: nn.Linear(fused[FUSED], width) for t, width in widths.items()} if fused else {})
@@ -60,6 +61,7 @@ class Model(nn.Module):
             else {}
         )
         self.frozen: set[str] = set()
+        self.fitted: set[str] = set()  # streams whose normalisation came with the weights of another run
 
     def freeze(self, stream: str) -> None:
         """Keep a stream's encoder as it is: eval mode, no gradient, statistics untouched."""
@@ -93,7 +95,7 @@ class Model(nn.Module):
     def fit(self, stream: str, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Fit a stream's normalisation on (x, mask) of the training split, where its encoder has one."""
         encoder: Any = self.encoders[stream]
-        if hasattr(encoder, "fit") and stream not in self.frozen:
+        if hasattr(encoder, "fit") and stream not in self.frozen | self.fitted:
             encoder.fit(batches)
 
     def forward(self, batch: Batch) -> Output:
@@ -128,7 +130,7 @@ class Model(nn.Module):
         """From encoded streams to an Output, offline or live; `through` runs a chain of contexts over rows."""
         if len(self.before):
             encoded = replace(encoded, pooled=through(self.before, encoded.pooled, encoded.present))
-        fused: Fused = self.fusion(on_grid(encoded) if self.reads_tokens else encoded)
+        fused: Fused = self.fusion(on_grid(encoded) if self.reads_grid else encoded)
         if len(self.after):
             rows = through(self.after, {FUSED: fused.pooled}, encoded.present.any(1, keepdim=True))
             fused = replace(fused, pooled=rows[FUSED])

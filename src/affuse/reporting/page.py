@@ -26,7 +26,7 @@ from affuse.reporting.markup import (
     text,
     three,
 )
-from affuse.reporting.results import bars, calibration, headline, intervals, learning, matrix, of_values, rows
+from affuse.reporting.results import bars, calibration, counted, headline, intervals, learning, matrix, of_values, rows
 from affuse.reporting.style import stylesheet
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -44,7 +44,7 @@ TO_ONE = {"uar", "accuracy", "macro_f1", "weighted_f1", "ccc", "pearson"}
 
 def page(folder: Folder) -> str:
     """The whole document."""
-    sections = (hero, ran, rows, matrix, bars, calibration, others, learning, balance, protocol, configuration)
+    sections = (hero, ran, rows, matrix, bars, calibration, others, learning, counted, balance, protocol, configuration)
     made = [make(folder) for make in sections]
     title = f"{text(mapping(folder.run).get('recipe') or folder.path.name)} · affuse report"
     return (

@@ -24,7 +24,13 @@ from affuse.reporting.markup import (
 
 HEADLINES = ("uar", "label_f1", "ccc", "weighted_f1", "macro_f1", "accuracy")
 FALLING = {"loss", "mae", "mse", "rmse", "calibration_error"}
-KINDS = {"baseline": "baseline", "unimodal": "one modality", "subset": "subset of modalities", "full": "full model"}
+KINDS = {
+    "baseline": "baseline",
+    "unimodal": "one modality",
+    "subset": "subset of modalities",
+    "control": "a model of its own",
+    "full": "full model",
+}
 
 
 def headline(folder: Folder) -> str | None:
@@ -57,10 +63,10 @@ def rows(folder: Folder) -> str | Absent:
     plot = plots.interval_plot(drawn, full) if drawn else ""
     table = scrolling("all metrics of the rows", _row_table(found))
     body = f'<div class="box"><h3>{escape(metric_name(key))}</h3>{plot}{table}</div>'
-    return section("Rows: baselines, modalities, full model", _rows_lead(key, drawn, full), body)
+    return section("Rows: baselines, modalities, full model", _rows_lead(folder, key, drawn, full), body)
 
 
-def _rows_lead(key: str, drawn: list[plots.Row], full: plots.Row | None) -> str:
+def _rows_lead(folder: Folder, key: str, drawn: list[plots.Row], full: plots.Row | None) -> str:
     best = min if key in FALLING else max
     bests = []
     for kinds, name in ((("baseline",), "baseline"), (("unimodal",), "single modality"), (("subset",), "subset")):
@@ -70,7 +76,20 @@ def _rows_lead(key: str, drawn: list[plots.Row], full: plots.Row | None) -> str:
             bests.append(f"best {name} {escape(top.name)} {three(top.value)}")
     first = f"Full model {three(full.value)}" if full else "No row of the full model"
     band = " The shaded band is the interval of the full model." if full and full.low is not None else ""
-    return f"{'; '.join([first, *bests])}.{band}"
+    return f"{'; '.join([first, *bests])}.{band}{_against(folder)}"
+
+
+def _against(folder: Folder) -> str:
+    """What the full model adds to the one trained beside it."""
+    control = mapping(mapping(folder.evaluation).get("control"))
+    if not control:
+        return ""
+    gap = metric(mapping(control.get("difference")))
+    name, which = escape(str(control.get("name"))), escape(metric_name(str(control.get("metric"))))
+    interval = span(gap) or "no interval"
+    decided = gap.low is not None and gap.high is not None and (gap.low > 0 or gap.high < 0)
+    claim = "" if decided else ", so that no difference can be claimed"
+    return f" Against {name}: {which} {three(gap.value)} {interval}{claim}."
 
 
 def _row_table(found: list[dict[str, Any]]) -> str:
@@ -208,6 +227,7 @@ def learning(folder: Folder) -> str | Absent:
     chosen = [h.best for h in folder.histories]
     panels = (
         ("train loss", [series(h, "loss") for h in folder.histories]),
+        *_terms(folder),
         (f"validation {metric_name(key)}", [series(h, "valid", key) for h in folder.histories]),
         ("learning rate", [series(h, "lr") for h in folder.histories]),
     )
@@ -221,6 +241,41 @@ def learning(folder: Folder) -> str | Absent:
     ring = ", a ring marks the epoch that was kept" if any(c is not None for c in chosen) else ""
     gone = f" metrics.jsonl holds no {listing([escape(a) for a in absent])}." if absent else ""
     return section("Learning curves", f"{lines}{ring}.{gone}", f'<div class="box panels">{drawn}</div>')
+
+
+def _terms(folder: Folder) -> list[tuple[str, list[dict[int, float]]]]:
+    """A panel for every term of the loss, where there are several."""
+    names = _names(folder, "terms")
+    each = [(f"train {n.replace('_', ' ')}", [series(h, "terms", n) for h in folder.histories]) for n in names]
+    return each if len(each) > 1 else []
+
+
+def counted(folder: Folder) -> str:
+    """What training counted, such as rows without a pair or pseudo-labels: in the first and in the last epoch."""
+    names = _names(folder, "counts")
+    if not names:
+        return ""
+    rows = "".join(_count_row(name, [series(h, "counts", name) for h in folder.histories]) for name in names)
+    head = '<th scope="col">counted</th><th scope="col">first epoch</th><th scope="col">last epoch</th>'
+    drawn = [v for h in folder.histories for v in series(h, "counts", "pseudo_labels").values()]
+    said = "No utterance without a label was sure enough in any epoch." if drawn and not any(drawn) else ""
+    warning = f'<p class="warn" role="note">{said}</p>' if said else ""
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    several = "Means over the models of all folds and members. " if len(folder.histories) > 1 else ""
+    return section("Counted in training", f"{several}Utterances, per epoch.", warning + scrolling("counts", table))
+
+
+def _names(folder: Folder, key: str) -> list[str]:
+    """What the epochs' lines have under a key, in their order."""
+    lines = (line for history in folder.histories for line in history.epochs.values())
+    return list(dict.fromkeys(name for line in lines for name in mapping(line.get(key))))
+
+
+def _count_row(name: str, each: list[dict[int, float]]) -> str:
+    known = [found for found in each if found]
+    first, last = (sum(found[pick(found)] for found in known) / len(known) for pick in (min, max))
+    shown = escape(name.replace(".", ": ").replace("_", " "))
+    return f'<tr><th scope="row">{shown}</th><td>{first:,.0f}</td><td>{last:,.0f}</td></tr>'
 
 
 def series(history: History, *keys: str) -> dict[int, float]:

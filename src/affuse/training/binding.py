@@ -12,6 +12,7 @@ from affuse.core import io, registry
 from affuse.core.config import Recipe, StreamConfig, TaskConfig, extractor_of
 from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
 from affuse.core.labels import SPACES, LabelSpace, refine_space
+from affuse.core.parts import Part
 from affuse.core.tasks import Task, selected, with_kind
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.stores.groups import Standardised
@@ -152,16 +153,18 @@ def _check_parameters(name: str, stream: StreamConfig, store: FeatureStore) -> N
         )
 
 
-def check(recipe: Recipe, corpus: Corpus, folds: int | None = None) -> list[np.ndarray]:
+def check(recipe: Recipe, corpus: Corpus, folds: int | None = None, labelled: bool = True) -> list[np.ndarray]:
     """The split of every fold [N], after all is checked that needs no features: options, tasks, folds and groups.
 
-    Raises BadConfig, BadCorpus or UnknownName.
+    `labelled`: whether labels are needed. Raises BadConfig, BadCorpus or UnknownName.
     """
     tasks, how = tasks_of(recipe, corpus), recipe.split
     lead = selected(tasks, recipe.train.task)
     _check_options(recipe, lead)
     known = {name: labelled_rows(corpus, recipe.tasks[name], task) for name, task in tasks.items()}
     splits = make_splits(corpus.table, how.group_by, how.valid, how.test, folds, how.seed)
+    if not labelled:
+        return splits
     for part, what in {"train": "training", **({"valid": "selection"} if how.valid > 0 else {})}.items():
         if not all((known[lead.name] & (split == part)).any() for split in splits):
             source = "track" if recipe.tasks[lead.name].track else "column"
@@ -183,6 +186,9 @@ def _check_options(recipe: Recipe, lead: Task) -> None:
     if (train.specialists > 0 or train.sampling == "balanced") and (lead.kind != "classes" or lead.per_frame):
         message = f"balanced sampling and specialists count the classes of utterances, and task '{lead.name}' has none"
         raise BadConfig(message, "set train.sampling=natural train.specialists=0")
+    if train.pseudo_labels > 0 and (lead.kind != "classes" or lead.per_frame or recipe.context):
+        message = f"train.pseudo_labels = {train.pseudo_labels} for '{lead.name}'"
+        raise BadConfig(message, "pseudo-labels are for classes of utterances without a context: set it to 0")
     if train.window > 0 and (recipe.context or any(t.resolution == "utterance" for t in recipe.tasks.values())):
         what = "a context" if recipe.context else "a task per utterance"
         message = f"train.window = {train.window} with {what}"
@@ -233,8 +239,14 @@ def standardised(recipe: Recipe) -> dict[str, str]:
 def training_set(
     corpus: Corpus, recipe: Recipe, tasks: Mapping[str, Task], chosen: np.ndarray
 ) -> tuple[Dataset, dict[str, Task]]:
-    """The chosen rows, labelled by the finer classes of a task with `refine`; and the tasks as the model has them."""
+    """The chosen rows, labelled by the finer classes of a task with `refine`; and the tasks as the model has them.
+
+    With split.labelled < 1 most labels are hidden, and rows without one are left out where nothing learns from them.
+    """
     data, made = dataset(corpus, recipe, tasks, chosen), dict(tasks)
+    if recipe.split.labelled < 1:
+        data = data.hiding(~kept_labels(data, selected(tasks, recipe.train.task).name, recipe))
+        data = data if recipe.context or learns_unlabelled(recipe) else data.only(data.labelled())
     for name, task in recipe.tasks.items():
         if not task.refine:
             continue
@@ -245,3 +257,43 @@ def training_set(
         fine, classes = refine_space(tasks[name].space, labels.tolist(), values.tolist())
         data, made[name] = data.refined(name, task.refine, fine), replace(tasks[name], finer=tuple(classes))
     return data, made
+
+
+def learns_unlabelled(recipe: Recipe) -> bool:
+    """Whether anything is learnt from utterances without a label."""
+    used = [registry.cards("objectives")[o.part.name] for o in recipe.objectives.values()]
+    return recipe.train.pseudo_labels > 0 or any(card.get("unlabelled") for card in used)
+
+
+def kept_labels(data: Dataset, task: str, recipe: Recipe) -> np.ndarray:
+    """Which rows [N] keep their labels: the share `split.labelled` of every class, or of all rows of another task."""
+    by_class = data.tasks[task].kind == "classes" and task not in data.tracks
+    classes = data.labels(task)[0].numpy() if by_class else np.zeros(len(data))
+    order = np.random.default_rng([recipe.split.seed, len(data)]).permutation(len(data))
+    order = order[data.labelled()[order]]
+    order = order[np.argsort(classes[order], kind="stable")]
+    _, count = np.unique(classes[order], return_counts=True)
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(count) - count, count)
+    keep = np.zeros(len(data), dtype=bool)
+    keep[order[rank < np.repeat(np.maximum(1, np.round(count * recipe.split.labelled)), count)]] = True
+    return keep
+
+
+def control(recipe: Recipe, corpus: Corpus) -> Recipe | None:
+    """The recipe of the model that is trained beside it on `control`'s modalities alone; None where that is nothing.
+
+    The same encoders, optimiser and epochs, from scratch, on the labels alone.
+    """
+    chosen = {
+        name: replace(stream, init="")
+        for name, stream in recipe.streams.items()
+        if modality_of(name, corpus, stream.extractor) in recipe.control
+    }
+    if not chosen or len(chosen) == len(recipe.streams):
+        return None
+    cards = registry.cards("objectives")
+    objectives = {n: o for n, o in recipe.objectives.items() if not cards[o.part.name].get("auxiliary")}
+    train = replace(recipe.train, pseudo_labels=0.0)
+    fusion, balance = Part("concat"), Part("none", {"apply": "auto"})
+    alone = replace(recipe, init="", control=[], pretrain={}, fusion=fusion, balance=balance)
+    return replace(alone, streams=chosen, objectives=objectives, train=train)

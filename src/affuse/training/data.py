@@ -33,8 +33,9 @@ class Dataset:
     """Rows of a corpus with their stores; `batch(indices)` reads, pads and labels.
 
     `columns`: task -> manifest column; `tracks`: task per frame -> where its labels come from; `cuts`: where rows are
-    windows of utterances (see `windowed`). An utterance that a
-    store lacks or that failed there counts as an absent stream.
+    windows of utterances (see `windowed`). `hidden` [N]: rows whose labels are not used; `pseudo`: task -> classes [N]
+    for rows without a label, -1 for none. An utterance that a store lacks or that failed there counts as an absent
+    stream.
     """
 
     table: pd.DataFrame
@@ -43,6 +44,8 @@ class Dataset:
     tasks: Mapping[str, Task]
     tracks: Mapping[str, LabelTrack | Spread] = field(default_factory=dict)
     cuts: Cuts | None = None
+    hidden: np.ndarray | None = None
+    pseudo: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.table.empty:
@@ -98,13 +101,28 @@ class Dataset:
         return np.concatenate([np.arange(n) + k for n, k in zip(self.frames(task), first, strict=True)])
 
     def _targets(self, rows: pd.DataFrame, task: str) -> tuple[Tensor, Tensor]:
-        return self.tasks[task].targets(cells(rows, self.columns[task], self.tasks[task].space))
+        target, known = self.tasks[task].targets(cells(rows, self.columns[task], self.tasks[task].space))
+        known = self._shown(known, rows.index)
+        if task in self.pseudo:
+            given = torch.from_numpy(self.pseudo[task][rows.index])
+            filled = ~known & (given >= 0)
+            target, known = torch.where(filled, given, target), known | filled
+        return target, known
+
+    def _shown(self, known: Tensor, index: pd.Index[Any] | np.ndarray | list[int]) -> Tensor:
+        """Which labels of these rows may be used; known [N], or [N, L] of frames."""
+        if self.hidden is None:
+            return known
+        shown = torch.from_numpy(~self.hidden[np.asarray(index)])
+        return known & shown.view(-1, *[1] * (known.dim() - 1))
 
     def _frames(self, indices: np.ndarray, task: str) -> list[Frames]:
         track, rows = self.tracks[task], self.table.iloc[indices]
         once = rows.drop_duplicates("id")  # windows share an utterance
         if isinstance(track, LabelTrack):
-            found = {name: track.frames(name, self.tasks[task]) for name in once["id"]}
+            tracked = ((name, track.frames(name, self.tasks[task])) for name in once["id"])
+            hidden = zip(tracked, once.index, strict=True)
+            found = {name: (target, self._shown(known[None], [at])[0]) for (name, (target, known)), at in hidden}
         else:
             named = zip(once["id"], *self._targets(once, task), strict=True)
             found = {name: track.frames(name, target, known) for name, target, known in named}
@@ -181,7 +199,28 @@ class Dataset:
         found = windows(steps, max(1, round(window * rate)), max(1, round((hop or window / 2) * rate)))
         table = self.table.iloc[found.row].reset_index(drop=True)
         start, end, first, last = (steps / rate for steps in found[1:])
-        return replace(self, table=table, cuts=Cuts(start, end, first, last, scored))
+        hidden = None if self.hidden is None else self.hidden[found.row]
+        return replace(self, table=table, cuts=Cuts(start, end, first, last, scored), hidden=hidden)
+
+    def hiding(self, hidden: np.ndarray) -> Dataset:
+        """The same rows, of which these [N] show no label."""
+        return replace(self, hidden=hidden)
+
+    def labelled(self) -> np.ndarray:
+        """Which rows [N] have a label of any task."""
+        rows = np.arange(len(self))
+        found = [
+            np.array([bool(known.any()) for _, known in self._frames(rows, task)])
+            if task in self.tracks
+            else self._targets(self.table, task)[1].numpy()
+            for task in self.columns
+        ]
+        return np.any(found, axis=0)
+
+    def only(self, rows: np.ndarray) -> Dataset:
+        """These rows [N] bool; of whole utterances, before `windowed`."""
+        hidden = None if self.hidden is None else self.hidden[rows]
+        return replace(self, table=self.table[rows].reset_index(drop=True), hidden=hidden)
 
     @cached_property
     def conversation(self) -> np.ndarray:

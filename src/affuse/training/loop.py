@@ -23,6 +23,7 @@ from affuse.core.seed import seed_all
 from affuse.core.tasks import selected
 from affuse.core.types import Batch
 from affuse.models.model import Model
+from affuse.models.predict import predict
 from affuse.training import checkpoint, distributed
 from affuse.training.augment import augment, modality_dropout
 from affuse.training.balancing import encode_split, make_balancer
@@ -76,11 +77,14 @@ class Trainer:
         auxiliary = nn.ModuleDict({"objectives": self.losses, "balancer": self.balancer})
         optimizer = make_optimizer(self.model, auxiliary, recipe)
         self.teacher = (
-            Teacher(self.model, self.config.ema, self.config.ema_schedule, steps) if self.config.ema > 0 else None
+            Teacher(self.model, self.config.ema, self.config.ema_schedule, steps, self.losses.averaged)
+            if self.config.ema > 0
+            else None
         )
         schedule = make_schedule(optimizer, recipe.optim, steps)
         self.unfreezing = Unfreezing(self.model, self.config.unfreeze, self.config.epochs)
         self.state = TrainState(self.model, auxiliary, optimizer, schedule, self.teacher)
+        self.counts: dict[str, Tensor | float] = {}
         self.amp = self.config.amp == "on" or (self.config.amp == "auto" and device.type == "cuda")
 
     @property
@@ -113,9 +117,8 @@ class Trainer:
             self.balancer.epoch_end(epoch)
             self.progress.seconds += time.perf_counter() - started
             row = {"loss": loss, "terms": terms, "valid": found.scores, "seconds": time.perf_counter() - started}
-            self._record(
-                row | ({"valid_terms": found.terms} if found.terms else {}) | ({"balance": traces} if traces else {})
-            )
+            more = {"valid_terms": found.terms, "balance": traces, "counts": self._counted()}
+            self._record(row | {k: v for k, v in more.items() if v})
         if self.state.best is not None:
             self.model.load_state_dict(self.state.best)
         self.model.eval()
@@ -136,6 +139,8 @@ class Trainer:
         The terms add up to the loss: a step without one has 0 of it.
         """
         self.unfreezing.start(self.progress.epoch + 1)
+        self.counts = {}
+        self._draw_pseudo_labels()
         self.model.train()
         losses, parts, traces = [], [], []
         batches = self._epoch(self.progress.epoch)
@@ -149,6 +154,20 @@ class Trainer:
         terms = {k: sum(t.get(k, 0.0) for t in parts) / len(parts) for k in dict.fromkeys(k for t in parts for k in t)}
         means = {k: float(np.mean([t[k] for t in traces if k in t])) for k in sorted({k for t in traces for k in t})}
         return float(np.mean(losses)), terms, means
+
+    def _draw_pseudo_labels(self) -> None:
+        """Give utterances without a label the class that the kept model is sure enough of, for this epoch."""
+        sure = self.config.pseudo_labels
+        if not sure or self.progress.epoch + 1 < self.config.pseudo_from:
+            return
+        name = self.task.name
+        without = replace(self.train, pseudo={})
+        predicted = distributed.gather(predict(self.scored, without, self.device)[name], self.world)[0]
+        open_rows = ~without.labels(name)[1].numpy()
+        given = np.where(open_rows & (predicted.max(1) >= sure), predicted.argmax(1), -1)
+        self.train = replace(without, pseudo={name: given})
+        self._count("pseudo_labels", float((given >= 0).sum()) / self.world)
+        self._count("pseudo_labels.unlabelled", float(open_rows.sum()) / self.world)
 
     def _read(self, batches: list[np.ndarray]) -> Iterator[Pieces]:
         """This process' pieces of every effective batch; the next ones are read while the current ones are computed."""
@@ -197,8 +216,8 @@ class Trainer:
         return loss.detach(), step.terms
 
     def _taught(self, batch: Batch) -> Any:
-        """What the teacher answers, where an objective asks for it."""
-        return self.teacher.answer(batch) if self.teacher is not None and "teacher" in self.losses.needs else None
+        """What the teacher makes of the batch, where an objective asks for it."""
+        return self.teacher.taught(batch) if self.teacher is not None and "teacher" in self.losses.needs else None
 
     def _place(self, number: int) -> dict[str, Any]:
         """Step and epoch, random numbers of the step's own, and rows of all processes."""
@@ -209,7 +228,18 @@ class Trainer:
         def gather(rows: Tensor) -> Tensor:
             return distributed.gather_rows(rows, self.world)
 
-        return {"generator": generator, "step": step, "epoch": self.progress.epoch, "gather": gather}
+        place = {"generator": generator, "step": step, "steps": self.config.epochs * self.batches}
+        return place | {"epoch": self.progress.epoch, "gather": gather, "count": self._count}
+
+    def _count(self, what: str, number: Tensor | float) -> None:
+        """Add to a number of the epoch's row."""
+        self.counts[what] = self.counts.get(what, 0.0) + (number.detach() if isinstance(number, Tensor) else number)
+
+    def _counted(self) -> dict[str, float]:
+        """What was counted in the epoch, over all processes."""
+        mine = {what: float(number) for what, number in self.counts.items()}
+        every = distributed.gather(mine, self.world)
+        return {what: sum(each.get(what, 0.0) for each in every) for what in sorted(set().union(*every))}
 
     def _update(self, turn: int) -> dict[str, float]:
         """The optimiser's step with the balancer's hooks around it, then the teacher's; what the balancer traced."""
@@ -221,6 +251,7 @@ class Trainer:
                     nn.utils.clip_grad_norm_(trained, self.recipe.optim.clip)
         self.state.optimizer.step()
         self.balancer.stepped(control)
+        self.losses.stepped()
         control.restore()
         self.state.schedule.step()
         if self.teacher is not None:

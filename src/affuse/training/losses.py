@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from affuse.core import registry
 from affuse.core.config import ObjectiveConfig, Recipe
 from affuse.core.errors import BadConfig, BadCorpus
-from affuse.core.parts import Computed, Objective, needs
-from affuse.core.tasks import Task
+from affuse.core.parts import Computed, Objective, Pairs, needs
+from affuse.core.tasks import Task, selected
 from affuse.core.types import Batch, Output
 from affuse.training.data import Dataset
 
@@ -55,22 +56,40 @@ class Losses(nn.ModuleDict):
                 cast("Callable[[Tensor], None]", part.fit)(target[known])
 
     def setup(self, model: nn.Module) -> None:
-        """Make what depends on the model; its own random numbers stay as they are without it."""
+        """Make what depends on the model; its own random numbers stay as they are without it.
+
+        Raises BadConfig where one reads what none before it leaves.
+        """
+        left: list[Any] = []
         with torch.random.fork_rng(devices=[]):
-            for part in self.values():
+            for name, part in self.items():
                 if hasattr(part, "setup"):
                     cast("Callable[[nn.Module], None]", part.setup)(model)
+                reads = getattr(part, "reads", None)
+                if reads is not None and reads not in left:
+                    message = f"objective '{name}' reads the similarities of {' and '.join(reads)}, which none computes"
+                    raise BadConfig(message, "put pair_contrastive of these streams before it")
+                left.append(getattr(part, "leaves", None))
+
+    @property
+    def averaged(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(copy, module) of all copies that follow like the teacher."""
+        return [pair for part in self.values() for pair in getattr(part, "averaged", ())]
+
+    def stepped(self) -> None:
+        """What objectives do after the optimiser's step, such as filling a queue."""
+        for part in self.values():
+            if hasattr(part, "stepped"):
+                cast("Callable[[], None]", part.stepped)()
 
     def card(self, name: str) -> dict[str, object]:
         """The card of an objective's part."""
         return registry.cards("objectives")[self.chosen[name].part.name]
 
     def main(self, task: str) -> str:
-        """The name of the first objective that trains the task on labels; BadConfig where there is none."""
-        for name, config in self.chosen.items():
-            if config.task == task and not self.card(name).get("auxiliary"):
-                return name
-        raise BadConfig(f"no objective for task '{task}'", "add one, such as objectives.cross_entropy")
+        """The name of the first objective that trains the task on labels, else of the first one at all."""
+        own = (name for name, config in self.chosen.items() if config.task == task)
+        return next((name for name in own if not self.card(name).get("auxiliary")), next(iter(self.chosen)))
 
     def total_weight(
         self, pieces: Sequence[Batch], device: torch.device, total: Callable[[Tensor], Tensor]
@@ -91,13 +110,19 @@ class Losses(nn.ModuleDict):
         share: Tensor | float = 1.0,
     ) -> dict[str, Tensor]:
         """Each objective's part of the whole batch's loss; `share` [N] is a factor of every item's weight."""
-        found = {}
+        found: dict[str, Tensor] = {}
+        pairs: dict[tuple[str, str], Pairs] = {}
         for name, part in self.parts().items():
             items = part.weights(batch)
             of = share if isinstance(share, float) or items.dim() == 1 else share.unsqueeze(1)
-            loss = (part(output, batch, computed) * items * of).sum()
+            own = replace(computed, pairs=pairs, count=_named(computed.count, name))
+            loss = (part(output, batch, own) * items * of).sum()
             found[name] = self.chosen[name].weight * loss / weight[name]
         return found
+
+
+def _named(count: Callable[[str, Tensor | float], None], name: str) -> Callable[[str, Tensor | float], None]:
+    return lambda what, number: count(f"{name}.{what}", number)
 
 
 def _make(name: str, config: ObjectiveConfig, tasks: Mapping[str, Task]) -> nn.Module:
@@ -120,19 +145,28 @@ def _make(name: str, config: ObjectiveConfig, tasks: Mapping[str, Task]) -> nn.M
     return made
 
 
-def make_losses(recipe: Recipe, train: Dataset) -> Losses:
+def make_losses(recipe: Recipe, train: Dataset, labelled: bool = True) -> Losses:
     """The recipe's objectives, fitted on the training labels.
 
-    Raises BadConfig for an objective that does not fit its task, that asks for a teacher which the recipe lacks, or
-    that compares the items of a batch which is run in parts.
+    Raises BadConfig where none trains the task that selects on labels (unless `labelled` is off), for an objective that
+    does not fit its task, that asks for a teacher which the recipe lacks, or that compares the items of a batch which
+    is run in parts, and for a queue longer than the training split.
     """
     losses = Losses(recipe.objectives, train.tasks)
     losses.fit(train)
+    lead = selected(train.tasks, recipe.train.task).name
+    main = losses.main(lead)
+    if labelled and (losses.card(main).get("auxiliary") or losses.chosen[main].task != lead):
+        raise BadConfig(f"no objective for task '{lead}'", "add one, such as objectives.cross_entropy")
     if "teacher" in losses.needs and recipe.train.ema <= 0:
         asking = next(name for name, part in losses.items() if "teacher" in needs(part))
         raise BadConfig(
             f"objective '{asking}' needs a teacher, and train.ema = 0", "give it a momentum: train.ema=0.995"
         )
+    for name, part in losses.items():
+        if (queue := getattr(part, "queue_size", 0)) > len(train):
+            message = f"the queue of objective '{name}' holds {queue} utterances, of which training has {len(train)}"
+            raise BadConfig(message, f"set objectives.{name}.queue={len(train) // 2}")
     if losses.coupled and recipe.train.accumulate > 1:
         what = f"objective '{losses.coupled[0]}' compares the items of a batch"
         message = f"{what}, which train.accumulate = {recipe.train.accumulate} divides"

@@ -61,8 +61,11 @@ def write_model(folder: Path, model: Model, more: Mapping[str, Any], split: pd.D
     (folder / run_files.CHECKPOINT).unlink(missing_ok=True)
 
 
-def open_run(path: Path) -> tuple[dict[str, Any], Recipe, list[list[Path]]]:
-    """(run.json, recipe, per fold the folders of its models) of a complete run; BadRun otherwise."""
+def open_run(path: Path, pretrained: bool = False) -> tuple[dict[str, Any], Recipe, list[list[Path]]]:
+    """(run.json, recipe, per fold the folders of its models) of a complete run; BadRun otherwise.
+
+    `pretrained`: whether a run without labels will do, which can start others and answers nothing.
+    """
     if not (path / run_files.INFO).is_file():
         raise BadRun(
             f"{path} is not a run folder (no run.json)", "train one: affuse train RECIPE --corpus DIR --out RUN"
@@ -73,6 +76,8 @@ def open_run(path: Path) -> tuple[dict[str, Any], Recipe, list[list[Path]]]:
             f"{path} has run format {info.get('format')}",
             f"this affuse reads {', '.join(map(str, run_files.READ))}: update it, or train the run again",
         )
+    if info.get("pretrained") and not pretrained:
+        raise BadRun(f"{path} was trained without labels", f"train from it: affuse train RECIPE init={path} ...")
     recipe = config.make_recipe(config.read_yaml(path / run_files.CONFIG))
     folders = [model_folders(path, recipe, k) for k in (range(info["folds"]) if info["folds"] else [None])]
     absent = [f for fold in folders for f in fold if not (f / run_files.WEIGHTS).is_file()]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from affuse.core.types import Batch, Output
+from affuse.core.types import Batch, Encoded, Output
 from affuse.models.model import Model
+from affuse.models.predict import at_labels
 
 Schedule = Literal["warm", "constant", "cosine"]
 
@@ -20,15 +23,25 @@ class Teacher:
 
     In evaluation mode and without gradient. m by schedule, t steps of `steps` done: warm min(m, (1 + t) / (10 + t)), so
     that the first steps do not weigh the random start; constant m; cosine 1 - (1 - m) (cos(pi t / steps) + 1) / 2, from
-    m to 1 (Grill et al., BYOL, NeurIPS 2020).
+    m to 1 (Grill et al., BYOL, NeurIPS 2020). `averaged`: (copy, module) of objectives, whose copies follow likewise.
     """
 
-    def __init__(self, model: Model, momentum: float, schedule: Schedule = "warm", steps: int = 1) -> None:
+    def __init__(
+        self,
+        model: Model,
+        momentum: float,
+        schedule: Schedule = "warm",
+        steps: int = 1,
+        averaged: Sequence[tuple[nn.Module, nn.Module]] = (),
+    ) -> None:
         self.momentum, self.schedule, self.total, self.steps = momentum, schedule, steps, 0
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
-        own, buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
-        self._parameters = [(own[name], p) for name, p in model.named_parameters()]
-        self._buffers = [(buffers[name], b) for name, b in model.named_buffers()]
+        self._parameters: list[tuple[Tensor, Tensor]] = []
+        self._buffers: list[tuple[Tensor, Tensor]] = []
+        for copied, module in ((self.model, model), *averaged):
+            own, buffers = dict(copied.named_parameters()), dict(copied.named_buffers())
+            self._parameters += [(own[name], p) for name, p in module.named_parameters()]
+            self._buffers += [(buffers[name], b) for name, b in module.named_buffers()]
 
     @property
     def keep(self) -> float:
@@ -47,13 +60,9 @@ class Teacher:
         for own, value in self._buffers:
             own.copy_(value)
 
-    @torch.no_grad()
-    def answer(self, batch: Batch) -> Output:
-        """The average's Output for a batch, its Encoded as aux["encoded"]."""
-        encoded = self.model.encode(batch)
-        output = self.model.fuse(encoded, batch)
-        output.aux["encoded"] = encoded
-        return output
+    def taught(self, batch: Batch) -> Answers:
+        """What the average makes of a batch."""
+        return Answers(self.model, batch)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights."""
@@ -65,3 +74,20 @@ class Teacher:
         self.steps = steps
 
 
+class Answers:
+    """A model's encoded streams and Output for a batch, each computed when it is first asked for, without gradient."""
+
+    def __init__(self, model: Model, batch: Batch) -> None:
+        self.model, self.batch = model, batch
+
+    @cached_property
+    def encoded(self) -> Encoded:
+        """All streams after their encoders."""
+        with torch.no_grad():
+            return self.model.encode(self.batch)
+
+    @cached_property
+    def output(self) -> Output:
+        """The answers; those per frame at the times of the labels."""
+        with torch.no_grad():
+            return at_labels(self.model.fuse(self.encoded, self.batch), self.batch)

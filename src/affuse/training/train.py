@@ -20,7 +20,7 @@ from affuse.models.build import Architecture
 from affuse.models.model import Model
 from affuse.models.saved import start_encoder
 from affuse.stores.store import FeatureStore
-from affuse.training import distributed, run_folder
+from affuse.training import distributed, run_folder, start
 from affuse.training.binding import check, dataset, standardised, tasks_of, training_set, typical_seconds
 from affuse.training.checkpoint import Progress
 from affuse.training.data import Dataset
@@ -37,13 +37,16 @@ def train(
     folds: int | None = None,
     device: str = "cpu",
     report: Report = lambda row: None,
+    labelled: bool = True,
 ) -> Path:
     """Train `recipe` (bound to the corpus) into the run folder `out`; goes on where it was interrupted.
 
-    Raises what `check` raises, and BadRun when `out` holds another run. Returns `out`.
+    `labelled`: off for a recipe whose objectives need no labels; its run can start others, and answers nothing. Raises
+    what `check` raises, and BadRun when `out` holds another run or recipe.init one that does not fit. Returns `out`.
     """
-    splits = check(recipe, corpus, folds)
+    splits = check(recipe, corpus, folds, labelled)
     info = describe_run(recipe, name, corpus, splits, folds)
+    info |= {} if labelled else {"pretrained": True}
     info["typical_seconds"] = typical_seconds(corpus, recipe)
     if distributed.is_first():
         run_folder.claim(out, recipe, info)
@@ -106,12 +109,19 @@ def _shown(task: Task, recipe: Recipe) -> dict[str, Any]:
 
 
 def init_hashes(recipe: Recipe) -> dict[str, str]:
-    """Stream -> SHA-256 of the weights that its encoder starts from, of those that start from a run."""
-    return {
-        s: io.file_sha256(open_run(Path(c.init))[2][0][0] / run_files.WEIGHTS)
+    """Stream -> SHA-256 of the weights that its encoder starts from, of those that start from a run.
+
+    Under the empty name: the digest of all models of the run that the whole recipe starts from.
+    """
+    found = {
+        s: io.file_sha256(open_run(Path(c.init), pretrained=True)[2][0][0] / run_files.WEIGHTS)
         for s, c in recipe.streams.items()
         if c.init
     }
+    if recipe.init:
+        folders = open_run(Path(recipe.init), pretrained=True)[2]
+        found[""] = io.digest([io.file_sha256(members[0] / run_files.WEIGHTS) for members in folders])
+    return found
 
 
 def record_attempt(corpus: Corpus, name: str, recipe: Recipe, folds: int | None) -> None:
@@ -151,23 +161,43 @@ class _OneModel:
         seed_all(recipe.train.seed)
         tasks = tasks_of(recipe, self.corpus)
         train_set, tasks = training_set(self.corpus, recipe, tasks, self.split == "train")
+        more = {"labelled": int(train_set.labelled().sum())}
         window, hop = recipe.train.window, recipe.train.hop
         train_set = train_set.windowed(window, hop)
         coarse = {name: replace(task, finer=()) for name, task in tasks.items()}
-        valid = dataset(self.corpus, recipe, coarse, self.split == "valid") if recipe.split.valid > 0 else None
+        held_out = recipe.split.valid > 0 and not self.info.get("pretrained")
+        valid = dataset(self.corpus, recipe, coarse, self.split == "valid") if held_out else None
         valid = valid.windowed(window, hop, scored=True) if valid is not None else None
-        model, losses = make_model(recipe, train_set, tasks)
-        if specialist:
-            model.load_state_dict(io.read_tensors(self.folder.with_name("member0") / run_files.WEIGHTS))
+        model, losses = make_model(recipe, train_set, tasks, not self.info.get("pretrained"))
         seen = {"fold": self.info["fold"], "member": self.member}
         told: Report = lambda row: report({**row, **seen})  # noqa: E731
+        more |= self._start(model, told)
+        if specialist:
+            model.load_state_dict(io.read_tensors(self.folder.with_name("member0") / run_files.WEIGHTS))
         trainer = Trainer(model, losses, train_set, valid, recipe, self.folder, device, told)
         progress = trainer.run()
         if not trainer.rank:
-            self._write(recipe, model, coarse, progress, device)
+            self._write(recipe, model, coarse, progress, device, more)
+
+    def _start(self, model: Model, report: Report) -> dict[str, Any]:
+        """Take over what fits of the run that the recipe starts from; what run.json says of it."""
+        if not self.recipe.init:
+            return {}
+        folder = start.folder_of(Path(self.recipe.init), self.info["fold"], self.info["folds"])
+        parts = dict(zip(self.corpus.table["id"], self.split, strict=True))
+        start.check_rows(folder, parts, self.corpus.name)
+        found = start.start(model, folder)
+        report({"note": f"{folder}: {found}"})
+        return {"init": {"run": str(folder), **vars(found)}}
 
     def _write(
-        self, recipe: Recipe, model: Model, tasks: Mapping[str, Task], progress: Progress, device: torch.device
+        self,
+        recipe: Recipe,
+        model: Model,
+        tasks: Mapping[str, Task],
+        progress: Progress,
+        device: torch.device,
+        more: Mapping[str, Any],
     ) -> None:
         for name, thresholds in progress.thresholds.items():
             model.tasks[name] = replace(model.tasks[name], thresholds=tuple(thresholds))
@@ -184,6 +214,7 @@ class _OneModel:
                 "groups": {s: sorted(set(groups[split == s])) for s in ("valid", "test")},
                 "baselines": {name: tasks[name].baseline(*train_set.labels(name)) for name in tasks},
                 "device": str(device),
+                **more,
                 "complete": True,
             },
         )
@@ -198,13 +229,15 @@ class _OneModel:
         run_folder.write_model(self.folder, model, described, table)
 
 
-def make_model(recipe: Recipe, train_set: Dataset, tasks: Mapping[str, Task]) -> tuple[Model, Losses]:
+def make_model(
+    recipe: Recipe, train_set: Dataset, tasks: Mapping[str, Task], labelled: bool = True
+) -> tuple[Model, Losses]:
     """The model of a recipe and the terms of its loss, which may ask for heads of single streams."""
-    losses = make_losses(recipe, train_set)
+    losses = make_losses(recipe, train_set, labelled)
     model = Model(architecture(recipe, losses), train_set.specs, tasks)
     for name, stream in recipe.streams.items():
         if stream.init:
-            start_encoder(model, name, open_run(Path(stream.init))[2][0][0])
+            start_encoder(model, name, open_run(Path(stream.init), pretrained=True)[2][0][0])
         if stream.frozen:
             model.freeze(name)
     losses.setup(model)

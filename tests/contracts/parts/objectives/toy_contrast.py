@@ -45,9 +45,9 @@ class ToyContrast(nn.Module):
 
     def forward(self, output: Output, batch: Batch, computed: Computed) -> Tensor:
         a, b = self.streams
-        taught = computed.gather(normalize(computed.teacher.aux["encoded"].pooled[b], dim=1))
+        taught = computed.gather(normalize(computed.teacher.encoded.pooled[b], dim=1))
         own = normalize(self.project(computed.encoded.pooled[a]), dim=1)
-        mine = normalize(computed.teacher.aux["encoded"].pooled[b], dim=1)
+        mine = normalize(computed.teacher.encoded.pooled[b], dim=1)
         against = torch.cat([taught, self.queue[: int(self.filled)].clone()])
         loss = torch.logsumexp(own @ against.T / 0.1, 1) - (own * mine).sum(1) / 0.1
         if self.training:
