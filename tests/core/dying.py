@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from affuse.core.errors import MissingFile
+from affuse.corpora import preprocess
+from affuse.corpora.clip_files import ClipFiles
 from affuse.corpora.extraction.in_processes import _start_worker, _try, _work
 from affuse.corpora.extraction.shards import Failures, Shard
 
@@ -58,3 +60,13 @@ def sleep(seconds: int) -> int:
     """Takes its time."""
     time.sleep(seconds)
     return seconds
+
+
+def begin_files(files: ClipFiles) -> None:
+    preprocess._start(files)
+
+
+def write(item: preprocess.Item) -> Any:
+    if item.id == "u003":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return preprocess._work(item)

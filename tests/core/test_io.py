@@ -57,3 +57,17 @@ def test_torn_last_line_is_left_out(tmp_path):
         file.write('{"a": 2')
     assert io.read_jsonl(path) == [{"a": 1}]
     assert io.read_jsonl(tmp_path / "none") == []
+
+
+def test_a_folder_takes_its_place_whole_or_not_at_all(tmp_path):
+    for number in (1, 2):
+        with io.atomic_folder(tmp_path / "f") as tmp:
+            (tmp / f"{number}.txt").write_text("new")
+    assert [path.name for path in (tmp_path / "f").iterdir()] == ["2.txt"]
+    with pytest.raises(ValueError, match="midway"), io.atomic_folder(tmp_path / "f") as tmp:
+        (tmp / "3.txt").write_text("half")
+        raise ValueError("midway")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == ["f", "f/2.txt"]
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(StorageError, match="cannot write"), io.atomic_folder(tmp_path / "file" / "f"):
+        pass

@@ -24,6 +24,7 @@ from affuse.cli import (
     extract,
     import_,
     list_,
+    preprocess,
     pretrain,
     show,
     submit,
@@ -40,7 +41,7 @@ app = App(
     console=output,
     result_action="return_value",
 )
-for verb in (analyze, train, pretrain, evaluate, compare, bench, extract, check, submit):
+for verb in (analyze, train, pretrain, evaluate, compare, bench, extract, preprocess, check, submit):
     app.command(verb.run, name=verb.__name__.rsplit(".", 1)[-1])
 app.command(import_.app, name="import")
 app.command(list_.run, name="list")

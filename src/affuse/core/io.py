@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from affuse.core.errors import BadCorpus, BadRun, MissingFile, StorageError
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+ASIDE = ".aside-"  # how the names of unfinished files and folders begin
 
 
 def cache_dir() -> Path:
@@ -36,22 +39,51 @@ def atomic(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     tmp: Path | None = None
     try:
+        with _refused(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(prefix=ASIDE, suffix=path.suffix, dir=path.parent)
+            os.close(handle)
+            tmp = Path(name)
+            yield tmp
+            tmp.chmod(0o666 & ~_umask())  # at the end, as safetensors creates the file again
+            os.replace(tmp, path)
+    finally:
+        if tmp is not None:
+            tmp.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`, which takes its place on success and is removed on failure.
+
+    Raises StorageError as `atomic` does.
+    """
+    with _refused(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".aside-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        tmp = Path(name)
-        yield tmp
-        tmp.chmod(0o666 & ~_umask())  # at the end, as safetensors creates the file again
-        os.replace(tmp, path)
+        tmp = Path(tempfile.mkdtemp(prefix=ASIDE, dir=path.parent))
+        old = tmp.with_name(f"{tmp.name}-old")
+        try:
+            yield tmp
+            tmp.chmod(0o777 & ~_umask())
+            if path.is_dir():
+                os.replace(path, old)  # rather than deleted, which might be interrupted half-way
+            os.replace(tmp, path)
+        finally:
+            for folder in (tmp, old):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """What the disk refuses, as a StorageError that names `path`."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError(f"no space left to write {path}", "free some space and run again") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST):
             raise StorageError(f"cannot write {path}: {error.strerror}", "choose another output folder") from error
         raise
-    finally:
-        if tmp is not None:
-            tmp.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -1,7 +1,8 @@
-"""Writing a clip: H.264 picture and AAC sound in an MP4, for synthetic corpora, demonstrations and tests."""
+"""Writing media: a clip as MP4 (for synthetic corpora, demonstrations and tests), sound as WAV, a picture as JPEG."""
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import chain
@@ -48,6 +49,25 @@ def write_clip(
                 sound.finish()
     except av.FFmpegError as error:
         raise BadMedia(f"cannot encode {path} ({fps} fps, {rate} Hz): {error}", "try 25 fps, 16000 Hz") from error
+
+
+def write_wav(path: Path | str, samples: np.ndarray, rate: int) -> None:
+    """Write mono sound, float32 [n] in -1..1 (clipped beyond), as WAV of 16 bits at `rate` Hz, atomically."""
+    pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
+    with atomic(path) as tmp, wave.open(str(tmp), "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes(pcm.tobytes())
+
+
+def jpeg(image: np.ndarray, quality: int = 2) -> bytes:
+    """A uint8 [H, W, 3] RGB picture as JPEG; `quality` as FFmpeg's -q:v, 1 (finest) to 31."""
+    codec: Any = av.CodecContext.create("mjpeg", "w")
+    codec.height, codec.width = image.shape[:2]
+    codec.pix_fmt, codec.time_base = "yuvj420p", Fraction(1, 1)
+    codec.options = {"qmin": str(quality), "qmax": str(quality)}
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="yuvj420p")
+    frame.pts, frame.time_base = 0, Fraction(1, 1)
+    return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
 
 
 def _checked(frames: Iterator[np.ndarray], shape: tuple[int, ...]) -> Iterator[np.ndarray]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import av
 import numpy as np
 
+from affuse.media import write
 from affuse.media.audio import iter_audio
 from affuse.media.probe import FAR, INDEXED, probe
 from affuse.media.video import iter_frames
@@ -40,15 +38,8 @@ def _one(clip: Path, time: float, reach: float, size: int) -> np.ndarray | None:
 
 def jpeg(image: np.ndarray) -> str:
     """A uint8 [H, W, 3] picture as a JPEG data URI."""
-    codec: Any = av.CodecContext.create("mjpeg", "w")
-    image = np.ascontiguousarray(image[: image.shape[0] // 2 * 2 or 1, : image.shape[1] // 2 * 2 or 1])
-    codec.height, codec.width = image.shape[:2]
-    codec.pix_fmt, codec.time_base = "yuvj420p", Fraction(1, 1)
-    codec.options = {"qmin": "5", "qmax": "5"}
-    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuvj420p")
-    frame.pts, frame.time_base = 0, Fraction(1, 1)
-    data = b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
-    return f"data:image/jpeg;base64,{b64encode(data).decode()}"
+    even = image[: image.shape[0] // 2 * 2 or 1, : image.shape[1] // 2 * 2 or 1]
+    return f"data:image/jpeg;base64,{b64encode(write.jpeg(even, 5)).decode()}"
 
 
 def envelope(clip: Path, count: int) -> tuple[np.ndarray, np.ndarray]:
