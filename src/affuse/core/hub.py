@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from affuse.core import io
 from affuse.core.errors import BadConfig, MissingDependency
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 KEEP = "download it once where there is a network (it stays in the Hugging Face cache, $HF_HOME), or give model=FOLDER"
@@ -42,6 +45,7 @@ TEXT_MODELS = {
     "albert": Known("albert/albert-base-v2", 47, "Apache-2.0"),
     "deberta": Known("microsoft/deberta-v3-base", 371, "MIT"),
 }
+VIT = Known("google/vit-base-patch16-224-in21k", 346, "Apache-2.0")
 
 
 def find(model: str, known: Mapping[str, Known], what: str) -> Path:
@@ -136,6 +140,31 @@ def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
     if lost := sorted(k for k in report["missing_keys"] if not k.startswith("pooler.")):
         raise BadConfig(f"{folder} has no weights for {', '.join(lost[:3])}", "use the complete model")
     return network.eval().requires_grad_(False)
+
+
+def blocks(network: Any) -> list[nn.Module]:
+    """The blocks of a network in their order; none where it has no list of them."""
+    from torch import nn
+
+    total = network.config.num_hidden_layers
+    found = next((m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == total), ())
+    return list(found)
+
+
+def freeze_first(network: Any, model: str, count: int | None) -> list[nn.Module]:
+    """The embeddings and the first `count` blocks of a network, without gradients from now on; nothing for None.
+
+    BadConfig, which names `model`, where it has fewer blocks.
+    """
+    if count is None:
+        return []
+    found = blocks(network)
+    if not 0 <= count <= len(found) or not found:
+        message = f"model '{model}' has {len(found) or 'no'} layers that can be frozen one by one"
+        raise BadConfig(f"frozen_layers = {count}", message)
+    embeddings = getattr(network, "embeddings", None)
+    first = [network.get_input_embeddings() if embeddings is None else embeddings, *found[:count]]
+    return [module.requires_grad_(False) for module in first]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from affuse.core.errors import BadConfig
+from affuse.core.hub import VIT
 from affuse.core.types import Feature, StreamSpec
 from affuse.features.networks import pretrained
 from affuse.features.networks.pictures import Pool, View, size_options, vectors
@@ -38,7 +39,7 @@ CARD = {
 KNOWN = {
     "dinov2-small": Known("facebook/dinov2-small", 88, "Apache-2.0"),
     "dinov2": Known("facebook/dinov2-base", 346, "Apache-2.0"),
-    "vit": Known("google/vit-base-patch16-224-in21k", 346, "Apache-2.0"),
+    "vit": VIT,
     "clip": Known("openai/clip-vit-large-patch14", 1710, "MIT"),
 }
 

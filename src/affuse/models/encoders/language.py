@@ -79,12 +79,10 @@ class Language(nn.Module):
             if isinstance(module, nn.Dropout):
                 module.p = dropout
         self.dropout = nn.Dropout(dropout)
-        self._frozen = _first(self.network, model, frozen_layers)
-        for module in self._frozen:
-            module.requires_grad_(False)
+        self._frozen = hub.freeze_first(self.network, model, frozen_layers)
         if lora:
             self.network.requires_grad_(False)
-            blocks = _blocks(self.network)
+            blocks = hub.blocks(self.network)
             parts = blocks[frozen_layers or 0 :] if blocks else [self.network]
             names = lora_layers or QUERY_AND_VALUE
             adapt(parts, names, lora, lora_alpha, dropout=lora_dropout, stabilised=lora_stabilised)
@@ -148,22 +146,3 @@ def _network(model: str, depth: int, dtype: torch.dtype) -> Any:
     if getattr(network, "pooler", None) is not None:
         network.pooler = None
     return network.requires_grad_(True)
-
-
-def _blocks(network: Any) -> list[nn.Module]:
-    """The blocks of a network in their order; none where it has no list of them."""
-    total = network.config.num_hidden_layers
-    found = next((m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == total), ())
-    return list(found)
-
-
-def _first(network: Any, model: str, count: int | None) -> list[nn.Module]:
-    """The embeddings and the first `count` blocks of a network; nothing for None."""
-    if count is None:
-        return []
-    blocks = _blocks(network)
-    if not 0 <= count <= len(blocks) or not blocks:
-        found = len(blocks) or "no"
-        raise BadConfig(f"frozen_layers = {count}", f"model '{model}' has {found} layers that can be frozen one by one")
-    embeddings = getattr(network, "embeddings", None)
-    return [network.get_input_embeddings() if embeddings is None else embeddings, *blocks[:count]]

@@ -7,13 +7,13 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
 from affuse.layers.masked import masked_mean
 from affuse.layers.positions import sinusoids
 from affuse.layers.standardise import Standardise
+from affuse.layers.transformer import Layer, can_attend
 
 CARD = {
     "summary": "standardised vectors through a pre-norm transformer, then its first step or the mean over time",
@@ -23,27 +23,6 @@ CARD = {
     "gives": ["tokens", "pooled"],
     "licence": "Apache-2.0",
 }
-
-
-class Layer(nn.Module):
-    """h + attention(norm(h)), then + W2 relu(W1 norm(.))."""
-
-    def __init__(self, dim: int, heads: int, expand: int, attention: float, relu: float, residual: float) -> None:
-        super().__init__()
-        self.heads, self.attention, self.dropout = heads, attention, nn.Dropout(residual)
-        self.before, self.between = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.project, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.feed = nn.Sequential(
-            nn.Linear(dim, expand * dim), nn.ReLU(), nn.Dropout(relu), nn.Linear(expand * dim, dim)
-        )
-
-    def forward(self, h: Tensor, attended: Tensor) -> Tensor:
-        """h [N, T, dim] -> [N, T, dim]; attended [N, 1, 1, T] bool: which steps are attended to."""
-        q, k, v = self.project(self.before(h)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        dropout = self.attention if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attended, dropout).transpose(1, 2).flatten(2)
-        h = h + self.dropout(self.out(mixed))
-        return h + self.dropout(self.feed(self.between(h)))
 
 
 class Transformer(nn.Module):
@@ -88,7 +67,7 @@ class Transformer(nn.Module):
         """Encoding with tokens [N, T, dim], mask [N, T], pooled [N, dim]."""
         h = self.project(self.norm(x)) * self.dim**0.5
         h = self.dropout(h + sinusoids(torch.arange(x.shape[1], device=x.device), self.dim).to(h.dtype))
-        attended = (mask | ~mask.any(1, keepdim=True))[:, None, None]  # a softmax over nothing would be NaN
+        attended = can_attend(mask)
         for layer in self.layers:
             h = layer(h, attended)
         tokens = self.last(h) * mask.unsqueeze(-1)
