@@ -152,6 +152,26 @@ def test_a_constant_correlates_with_nothing(constant):
         assert value("pearson", t, p) == 0
 
 
+def test_the_mean_correlation_of_three_values_counts_a_constant_one_as_zero():
+    """The metric of MuSe-Mimic; scipy has NaN for the constant, and its mean would be NaN too."""
+    rng = np.random.default_rng(0)
+    truth = rng.random((200, 3)).astype(np.float32)
+    predicted = (0.5 * truth + 0.5 * rng.random((200, 3))).astype(np.float32)
+    each = [stats.pearsonr(t, p).statistic for t, p in zip(truth.T, predicted.T, strict=True)]
+    assert value("pearson", truth, predicted) == pytest.approx(np.mean(each), abs=1e-6)
+    predicted[:, 1] = 0.4
+    assert value("pearson", truth, predicted) == pytest.approx((each[0] + each[2]) / 3, abs=1e-6)
+    assert value("pearson", truth, np.full_like(truth, 0.4)) == 0
+
+
+def test_the_precision_of_a_class_that_is_never_predicted_is_zero():
+    """The ranking of CHEAVD (MEC 2017) over 8 classes, 0/0 := 0."""
+    truth = np.arange(80) % 8
+    predicted = np.eye(8)[np.where(truth == 7, 0, truth)]
+    assert value("macro_precision", truth, predicted) == pytest.approx((0.5 + 6 * 1 + 0) / 8)
+    assert "macro_precision" in fitting(SPACES["cheavd-8"])
+
+
 def test_a_metric_is_shown_only_where_it_means_something():
     sentiment = {
         "acc2_nonneg",
@@ -166,7 +186,8 @@ def test_a_metric_is_shown_only_where_it_means_something():
     assert set(fitting(SPACES["sentiment-sims"])) == of_all | sentiment  # rounded, -1..1 has three classes
     for other in (SPACES["vad"], SPACES["mosei-6"], LabelSpace("custom", ("valence",), "values", 0.0, 1.0)):
         assert set(fitting(other)) == of_all
-    named = {name for name, card in registry.cards("metrics").items() if "classes" in card["tasks"]}
+    cards = registry.cards("metrics").items()
+    named = {name for name, card in cards if "classes" in card["tasks"] and "with" not in card}
     assert set(fitting(SPACES["iemocap-4"])) == named > {"macro_precision", "macro_recall"}
 
 
@@ -221,6 +242,9 @@ def test_statistics_are_additive_and_resamples_equal_recomputation(name):
     classes = "classes" in registry.cards("metrics")[name]["tasks"]
     truth = rng.integers(0, 4, n) if classes else rng.normal(size=(n, 2)).round()
     predicted = rng.dirichlet(np.ones(4), n) if classes else rng.normal(size=(n, 2)).round(1)
+    if "with" in registry.cards("metrics")[name]:
+        truth = np.column_stack([truth, rng.normal(size=n)])
+        predicted = np.column_stack([predicted, rng.normal(size=n)])
     chosen = metric(name)
     weights = np.concatenate([np.ones((1, 8)), rng.integers(0, 3, (20, 8))])
     if hasattr(chosen, "weighted"):

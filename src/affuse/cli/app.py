@@ -41,8 +41,9 @@ app = App(
     console=output,
     result_action="return_value",
 )
-for verb in (analyze, train, pretrain, evaluate, compare, bench, extract, preprocess, check, submit):
+for verb in (analyze, train, pretrain, evaluate, compare, bench, extract, preprocess, check):
     app.command(verb.run, name=verb.__name__.rsplit(".", 1)[-1])
+app.command(submit.app, name="submit")
 app.command(import_.app, name="import")
 app.command(list_.run, name="list")
 app.command(show.run, name="show")

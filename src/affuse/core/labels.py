@@ -75,6 +75,7 @@ SPACES: dict[str, LabelSpace] = {
         LabelSpace("sentiment-3", ("negative", "neutral", "positive")),
         LabelSpace("va", ("valence", "arousal"), "values", -1.0, 1.0),
         LabelSpace("vad", ("valence", "arousal", "dominance"), "values", -1.0, 1.0),
+        LabelSpace("mer2023-valence", ("valence",), "values", -5.0, 5.0),
         LabelSpace("muse-mimic-3", ("approval", "disappointment", "uncertainty"), "values", 0.0, 1.0),
         LabelSpace("sentiment", ("sentiment",), "values", -3.0, 3.0),
         LabelSpace("sentiment-sims", ("sentiment",), "values", -1.0, 1.0),

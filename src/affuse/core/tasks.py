@@ -213,9 +213,23 @@ def with_kind(space: LabelSpace, kind: str, task: str) -> LabelSpace:
 
 def fitting(space: LabelSpace) -> list[str]:
     """Names of the metrics for a label space: of its kind and, where a card names them, its labels and range."""
+    return [name for name, card in registry.cards("metrics").items() if "with" not in card and _fits(card, space)]
+
+
+def joint_metrics(tasks: Mapping[str, Task], name: str) -> dict[str, str]:
+    """Metric -> the task that it reads with the task `name`, of metrics over two tasks (their cards say `with`).
+
+    Both tasks have an answer per utterance.
+    """
+    whole = {n: task.space for n, task in tasks.items() if not task.per_frame}
+    cards = {m: card for m, card in registry.cards("metrics").items() if "with" in card}
+    pairs = ((m, n) for m, card in cards.items() for n, space in whole.items() if _fits(card["with"], space))
+    return {m: n for m, n in pairs if name in whole and n != name and _fits(cards[m], whole[name])}
+
+
+def _fits(card: Mapping[str, Any], space: LabelSpace) -> bool:
     limits = {"labels": list(space.labels), "range": [space.low, space.high]}
-    cards = registry.cards("metrics").items()
-    return [n for n, c in cards if space.kind in c["tasks"] and all(c.get(k, v) == v for k, v in limits.items())]
+    return space.kind in card["tasks"] and all(card.get(k, v) == v for k, v in limits.items())
 
 
 def centred(predicted: np.ndarray, thresholds: Sequence[float] | np.ndarray) -> np.ndarray:

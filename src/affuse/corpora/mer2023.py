@@ -46,7 +46,8 @@ def import_mer2023(
     """Import the labels below `src`, with clips and transcripts where they are there too.
 
     `test`: which of the three test parts to import. `unlabelled`: also the clips of test3/ without a label, as training
-    rows without one. Column `part` is train, multi, noise, semi or unlabelled, `valence` is NaN where there is none.
+    rows without one. Column `part` is train, multi, noise, semi or unlabelled, `valence` is NaN where there is none;
+    its task is {column: valence, space: mer2023-valence}.
     Raises BadCorpus for foreign columns, emotions or counts, missing parts or missing clips.
     """
     wanted = [p for p in PARTS.values() if test in ("all", p) or p == "train"]

@@ -54,8 +54,11 @@ class Scored:
         self.evaluation = evaluations[0]
         name = run_files.predictions(task if "lead" in self.evaluation else "", utterances and per_frame)
         tables = [io.read_table(r / name) for r in runs]
-        self.tables = [t.sort_values(["id", "frame"] if "frame" in t else "id") for t in tables]
-        full = self.tables[0][self.tables[0]["full"]]
+        self._set([t.sort_values(["id", "frame"] if "frame" in t else "id") for t in tables])
+
+    def _set(self, tables: list[pd.DataFrame]) -> None:
+        self.tables = tables
+        full = tables[0][tables[0]["full"]]
         self.ids, self.truth = _items(full), np.array(full["truth"].tolist())
         self.groups = full[self.evaluation["protocol"]["group_by"]].to_numpy()
 
@@ -71,6 +74,14 @@ class Scored:
         if _items(rows) != self.ids:
             raise ProtocolError("the runs scored different items", "evaluate both on the same split again")
         return read_predictions(rows)
+
+    def joint(self, name: str) -> Scored:
+        """The same for a metric over two tasks, of items that both have: the other task's columns come behind."""
+        if name not in (other := self.evaluation.get("joint", {})):
+            return self
+        both, second = copy(self), Scored(self.runs, other[name])
+        both._set([_join(*pair) for pair in zip(self.tables, second.tables, strict=True)])
+        return both
 
     def averaged(self) -> Scored:
         """The runs as one model, which averages their predictions."""
@@ -268,6 +279,14 @@ def _items(rows: pd.DataFrame) -> list[Any]:
     return list(zip(rows["id"], rows["frame"], strict=True)) if "frame" in rows else rows["id"].tolist()
 
 
+def _join(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Two tasks' tables of predictions as one, of the utterances that are in both; `truth` holds both truths."""
+    key, predicted = ["id", "modalities"], [c for c in second if c.startswith("p:")]
+    table = first.merge(second[[*key, "truth", *predicted]], on=key, suffixes=("", " of the other"))
+    truths = zip(table["truth"], table.pop("truth of the other"), strict=True)
+    return table.assign(truth=[[float(own), *other] for own, other in truths])
+
+
 def compare(
     a: Path,
     b: Path,
@@ -290,6 +309,7 @@ def compare(
     name = name or (usual[0] if usual else next(iter(known)))
     if name not in known:
         raise UnknownName.among("metric", name, known)
+    runs_a, runs_b = runs_a.joint(name), runs_b.joint(name)
     seeds = [len(runs_a.runs), len(runs_b.runs)]
     return {
         "a": str(a),

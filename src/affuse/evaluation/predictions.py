@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from affuse.core.config import Recipe, TaskConfig
 from affuse.core.errors import ProtocolError
 from affuse.core.labels import LabelSpace, map_by_name
-from affuse.core.tasks import EVEN, Task, centred
+from affuse.core.tasks import EVEN, Task, centred, joint_metrics
 from affuse.core.types import MODALITIES
 from affuse.corpora.manifest import Corpus
 from affuse.models.model import Model
@@ -34,7 +34,7 @@ class Predictions:
     table: a row per item (id, fold, speaker, source and what groups the items; for a task per frame also the frame);
     truth [N] or [N, D]; by_subset: predictions [N, C] per subset of modalities, those of the `full` model among them;
     baseline [N, C]: what predicts the same for all; thresholds [N, C] of a multi-label task, those of each item's
-    model.
+    model; joint: metrics over this and another task, with what they are computed from.
     """
 
     table: pd.DataFrame
@@ -44,15 +44,31 @@ class Predictions:
     task: Task
     full: Subset
     thresholds: np.ndarray | None = None
+    joint: dict[str, Joint] = field(default_factory=dict)
 
     @property
     def space(self) -> LabelSpace:
         """The label space that is scored in."""
         return self.task.space
 
+    def of(self, subset: Subset | None) -> np.ndarray:
+        """Predictions from a subset of modalities; None: the baseline's."""
+        return self.baseline if subset is None else self.by_subset[subset]
+
     def decided(self, predicted: np.ndarray) -> np.ndarray:
         """Predictions as metrics get them: of labels such that every threshold lies at 0.5."""
         return predicted if self.thresholds is None else centred(predicted, self.thresholds)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What a metric over two tasks is computed from: of these `rows` [n] of the first task's items, the first's truth
+    and predictions with those of the `other` task in the columns behind.
+    """
+
+    other: str
+    rows: np.ndarray
+    both: Predictions
 
 
 @dataclass(frozen=True)
@@ -100,25 +116,74 @@ def collect(
     """
     own = corpus.hash == info["corpus"]["hash"]
     parts: dict[str, list[Predictions]] = {}
-    for k, (members, chosen) in enumerate(zip(folders, rows, strict=True)):
-        models = [run_model(folder).to(device) for folder in members]
-        tasks = models[0].tasks
-        there = tasks if own else foreign(recipe.tasks, corpus, tasks)
-        data = dataset(corpus, recipe, {name: replace(t, finer=()) for name, t in there.items()}, chosen)
-        if own:
-            data.check(info["store_hashes"])
-        data = data.windowed(recipe.train.window, recipe.train.hop, scored=True)
-        constants: dict[str, np.ndarray | None] = {
-            name: np.array(baseline_of(members[0], name, len(task))) for name, task in tasks.items()
-        }
-        for name, predicted in predictions_of(models, data, constants, missing, device).items():
+    for k, (data, found) in enumerate(by_fold(info, recipe, folders, corpus, rows, missing, device)):
+        for name, predicted in found.items():
             part = labelled(data, predicted, info["group_by"], own)
             if part is not None:
                 parts.setdefault(name, []).append(replace(part, table=part.table.assign(fold=k)))
     if not parts:
         message = f"no utterance of the split is labelled for '{info['task']['name']}'"
         raise ProtocolError(message, "score another: affuse evaluate RUN --split valid")
-    return {name: merge(found, own) for name, found in parts.items()}
+    merged = {name: merge(found, own) for name, found in parts.items()}
+    return {name: replace(part, joint=joints(merged, name)) for name, part in merged.items()}
+
+
+def by_fold(
+    info: Mapping[str, Any],
+    recipe: Recipe,
+    folders: Sequence[Sequence[Path]],
+    corpus: Corpus,
+    rows: Sequence[np.ndarray],
+    missing: str | None,
+    device: torch.device,
+    unlabelled: Collection[str] = (),
+) -> Iterator[tuple[Dataset, dict[str, FoldPredictions]]]:
+    """Per fold its rows [N] of the corpus as a dataset, and what its models predict for all of them, by task.
+
+    `unlabelled`: only these tasks, whose labels are not read.
+    """
+    own = corpus.hash == info["corpus"]["hash"]
+    for members, chosen in zip(folders, rows, strict=True):
+        models = [run_model(folder).to(device) for folder in members]
+        tasks = models[0].tasks
+        if unlabelled:
+            there: Mapping[str, Task] = {name: tasks[name] for name in unlabelled}
+        else:
+            there = tasks if own else foreign(recipe.tasks, corpus, tasks)
+        data = dataset(corpus, recipe, {name: replace(t, finer=()) for name, t in there.items()}, chosen)
+        data = replace(data, columns={}) if unlabelled else data
+        if own:
+            data.check(info["store_hashes"])
+        data = data.windowed(recipe.train.window, recipe.train.hop, scored=True)
+        constants: dict[str, np.ndarray | None] = {
+            name: np.array(baseline_of(members[0], name, len(task))) for name, task in tasks.items()
+        }
+        yield data, predictions_of(models, data, constants, missing, device)
+
+
+def joints(found: Mapping[str, Predictions], name: str) -> dict[str, Joint]:
+    """The metrics over a task and another one, on the items that are labelled for both; none where there are none."""
+    pairs = joint_metrics({n: part.task for n, part in found.items()}, name)
+    made = {metric: _join(found[name], found[other]) for metric, other in pairs.items()}
+    return {metric: joint for metric, joint in made.items() if len(joint.rows)}
+
+
+def _join(first: Predictions, second: Predictions) -> Joint:
+    ids = [part.table["id"].to_numpy(str) for part in (first, second)]
+    _, rows, theirs = np.intersect1d(*ids, return_indices=True)
+
+    def columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.column_stack([a[rows], b[theirs]])
+
+    both = Predictions(
+        first.table.iloc[rows],
+        columns(first.truth, second.truth),
+        {subset: columns(p, second.by_subset[subset]) for subset, p in first.by_subset.items()},
+        columns(first.baseline, second.baseline),
+        first.task,
+        first.full,
+    )
+    return Joint(second.task.name, rows, both)
 
 
 def predictions_of(

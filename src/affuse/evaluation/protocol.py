@@ -177,11 +177,14 @@ def score_all(found: Predictions, group_by: str) -> dict[str, Any]:
     if found.table[["id", *(["frame"] if found.task.per_frame else [])]].duplicated().any():
         message = "the folds share utterances of this split, which count once in a score"
         raise ProtocolError(message, "score what no two folds share: --split test")
-    rows = [_row(BASELINES[found.task.kind], "baseline", (), found, found.baseline, groups)]
-    for subset, predicted in found.by_subset.items():
+    rows = [_row(BASELINES[found.task.kind], "baseline", None, found, groups)]
+    for subset in found.by_subset:
         kind = "full" if subset == found.full else "unimodal" if len(subset) == 1 else "subset"
-        rows.append(_row(_subset_name(subset, found.full), kind, subset, found, predicted, groups))
-    result = {"n": len(full), "n_split": len(found.table), "metrics": score_metrics(found, full, groups), "rows": rows}
+        rows.append(_row(_subset_name(subset, found.full), kind, subset, found, groups))
+    metrics = score_metrics(found, found.full, groups)
+    result = {"n": len(full), "n_split": len(found.table), "metrics": metrics, "rows": rows}
+    if found.joint:
+        result["joint"] = {name: joint.other for name, joint in found.joint.items()}
     if found.task.kind == "classes":
         result |= _class_details(found, full, groups)
     if found.task.kind == "multilabel":
@@ -189,10 +192,9 @@ def score_all(found: Predictions, group_by: str) -> dict[str, Any]:
     return result | shapley_of(found, groups)
 
 
-def _row(
-    name: str, kind: str, subset: Subset, found: Predictions, predicted: np.ndarray, groups: np.ndarray
-) -> dict[str, Any]:
-    return {"name": name, "kind": kind, "modalities": list(subset), "metrics": score_metrics(found, predicted, groups)}
+def _row(name: str, kind: str, subset: Subset | None, found: Predictions, groups: np.ndarray) -> dict[str, Any]:
+    metrics = score_metrics(found, subset, groups)
+    return {"name": name, "kind": kind, "modalities": list(subset or ()), "metrics": metrics}
 
 
 def _subset_name(subset: Subset, full: Subset) -> str:
@@ -201,10 +203,16 @@ def _subset_name(subset: Subset, full: Subset) -> str:
     return f"{' + '.join(subset)} only"
 
 
-def score_metrics(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Every metric that fits the task's labels, with its interval."""
-    decided = found.decided(predicted)
-    return {n: estimate(n, found.truth, decided, groups).to_dict() for n in found.task.metrics()}
+def score_metrics(found: Predictions, subset: Subset | None, groups: np.ndarray) -> dict[str, Any]:
+    """Every metric that fits the task's labels, with its interval, then those over it and another task.
+
+    subset: of modalities; None: the baseline.
+    """
+    decided = found.decided(found.of(subset))
+    own = {n: estimate(n, found.truth, decided, groups) for n in found.task.metrics()}
+    pairs = found.joint.items()
+    joint = {n: estimate(n, j.both.truth, j.both.of(subset), groups[j.rows]) for n, j in pairs}
+    return {name: score.to_dict() for name, score in (own | joint).items()}
 
 
 def _class_details(found: Predictions, predicted: np.ndarray, groups: np.ndarray) -> dict[str, Any]:

@@ -17,6 +17,7 @@ NAMES = {
     "ccc": "CCC",
     "mae": "MAE",
     "pearson": "Pearson r",
+    "mer_score": "MER score",
     "acc7": "Acc-7",
     "acc5": "Acc-5",
     "acc2_nonneg": "Acc-2 (negative / non-negative)",

@@ -38,6 +38,7 @@ GLOSS = {
     "weighted_f1": "mean of the F1 of the classes, weighted by their support",
     "accuracy": "share of items whose class is right",
     "label_f1": "mean of the F1 of the labels",
+    "mer_score": "weighted F1 of the emotion less 0.25 of the mean squared error of the valence",
 }
 TO_ONE = {"uar", "accuracy", "macro_f1", "weighted_f1", "ccc", "pearson"}
 

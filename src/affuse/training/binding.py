@@ -13,7 +13,7 @@ from affuse.core.config import Recipe, StreamConfig, TaskConfig, extractor_of
 from affuse.core.errors import BadConfig, BadCorpus, BadRun, UnknownName
 from affuse.core.labels import SPACES, LabelSpace, refine_space
 from affuse.core.parts import Part
-from affuse.core.tasks import Task, selected, with_kind
+from affuse.core.tasks import Task, joint_metrics, selected, with_kind
 from affuse.corpora.manifest import Corpus, make_splits
 from affuse.stores.groups import Standardised
 from affuse.stores.label_track import LabelTrack, Spread, check_track
@@ -104,7 +104,7 @@ def tracks_of(
     """Where the labels of every task per frame come from. Raises BadConfig where steps are no moments in time."""
     found: dict[str, LabelTrack | Spread] = {}
     for name, task in recipe.tasks.items():
-        if not tasks[name].per_frame:
+        if name not in tasks or not tasks[name].per_frame:
             continue
         if task.track:
             found[name] = check_track(label_track(corpus, task.track), name)
@@ -160,20 +160,23 @@ def check(recipe: Recipe, corpus: Corpus, folds: int | None = None, labelled: bo
     """
     tasks, how = tasks_of(recipe, corpus), recipe.split
     lead = selected(tasks, recipe.train.task)
-    _check_options(recipe, lead)
+    joint = joint_metrics(tasks, lead.name)
+    _check_options(recipe, lead, [*lead.metrics(), *joint])
     known = {name: labelled_rows(corpus, recipe.tasks[name], task) for name, task in tasks.items()}
     splits = make_splits(corpus.table, how.group_by, how.valid, how.test, folds, how.seed)
     if not labelled:
         return splits
+    names = [lead.name, *filter(None, [joint.get(recipe.train.selection)])]
+    both = np.logical_and.reduce([known[name] for name in names])
     for part, what in {"train": "training", **({"valid": "selection"} if how.valid > 0 else {})}.items():
-        if not all((known[lead.name] & (split == part)).any() for split in splits):
+        if not all((both & (split == part)).any() for split in splits):
             source = "track" if recipe.tasks[lead.name].track else "column"
-            message = f"no {what} utterance is labelled for '{lead.name}'"
+            message = f"no {what} utterance is labelled for {' and '.join(map(repr, names))}"
             raise BadCorpus(message, f"name its {source} as tasks.{lead.name}.{source}, or check the split column")
     return splits
 
 
-def _check_options(recipe: Recipe, lead: Task) -> None:
+def _check_options(recipe: Recipe, lead: Task, metrics: Collection[str]) -> None:
     train = recipe.train
     if recipe.split.valid <= 0 and (train.keep != "last" or train.patience):
         raise BadConfig("split.valid = 0 leaves nothing to select an epoch on", "set train.keep=last train.patience=0")
@@ -194,9 +197,9 @@ def _check_options(recipe: Recipe, lead: Task) -> None:
         message = f"train.window = {train.window} with {what}"
         raise BadConfig(message, "windows are for tasks per frame: set train.window=0")
     selects = train.selection and recipe.split.valid > 0  # where nothing is held out it is not used
-    if selects and train.selection not in lead.metrics():
+    if selects and train.selection not in metrics:
         message = f"train.selection = '{train.selection}' does not fit a task of {lead.kind}"
-        raise BadConfig(message, f"choose one of {', '.join(lead.metrics())}")
+        raise BadConfig(message, f"choose one of {', '.join(metrics)}")
 
 
 def labelled_rows(corpus: Corpus, config: TaskConfig, task: Task) -> np.ndarray:

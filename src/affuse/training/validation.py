@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from affuse.core.errors import BadConfig
 from affuse.core.parts import Computed, needs
-from affuse.core.tasks import Task
+from affuse.core.tasks import Task, joint_metrics
 from affuse.metrics import value
 from affuse.models.model import Model
 from affuse.models.predict import at_labels, predict
@@ -33,11 +34,12 @@ def validate(
 ) -> Validation:
     """Score a model on the selection split; thresholds are chosen there, and nowhere else.
 
-    `metric` is the leading task's; every other task has its own default. `as_trained`: the rows labelled as for
-    training. Raises BadConfig for a metric that the task cannot have.
+    `metric` is the leading task's, or one over it and another task; every other task has its own default. `as_trained`:
+    the rows labelled as for training. Raises BadConfig for a metric that the task cannot have.
     """
     predicted = predict(model, data, device)
-    scores: dict[str, float] = {}
+    other = joint_metrics(model.tasks, lead).get(metric)
+    scores = {metric: joint_score(metric, (lead, other), data, predicted)} if other else {}
     thresholds: dict[str, list[float]] = {}
     for name, task in model.tasks.items():
         target, known = (v.numpy() for v in data.labels(name))
@@ -46,7 +48,7 @@ def validate(
         chosen = task.with_thresholds(target[known], predicted[name][known])
         if chosen.thresholds:
             thresholds[name] = list(chosen.thresholds)
-        wanted = metric if name == lead else task.default_metric
+        wanted = metric if name == lead and not other else task.default_metric
         prefix = "" if name == lead else f"{name}."
         found = score(wanted, target[known], predicted[name][known], chosen)
         scores |= {prefix + k: v for k, v in found.items()}
@@ -62,6 +64,14 @@ def score(metric: str, truth: np.ndarray, predicted: np.ndarray, task: Task) -> 
         )
     names = dict.fromkeys([metric, SECOND[task.kind]])
     return {n: value(n, truth, task.centred(predicted)) for n in names}
+
+
+def joint_score(metric: str, names: tuple[str, str], data: Dataset, predicted: Mapping[str, np.ndarray]) -> float:
+    """A metric over two tasks, of the items that are labelled for both."""
+    labels = [data.labels(name) for name in names]
+    both = np.logical_and(*(known.numpy() for _, known in labels))
+    truth = np.column_stack([target.numpy()[both] for target, _ in labels])
+    return value(metric, truth, np.column_stack([predicted[name][both] for name in names]))
 
 
 @torch.no_grad()

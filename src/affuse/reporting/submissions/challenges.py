@@ -5,7 +5,7 @@ The head lines and rows are those of the organisers' sample files, as public sub
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,18 +50,7 @@ class Challenge:
         Raises BadConfig where none is of this kind, and for one with a class that the challenge has not, without a
         label that it needs, or with another range of values.
         """
-        candidates = [task for task in tasks.values() if task.kind == self.space.kind]
-        if not candidates:
-            predicts = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
-            remedy = f"use a run with a task for the label space '{self.space.name}'"
-            raise BadConfig(f"{self.name} needs {self.space.kind}, and {model} predicts {predicts}", remedy)
-        refusals = {task.name: self._why_not(task) for task in candidates}
-        fits = [task for task in candidates if not refusals[task.name]]
-        if not fits:
-            message = f"'{candidates[0].name}' of {model} {refusals[candidates[0].name]}"
-            remedy = f"{self.name} has {', '.join(self.space.labels)}: use a run that is trained on these"
-            raise BadConfig(message, remedy)
-        return fits[0]
+        return choose(self.name, self.space, model, tasks, self._why_not)
 
     def _why_not(self, task: Task) -> str:
         labels = [canonical(label) for label in task.space.labels]
@@ -73,10 +62,7 @@ class Challenge:
             return f"has no class of {self.name}" if len(lacking) == len(self.space) else ""
         if lacking:
             return f"has no '{lacking[0]}'"
-        limits = (task.space.low, task.space.high)
-        if self.space.kind == "values" and limits != (self.space.low, self.space.high):
-            return f"has values from {limits[0]:g} to {limits[1]:g}, not {self.space.low:g} to {self.space.high:g}"
-        return ""
+        return outside(task, self.space) if self.space.kind == "values" else ""
 
     def never(self, task: Task) -> list[str]:
         """Classes of the challenge that the task's answers cannot name."""
@@ -117,6 +103,34 @@ class Challenge:
             what = "class" if classes else "value"
             raise BadCorpus(f"{where}: {what} {wrong[0]:g} is unknown to {self.name}", f"it has {low:g} to {high:g}")
         return row
+
+
+def choose(
+    challenge: str, space: LabelSpace, model: str, tasks: Mapping[str, Task], why_not: Callable[[Task], str]
+) -> Task:
+    """The first task of a model that answers in the challenge's label space.
+
+    `why_not`: what is wrong with a task of that kind ("" for nothing). Raises BadConfig where none fits.
+    """
+    candidates = [task for task in tasks.values() if task.kind == space.kind]
+    if not candidates:
+        predicts = ", ".join(f"{name} ({task.kind})" for name, task in tasks.items())
+        remedy = f"use a run with a task for the label space '{space.name}'"
+        raise BadConfig(f"{challenge} needs {space.kind}, and {model} predicts {predicts}", remedy)
+    refusals = {task.name: why_not(task) for task in candidates}
+    fits = [task for task in candidates if not refusals[task.name]]
+    if not fits:
+        message = f"'{candidates[0].name}' of {model} {refusals[candidates[0].name]}"
+        remedy = f"{challenge} has {', '.join(space.labels)}: use a run that is trained on these"
+        raise BadConfig(message, remedy)
+    return fits[0]
+
+
+def outside(task: Task, space: LabelSpace) -> str:
+    """What is wrong with the range of a task's values, in words; "" where it is that of the space."""
+    if (task.space.low, task.space.high) == (space.low, space.high):
+        return ""
+    return f"has values from {task.space.low:g} to {task.space.high:g}, not {space.low:g} to {space.high:g}"
 
 
 def _title(label: str) -> str:
