@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Literal
 
 import torch
@@ -92,7 +93,8 @@ class PairContrastive(nn.Module):
     def stepped(self) -> None:
         """Keep the vectors of the step's batch in the queue."""
         if self.queue_size and self._fresh:
-            self.queue.push(self._fresh)
+            order = self._fresh["id"].argsort()  # the same for any number of processes
+            self.queue.push({k: v[order] for k, v in self._fresh.items()})
         self._fresh = {}
 
     def compare(self, batch: Batch, computed: Computed) -> Pairs:
@@ -107,10 +109,11 @@ class PairContrastive(nn.Module):
         fresh = {k: computed.gather(v) for k, v in {"a": taught[0], "b": taught[1], **names}.items()}
         if self.training:
             self._fresh = {k: v.detach() for k, v in fresh.items()}
-        keys = {k: torch.cat([v, past]) for (k, v), past in zip(fresh.items(), self._past(fresh), strict=True)}
+        past = self.queue.read()
+        keys = {k: torch.cat([v, past[k].to(v.dtype)]) for k, v in fresh.items()}
         bias, target, negative = self.shares(names, keys, computed)
         with torch.no_grad():
-            self.log_temperature.clamp_(torch.tensor(COOLEST).log(), torch.tensor(WARMEST).log())
+            self.log_temperature.clamp_(math.log(COOLEST), math.log(WARMEST))
         scale = (-self.log_temperature).exp()
         similar = (own[0] @ keys["b"].T * scale, own[1] @ keys["a"].T * scale)
         seen = (taught[0] @ keys["b"].T * scale.detach(), taught[1] @ keys["a"].T * scale.detach())
@@ -120,10 +123,6 @@ class PairContrastive(nn.Module):
         """Projections [n, dim] of length 1 of both streams."""
         both = zip(self.pair, project, strict=True)
         return [normalize(linear(pooled[s][rows]).float(), dim=1) for s, linear in both]
-
-    def _past(self, fresh: dict[str, Tensor]) -> list[Tensor]:
-        past = self.queue.read()
-        return [past[k] for k in fresh]
 
     def shares(self, own: dict[str, Tensor], keys: dict[str, Tensor], computed: Computed) -> tuple[Tensor, ...]:
         """(bias, target, negative), [n, M + Q] each, from the codes of the rows and of all keys."""
