@@ -71,7 +71,11 @@ class PairMatching(nn.Module):
         rows = encoded.present[:, [encoded.streams.index(s) for s in self.pair]].all(1).nonzero().squeeze(1)
         own = encoded.take(rows)
         every = gathered(own, computed.gather)
-        j, k, alone = self.others(codes(batch.id, rows.device)[rows], computed)
+        code = codes(batch.id, rows.device)[rows]
+        among = computed.gather(code)
+        if not len(rows):  # after all that every process takes part in
+            return encoded.present.new_zeros(len(batch), dtype=torch.float32)
+        j, k, alone = self.others(code, among, computed)
         computed.count("without_negative", alone.sum())
         mixed = Encoded.join([own.repaired(b, j, every), own.repaired(a, k, every)])
         fused = torch.cat([output.fused.pooled[rows], computed.model.fuse(mixed, batch).fused.pooled])
@@ -79,9 +83,8 @@ class PairMatching(nn.Module):
         each = F.cross_entropy(self.head(fused).float(), truth, reduction="none").unflatten(0, (3, -1)).mean(0)
         return back(each * ~alone, rows, len(batch))
 
-    def others(self, own: Tensor, computed: Computed) -> tuple[Tensor, Tensor, Tensor]:
-        """(j, k, alone) [n] for the rows of these codes: whose stream b, whose stream a, and whether there is none."""
-        every = computed.gather(own)
+    def others(self, own: Tensor, every: Tensor, computed: Computed) -> tuple[Tensor, Tensor, Tensor]:
+        """(j, k, alone) [n]: whose stream b, whose stream a, and whether there is none, of codes [n] among [M]."""
         allowed = own.unsqueeze(1) != every
         scores = [torch.zeros_like(allowed, dtype=torch.float32)] * 2
         if self.reads:
