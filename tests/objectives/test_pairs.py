@@ -362,7 +362,7 @@ def test_without_a_label_the_teacher_alone_teaches_where_it_is_sure():
     batch.target_mask["emotion"][:3] = False
     q = model(batch).logits["emotion"].softmax(1)
     sure = float(q.amax(1)[:3].median())
-    part = MomentumDistillation(TASK, alpha=0.4, ramp=0.0, on="unlabelled", confidence=sure)
+    part = MomentumDistillation(TASK, alpha=0.4, ramp=0.0, items="unlabelled", confidence=sure)
     part.setup(model)
     (found,), counts = step(model, batch, part, teacher=teacher.taught(batch))
     assert part.weights(batch).tolist() == [1, 1, 1, 0, 0, 0]

@@ -32,7 +32,7 @@ class MomentumDistillation(nn.Module):
     Beside the plain loss L(y_i, p_i) of weight 1 this makes (1 - alpha) L(y_i, p_i) + alpha L(q_i, p_i). L:
     cross-entropy of classes, of each label, or mean absolute error of values. With `streams` (two of them) it is the
     contrast of these that is distilled: L the cross-entropy over its keys. alpha rises in a line from 0, over the share
-    `ramp` of training. `on`: which items; one of which the teacher's largest probability (of labels: the mean over them
+    `ramp` of training. `items`: which; one of which the teacher's largest probability (of labels: the mean over them
     of the likelier side) is below `confidence` counts 0, and is counted.
 
     Raises BadConfig for alpha, ramp or confidence outside 0 .. 1.
@@ -46,7 +46,7 @@ class MomentumDistillation(nn.Module):
         *,
         alpha: float = 0.4,
         ramp: float = 0.3,
-        on: Literal["labelled", "unlabelled", "both"] = "both",
+        items: Literal["labelled", "unlabelled", "both"] = "both",
         confidence: float = 0.0,
         streams: tuple[str, ...] = (),
     ) -> None:
@@ -54,7 +54,7 @@ class MomentumDistillation(nn.Module):
         if not all(0 <= share <= 1 for share in (alpha, ramp, confidence)):
             message = f"momentum_distillation with alpha={alpha}, ramp={ramp}, confidence={confidence}"
             raise BadConfig(message, "give numbers from 0 to 1")
-        self.task, self.alpha, self.ramp, self.on = task, alpha, ramp, on
+        self.task, self.alpha, self.ramp, self.items = task, alpha, ramp, items
         self.confidence, self.named = confidence, streams
         self.couples = bool(streams)
         self.reads: tuple[str, str] | None = None
@@ -64,11 +64,11 @@ class MomentumDistillation(nn.Module):
         self.reads = two_of(list(model.dims), self.named, "momentum_distillation") if self.named else None
 
     def weights(self, batch: Batch) -> Tensor:
-        """Weight of every item, [N]: 1 where it is meant by `on` and has a stream, or both streams of the contrast."""
+        """Weight of every item, [N]: 1 where `items` means it and it has a stream, or both of the contrast."""
         if self.reads:
             return batch.present[:, [[s.name for s in batch.streams].index(s) for s in self.reads]].all(1).float()
         known = batch.target_mask[self.task.name]
-        meant = {"labelled": known, "unlabelled": ~known, "both": torch.ones_like(known)}[self.on]
+        meant = {"labelled": known, "unlabelled": ~known, "both": torch.ones_like(known)}[self.items]
         return (meant & batch.present.any(1)).float()
 
     def forward(self, output: Output, batch: Batch, computed: Computed) -> Tensor:
