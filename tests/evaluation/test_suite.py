@@ -261,3 +261,28 @@ def test_metrics_of_another_kind_of_task_are_refused_before_anything_runs(tmp_pa
 
 def test_the_page_says_what_the_setting_changes(finished):
     assert all(f"`{o}`" in finished[2].read_text() for o in SMALL)
+
+
+def test_arms_start_from_the_stage_without_labels_that_they_share(tmp_path):
+    corpus = make_vector_corpus(tmp_path / "corpus")
+    contrast = "{name: pair_contrastive, teacher: false, streams: [audio_vec, vision_vec]}"
+    stage = [f"pretrain.objectives={{c: {contrast}}}", "pretrain.train.epochs=1"]
+    fewer = [*stage, "pretrain.train.epochs=2"]
+    arms = {
+        "none": [],
+        "pretrained": {"pretrain": stage},
+        "uniform": {"overrides": ["balance=uniform"], "pretrain": stage},
+        "longer": {"pretrain": fewer},
+    }
+    suite = write_suite(tmp_path, corpus.path, arms, seeds=1)
+    out = tmp_path / "out"
+    assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
+    before = sorted((out / "before").iterdir())
+    assert len(before) == 2 and all(io.read_json(b / "run.json")["pretrained"] for b in before)
+    started = {arm: io.read_json(out / "vectors" / arm / "seed0" / "run.json").get("init") for arm in arms}
+    assert started["none"] is None and started["pretrained"]["run"] == started["uniform"]["run"]
+    assert started["longer"]["run"] != started["pretrained"]["run"]
+    assert "pair_contrastive" in (out / "tiny-vectors.md").read_text()
+    lines = io.read_jsonl(out / "ledger.jsonl")
+    assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
+    assert io.read_jsonl(out / "ledger.jsonl") == lines

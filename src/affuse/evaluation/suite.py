@@ -31,12 +31,15 @@ LEDGER = "ledger.jsonl"
 class Arm:
     """One way to train: overrides of the setting's recipe (a bare list in the file) or of its own.
 
-    `note`: for the page. `only`: the modalities that it is trained on (empty: all).
+    `note`: for the page. `only`: the modalities that it is trained on (empty: all). `pretrain`: overrides of the stage
+    without labels that comes before (as `affuse pretrain` does it), [] for the recipe's own; null for none. Arms with
+    the same stage share its runs.
     """
 
     overrides: list[str] = field(default_factory=list)
     recipe: str = ""
     only: list[Modality] = field(default_factory=list)
+    pretrain: list[str] | None = None
     note: str = ""
 
 
@@ -76,8 +79,16 @@ class Suite:
 
 
 @dataclass(frozen=True)
+class Before:
+    """The stage without labels of a run, which other runs may share."""
+
+    recipe: Recipe
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Job:
-    """One run of the queue; `config` is the digest of all that it depends on."""
+    """One run of the queue; `config` is the digest of all that it depends on; `before` the run that it starts from."""
 
     setting: str
     arm: str
@@ -88,6 +99,7 @@ class Job:
     folds: int | None
     folder: Path
     config: str
+    before: Before | None = None
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -157,11 +169,29 @@ def _jobs(suite: Suite, name: str, arm: str, corpus: Corpus, out: Path) -> Itera
     stores = {s: corpus.store_path(s) for s in recipe.streams}
     made = {s: FeatureStore(path).hash for s, path in stores.items() if (path / "card.json").is_file()}
     starts = training.init_hashes(recipe)
+    stage = _stage(suite.arms[arm], setting, source, corpus)
     for seed in range(setting.seeds or suite.seeds):
         own = replace(recipe, train=replace(recipe.train, seed=seed))
-        digest = io.digest([own.to_dict(), corpus.hash, made, setting.folds, *([starts] if starts else [])])
-        folder = out / name / arm / f"seed{seed}"
-        yield Job(name, arm, seed, own, Path(source).stem, corpus.path, setting.folds, folder, digest)
+        values = [own.to_dict(), corpus.hash, made, setting.folds, *([starts] if starts else [])]
+        before = None
+        if stage is not None:
+            seeded = replace(stage, train=replace(stage.train, seed=seed))
+            made_before = io.digest([seeded.to_dict(), corpus.hash, setting.folds])
+            before = Before(seeded, (out / "before" / made_before[:12]).resolve())
+            values.append(made_before)
+            own = replace(own, init=str(before.folder))
+        folder, digest = out / name / arm / f"seed{seed}", io.digest(values)
+        yield Job(name, arm, seed, own, Path(source).stem, corpus.path, setting.folds, folder, digest, before)
+
+
+def _stage(arm: Arm, setting: Setting, source: str, corpus: Corpus) -> Recipe | None:
+    """The recipe of an arm's stage without labels, bound to the corpus; None where it has none."""
+    if arm.pretrain is None:
+        return None
+    loaded = config.pretraining(load_recipe(source, [*setting.overrides, *arm.overrides, *arm.pretrain]))
+    bound = binding.bind(loaded, corpus, arm.only)
+    binding.check(bound, corpus, setting.folds, labelled=False)
+    return bound
 
 
 def outcomes(jobs: Sequence[Job], out: Path) -> list[dict[str, Any]]:
@@ -193,6 +223,10 @@ def conduct(
         todo = [job for job, row in zip(jobs, outcomes(jobs, out), strict=True) if row["status"] != "done"]
         for job in {(job.setting, job.arm): job for job in todo}.values():
             training.record_attempt(Corpus.open(job.corpus), job.name, job.recipe, job.folds)
+        first = list({job.before.folder: job for job in todo if job.before}.values())
+        if workers > 1:
+            for _ in spread(partial(prepare, device=device), first, workers, set_threads, (threads or 1,)):
+                pass  # one that fails is told by the runs that start from it
         work = partial(perform, device=device)
         one_by_one = ((job, work(job)) for job in todo)
         ended = spread(work, todo, workers, set_threads, (threads or 1,)) if workers > 1 else one_by_one
@@ -204,12 +238,21 @@ def conduct(
     return rows
 
 
+def prepare(job: Job, device: str = "cpu") -> None:
+    """Train the stage that a run starts from, if it is not there yet."""
+    if job.before is not None:
+        corpus = Corpus.open(job.corpus)
+        name = f"pretrain-{job.name}"
+        training.train(job.before.recipe, name, corpus, job.before.folder, job.folds, device, labelled=False)
+
+
 def perform(job: Job, device: str = "cpu") -> dict[str, Any]:
     """Train and evaluate one run, as `affuse train` and `affuse evaluate --missing each` do; its line of the ledger."""
     started = time.perf_counter()
     end: dict[str, Any] = {"status": "done"}
     try:
         corpus = Corpus.open(job.corpus)
+        prepare(job, device)
         training.train(job.recipe, job.name, corpus, job.folder, job.folds, device)
         if not (job.folder / run_files.PREDICTIONS).is_file():
             evaluate(job.folder, corpus, missing="each", device=device)

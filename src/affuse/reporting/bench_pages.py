@@ -245,7 +245,8 @@ def _arms(suite: Suite, names: Sequence[str]) -> list[str]:
     lines = _table(["arm", "recipe, overrides", "note"])
     for name in names:
         arm = suite.arms[name]
-        options = [arm.recipe, *arm.overrides, *(f"--only {m}" for m in arm.only)]
+        stage = [] if arm.pretrain is None else ["affuse pretrain", *arm.pretrain]
+        options = [arm.recipe, *arm.overrides, *(f"--only {m}" for m in arm.only), *stage]
         lines.append(_row(name, " ".join(f"`{option}`" for option in options if option), arm.note))
     return [*lines, ""]
 
