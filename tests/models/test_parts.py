@@ -12,11 +12,12 @@ from affuse.core.errors import BadConfig
 from affuse.core.labels import SPACES, LabelSpace
 from affuse.core.parts import Computed, Part
 from affuse.core.tasks import Task
-from affuse.core.types import Batch, Encoding, Fused, Output, StreamSpec
+from affuse.core.types import Batch, Encoding, StreamSpec
 from affuse.models.fusions.lfan import LFAN
 from affuse.models.model import Model
 from affuse.models.saved import describe, load_model
-from tests.parts import CANDIDATES, encoded_of, inputs_of, make_encoder, make_model, random_batch, random_input
+from affuse.training.teacher import Answers
+from tests.parts import CANDIDATES, inputs_of, make_encoder, make_model, random_batch, random_input
 
 ENCODERS = [(e, s) for e in registry.cards("encoders") for s in inputs_of(e)]
 IDS = [f"{e}-{s.name}" for e, s in ENCODERS]
@@ -125,7 +126,7 @@ def of_streams(model: Model, kept: list[int]) -> Model:
     """The same model for these of its streams, in this order: what it keeps by the place of a stream moves along."""
     specs = tuple(model.streams[i] for i in kept)
     fusion = model.parts.fusion
-    leading = {key: model.streams[0].name for key in ("by", "leader") if key in fusion.options}
+    leading = {key: model.streams[0].name for key in ("by", "leader", "query") if key in fusion.options}
     fusion = Part(fusion.name, fusion.options | leading)
     parts = replace(model.parts, streams={s.name: model.parts.streams[s.name] for s in specs}, fusion=fusion)
     made, state, count = Model(parts, specs, model.tasks), model.state_dict(), len(model.streams)
@@ -175,8 +176,8 @@ def test_an_absent_modality_is_as_if_the_model_had_none_of_it(fusion):
     if fusion in ("lfan", "can"):
         pytest.skip("published as it is: its hidden units are normalised over all streams")
     for gone in range(len(STREAMS)):
-        if gone == 0 and "by" in model.parts.fusion.options:
-            continue  # the stream that modulates the others is not one of many
+        if gone == 0 and {"by", "query"} & set(model.parts.fusion.options):
+            continue  # the stream that modulates the others, or asks them, is not one of many
         kept = [i for i in range(len(STREAMS)) if i != gone]
         found = model(batch.without({STREAMS[gone].name})).logits["emotion"]
         without = of_streams(model, kept)(with_streams(batch, kept)).logits["emotion"]
@@ -222,8 +223,12 @@ def test_every_parameter_of_a_model_is_trained(fusion, objective):
 def test_unlabelled_items_weigh_nothing(objective):
     card = OBJECTIVES[objective]
     kind = card["tasks"][0]
-    loss = registry.build("objectives", objective, Task("emotion", LabelSpace("custom", tuple("abcd"), kind)))
-    batch = random_batch(STREAMS, 6, 4)
+    space = LabelSpace("custom", tuple("abcd"), kind)
+    loss = registry.build("objectives", objective, Task("emotion", space))
+    batch, model = random_batch(STREAMS[:2], 6, 4), make_model(STREAMS[:2], MLPS, "concat", space)
+    batch.id = batch.speaker = batch.source = list("abcdef")
+    if hasattr(loss, "setup"):
+        loss.setup(model)
     if kind == "multilabel":
         batch.target["emotion"] = torch.nn.functional.one_hot(batch.target["emotion"], 4).float()
     if kind == "values":
@@ -231,9 +236,14 @@ def test_unlabelled_items_weigh_nothing(objective):
     batch.target_mask["emotion"][2] = False
     assert (loss.weights(batch)[2] > 0) == card.get("unlabelled", False)
     assert (loss.weights(batch)[[0, 1, 3, 4, 5]] > 0).all()
-    own = {s.name: {"emotion": torch.randn(6, 4)} for s in STREAMS}
-    output = Output({"emotion": torch.randn(6, 4)}, Fused(torch.zeros(6, 1)), own)
-    computed = Computed(torch.nn.Identity(), encoded_of({}, batch.present), teacher=output, views=[output, output])
+    own = {s.name: {"emotion": torch.randn(6, 4)} for s in STREAMS[:2]}
+    encoded = model.encode(batch)
+    output = replace(model.fuse(encoded, batch), unimodal=own)
+    computed = Computed(model, encoded, teacher=Answers(model, batch), views=[output, output])
+    if getattr(loss, "reads", None):
+        before = registry.build("objectives", "pair_contrastive", Task("emotion", space))
+        before.setup(model)
+        before(output, batch, computed)
     items = loss(output, batch, computed)
     assert items.shape == (6,)
     assert torch.isfinite(items).all()

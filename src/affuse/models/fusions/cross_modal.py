@@ -90,7 +90,7 @@ class CrossModal(nn.Module):
             raise UnknownName.among("stream in fusion.query:", query, dims)
         self.dim = dim
         self.project = nn.ModuleDict({name: nn.Linear(d, dim) for name, d in dims.items()})
-        self.stream = nn.Parameter(torch.randn(len(dims), dim) * 0.02)
+        self.stream = nn.ParameterDict({name: nn.Parameter(torch.randn(dim) * 0.02) for name in dims})
         self.first = nn.Parameter(torch.randn(dim) * 0.02)
         self.blocks = nn.ModuleList(Block(dim, heads, expand, dropout) for _ in range(layers))
         self.over, self.last = nn.LayerNorm(dim), nn.LayerNorm(dim)
@@ -98,7 +98,7 @@ class CrossModal(nn.Module):
     def forward(self, encoded: Encoded) -> Fused:
         """Tokens of any rate -> pooled [N, dim], tokens [N, T, dim], mask [N, T] of the query's steps."""
         shown = {s: encoded.mask[s] & encoded.present[:, i, None] for i, s in enumerate(encoded.streams)}
-        steps = {s: self._placed(encoded, i, s) for i, s in enumerate(encoded.streams)}
+        steps = {s: self._placed(encoded, s) for s in encoded.streams}
         rest = [s for s in encoded.streams if s != self.query]
         n = len(encoded)
         others = torch.cat([steps[s] for s in rest] or [steps[self.query][:, :0]], 1)
@@ -113,10 +113,10 @@ class CrossModal(nn.Module):
         tokens = x[:, 1:] * shown[self.query].unsqueeze(-1)
         return Fused(pooled, tokens, shown[self.query], encoded.rate[self.query], encoded.t0[self.query])
 
-    def _placed(self, encoded: Encoded, i: int, stream: str) -> Tensor:
+    def _placed(self, encoded: Encoded, stream: str) -> Tensor:
         """The steps of a stream in `dim` numbers, with their place in time and their stream."""
         x = self.project[stream](encoded.tokens[stream])
         step = torch.arange(x.shape[1], device=x.device).expand(len(x), -1).float()
         rate = encoded.rate[stream]
         at = (encoded.t0[stream].float().unsqueeze(1) + step / rate) * PER_SECOND if rate > 0 else step
-        return x + (sinusoids(at.flatten(), self.dim).view(*at.shape, self.dim) + self.stream[i]).to(x.dtype)
+        return x + (sinusoids(at.flatten(), self.dim).view(*at.shape, self.dim) + self.stream[stream]).to(x.dtype)
