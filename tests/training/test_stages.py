@@ -164,7 +164,8 @@ def test_a_smaller_share_of_labels_is_part_of_a_larger_one_and_has_every_class(c
 
 def test_rows_without_a_label_stay_where_something_learns_from_them(corpus, tmp_path):
     objectives = {"cross_entropy": {}, "contrast": {"name": "pair_contrastive", "teacher": False}}
-    for extra, rows in (({}, 6), ({"objectives": objectives}, 40)):
+    soft = {"cross_entropy": {}, "soft": {"name": "momentum_distillation", "items": "labelled"}}
+    for extra, rows in (({}, 6), ({"objectives": objectives}, 40), ({"objectives": soft}, 6)):
         values = {**BASE, "split": {"labelled": 0.1}, **extra}
         recipe = binding.bind(make_recipe(values), corpus)
         data, _ = binding.training_set(corpus, recipe, binding.tasks_of(recipe, corpus), np.arange(60) < 40)

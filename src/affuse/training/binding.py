@@ -264,8 +264,9 @@ def training_set(
 
 def learns_unlabelled(recipe: Recipe) -> bool:
     """Whether anything is learnt from utterances without a label."""
-    used = [registry.cards("objectives")[o.part.name] for o in recipe.objectives.values()]
-    return recipe.train.pseudo_labels > 0 or any(card.get("unlabelled") for card in used)
+    cards, parts = registry.cards("objectives"), [o.part for o in recipe.objectives.values()]
+    free = [part for part in parts if cards[part.name].get("unlabelled") and part.options.get("items") != "labelled"]
+    return recipe.train.pseudo_labels > 0 or bool(free)
 
 
 def kept_labels(data: Dataset, task: str, recipe: Recipe) -> np.ndarray:
