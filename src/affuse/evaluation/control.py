@@ -19,7 +19,7 @@ def with_control(scores: Path, control: Path) -> dict[str, Any]:
     row = next(row for row in alone["rows"] if row["kind"] == "full")
     name = f"{' + '.join(row['modalities'])} trained alone"
     rows = [r for r in found["rows"] if r["kind"] != "control"]
-    found["rows"] = [*rows[:-1], {**row, "name": name, "kind": "control"}, *rows[-1:]]
+    found["rows"] = [*rows, {**row, "name": name, "kind": "control"}]
     selected = io.read_json(control / run_files.INFO)["selection"]["metric"]
     compared = compare(scores, control, selected if selected in found["metrics"] else None)
     found["control"] = {"name": name} | {k: compared[k] for k in ("metric", "mean", "difference", "interval")}

@@ -44,7 +44,8 @@ def shapley_values(folder: Folder) -> str:
     if not drawn:
         return ""
     key = str(mapping(evaluation.get("imbalance")).get("metric") or "score")
-    subsets = intervals(folder, key) if key != headline(folder) else []
+    own = [row for row in intervals(folder, key) if row.kind != "control"]
+    subsets = own if key != headline(folder) else []
     order = {"baseline": 0, "unimodal": 1, "subset": 2, "full": 3}
     subsets.sort(key=lambda row: order.get(row.kind, 2))
     name = escape(metric_name(key))
