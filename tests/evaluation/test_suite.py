@@ -22,6 +22,7 @@ from affuse.evaluation.intervals import Difference, Estimate, holm
 from affuse.evaluation.protocol import evaluate
 from affuse.evaluation.suite import load_suite, plan
 from affuse.reporting.bench_pages import _row, interval, page, signed
+from affuse.stores.store import FeatureStore, import_arrays
 from affuse.training import binding
 from affuse.training import train as training
 
@@ -286,3 +287,19 @@ def test_arms_start_from_the_stage_without_labels_that_they_share(tmp_path):
     lines = io.read_jsonl(out / "ledger.jsonl")
     assert main(["bench", str(suite), "--out", str(out), "--quiet"]) == 0
     assert io.read_jsonl(out / "ledger.jsonl") == lines
+
+
+def test_a_stage_of_other_features_is_another_stage(tmp_path):
+    corpora = [make_vector_corpus(tmp_path / name) for name in ("one", "two")]
+    store = corpora[1].store_path("audio_vec")
+    values = np.stack([FeatureStore(store)[i].values[0] for i in FeatureStore(store).ids])
+    ids = FeatureStore(store).ids
+    shutil.rmtree(store)
+    import_arrays(store, np.array(ids), values + 1)
+    assert corpora[0].hash == corpora[1].hash
+    contrast = "{name: pair_contrastive, teacher: false, streams: [audio_vec, vision_vec]}"
+    arms = {"none": [], "pretrained": {"pretrain": [f"pretrain.objectives={{c: {contrast}}}"]}}
+    settings = {c.path.name: {"recipe": "vectors", "corpus": str(c.path), "overrides": SMALL} for c in corpora}
+    suite = write_suite(tmp_path, corpora[0].path, arms, {"settings": settings}, seeds=1)
+    assert main(["bench", str(suite), "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert len(list((tmp_path / "out" / "before").iterdir())) == 2

@@ -177,7 +177,7 @@ def _jobs(suite: Suite, name: str, arm: str, corpus: Corpus, out: Path) -> Itera
         if stage is not None:
             seeded = replace(stage, train=replace(stage.train, seed=seed))
             made_before = io.digest([seeded.to_dict(), corpus.hash, setting.folds])
-            before = Before(seeded, (out / "before" / made_before[:12]).resolve())
+            before = Before(seeded, (out / "before" / io.digest([made_before, made])[:12]).resolve())
             values.append(made_before)
             own = replace(own, init=str(before.folder))
         folder, digest = out / name / arm / f"seed{seed}", io.digest(values)
