@@ -124,28 +124,49 @@ class AttentionPool(nn.Module):
 
 
 class MaskedGRU(nn.Module):
-    """Bidirectional GRU over the valid steps only: x [N, T, D], mask [N, T] -> [N, T, 2 * hidden].
-
-    Steps without content are skipped as if they had been cut out (interior holes too): neither direction's
-    state ever passes through them.
-    """
+    """Bidirectional GRU over the valid steps only: x [N, T, D], mask [N, T] -> [N, T, 2 * hidden]."""
 
     def __init__(self, dim: int, hidden: int, *, layers: int = 1, dropout: float = 0.0) -> None:
         super().__init__()
-        self.gru = nn.GRU(
-            dim, hidden, layers, batch_first=True, bidirectional=True, dropout=dropout if layers > 1 else 0.0
-        )
+        between = dropout if layers > 1 else 0.0
+        self.gru = nn.GRU(dim, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """The states at their own steps, 0 where the mask is False."""
-        order = mask.logical_not().to(torch.int8).argsort(dim=1, stable=True)  # valid steps first, in order
-        lengths = mask.sum(1).clamp_min(1).cpu()
-        packed = pack_padded_sequence(
-            _gather(x, order), lengths, batch_first=True, enforce_sorted=False
-        )
-        states, _ = pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=x.shape[1])
-        return _gather(states, order.argsort(dim=1)) * mask.unsqueeze(-1)
+        return over_valid(self.gru, x, mask)
 
 
-def _gather(x: Tensor, order: Tensor) -> Tensor:
+class MaskedLSTM(nn.Module):
+    """Bidirectional LSTM over the valid steps only: x [N, T, D], mask [N, T] -> [N, T, 2 * hidden]."""
+
+    def __init__(self, dim: int, hidden: int, *, layers: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        between = dropout if layers > 1 else 0.0
+        self.lstm = nn.LSTM(dim, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """The states at their own steps, 0 where the mask is False."""
+        return over_valid(self.lstm, x, mask)
+
+
+def over_valid(network: nn.GRU | nn.LSTM, x: Tensor, mask: Tensor) -> Tensor:
+    """The states of a recurrent network at their own steps of x [N, T, D], 0 where mask [N, T] is False.
+
+    Steps without content are skipped as if they had been cut out (interior holes too): neither direction's state ever
+    passes through them.
+    """
+    order = valid_first(mask)
+    lengths = mask.sum(1).clamp_min(1).cpu()
+    packed = pack_padded_sequence(take(x, order), lengths, batch_first=True, enforce_sorted=False)
+    states, _ = pad_packed_sequence(network(packed)[0], batch_first=True, total_length=x.shape[1])
+    return take(states, order.argsort(dim=1)) * mask.unsqueeze(-1)
+
+
+def valid_first(mask: Tensor) -> Tensor:
+    """[N, T]: the order of the steps that puts those of mask [N, T] first, as they follow each other."""
+    return mask.logical_not().to(torch.int8).argsort(dim=1, stable=True)
+
+
+def take(x: Tensor, order: Tensor) -> Tensor:
+    """Steps of x [N, T, D] in the order [N, T]."""
     return x.gather(1, order.unsqueeze(-1).expand_as(x))

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
 from affuse.layers.masked import AttentionPool, masked_mean
+from affuse.layers.over_time import OverTime, over_time
 from affuse.layers.repvgg import RepVGGBlock
 
 CARD = {
-    "summary": "RepVGG on every face crop, then attention or mean over time",
+    "summary": "RepVGG on every face crop, what runs over the frames, then attention or mean over time",
     "source": "Ding et al., RepVGG, CVPR 2021; layout after system 4 (mmer_xlstm)",
     "entry": "RepVGG",
     "modalities": ["vision"],
@@ -25,6 +26,7 @@ class RepVGG(nn.Module):
 
     `channels` and `blocks` per stage; each stage halves the picture (the first divides it by `first_stride`). `grey`
     averages the colours first. Every crop is standardised by its own mean and contrast, so that lighting matters less.
+    `over`: what reads the frames in both directions before the pooling (layers, heads: its own).
     """
 
     def __init__(
@@ -37,6 +39,9 @@ class RepVGG(nn.Module):
         dropout: float = 0.3,
         pooling: str = "attention",
         first_stride: int = 2,
+        over: OverTime = "none",
+        layers: int = 1,
+        heads: int = 4,
     ) -> None:
         super().__init__()
         if len(spec.shape) != 3 or spec.shape[-1] != 3:
@@ -46,15 +51,16 @@ class RepVGG(nn.Module):
         if pooling not in ("attention", "mean"):
             raise BadConfig(f"pooling = {pooling!r}", "choose attention or mean")
         self.grey, self.dim, self.rate = grey, channels[-1], spec.rate
-        layers: list[nn.Module] = []
+        trunk: list[nn.Module] = []
         width, stride = (1 if grey else 3), first_stride
         for out, count in zip(channels, blocks, strict=True):
             for i in range(count):
-                layers.append(RepVGGBlock(width, out, stride=stride if i == 0 else 1))
+                trunk.append(RepVGGBlock(width, out, stride=stride if i == 0 else 1))
                 width = out
             stride = 2
-        self.trunk = nn.Sequential(*layers)
+        self.trunk = nn.Sequential(*trunk)
         self.dropout = nn.Dropout(dropout)
+        self.over = over_time(over, self.dim, layers=layers, heads=heads, dropout=dropout)
         self.pool = AttentionPool(self.dim) if pooling == "attention" else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
@@ -63,6 +69,8 @@ class RepVGG(nn.Module):
         tokens = x.new_zeros(*mask.shape, self.dim)
         if len(frames):
             tokens[mask] = self.dropout(self.trunk(frames).mean((2, 3))).to(tokens.dtype)
+        if self.over is not None:
+            tokens = self.over(tokens, mask)
         pooled = masked_mean(tokens, mask) if self.pool is None else self.pool(tokens, mask)
         return Encoding(tokens, mask, pooled)
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig, UnknownName
 from affuse.core.types import Encoded, Fused
-from affuse.layers.positions import sinusoids
+from affuse.layers.positions import in_time
 
 CARD = {
     "summary": "pre-norm blocks in which one stream's steps attend to themselves, then to all other streams' steps",
@@ -19,7 +19,6 @@ CARD = {
     "gives": ["pooled", "tokens"],
     "licence": "Apache-2.0",
 }
-PER_SECOND = 10.0  # positions: streams of any rate meet on the same clock
 
 
 class Attention(nn.Module):
@@ -116,7 +115,4 @@ class CrossModal(nn.Module):
     def _placed(self, encoded: Encoded, stream: str) -> Tensor:
         """The steps of a stream in `dim` numbers, with their place in time and their stream."""
         x = self.project[stream](encoded.tokens[stream])
-        step = torch.arange(x.shape[1], device=x.device).expand(len(x), -1).float()
-        rate = encoded.rate[stream]
-        at = (encoded.t0[stream].float().unsqueeze(1) + step / rate) * PER_SECOND if rate > 0 else step
-        return x + (sinusoids(at.flatten(), self.dim).view(*at.shape, self.dim) + self.stream[stream]).to(x.dtype)
+        return x + (in_time(encoded, stream, self.dim) + self.stream[stream]).to(x.dtype)

@@ -6,10 +6,10 @@ from itertools import permutations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoded, Fused
+from affuse.layers.cross_attention import CrossLayer
 from affuse.layers.masked import masked_mean
 
 CARD = {
@@ -20,29 +20,6 @@ CARD = {
     "gives": ["pooled", "tokens"],
     "licence": "Apache-2.0",
 }
-
-
-class Layer(nn.Module):
-    """Post-norm: x = LN(q + attention(q, kv)), then LN(x + W_2 relu(W_1 x)), over the steps of kv that exist."""
-
-    def __init__(self, dim: int, heads: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.heads, self.p = heads, dropout
-        self.query, self.key_value, self.out = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim), nn.Linear(dim, dim)
-        self.feed = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
-        self.first, self.second, self.dropout = nn.LayerNorm(dim), nn.LayerNorm(dim), nn.Dropout(dropout)
-
-    def forward(self, q: Tensor, kv: Tensor, attended: Tensor) -> Tensor:
-        """q [N, T, d], kv [N, K, d], attended [N, 1 or T, K] bool -> [N, T, d]; no neighbour adds nothing."""
-        heads = (self.heads, -1)
-        query = self.query(q).unflatten(-1, heads).transpose(1, 2)
-        key, value = (x.unflatten(-1, heads).transpose(1, 2) for x in self.key_value(kv).chunk(2, -1))
-        some = attended.any(-1, keepdim=True)
-        allowed = (attended | ~some).unsqueeze(1)  # a softmax over nothing would be NaN
-        mixed = F.scaled_dot_product_attention(query, key, value, allowed, self.p if self.training else 0.0)
-        mixed = self.out(mixed.transpose(1, 2).flatten(2)) * some
-        h = self.first(q + self.dropout(mixed))
-        return self.second(h + self.dropout(self.feed(h)))
 
 
 class JointCrossAttention(nn.Module):
@@ -70,11 +47,11 @@ class JointCrossAttention(nn.Module):
         self.project = nn.ModuleDict({name: nn.Linear(d, dim) for name, d in dims.items()})
         self.joint = nn.Linear(len(dims) * dim, dim) if joint else None
         names = [*dims, *(["joint"] if joint else [])]
-        self.alone = nn.ModuleDict({f"{name} alone": Layer(dim, heads, hidden, dropout) for name in names})
+        self.alone = nn.ModuleDict({f"{name} alone": CrossLayer(dim, heads, hidden, dropout) for name in names})
         self.pairs = list(permutations(range(len(names)), 2))
         keys = [f"{names[a]} on {names[b]}" for a, b in self.pairs]
-        self.cross = nn.ModuleDict({key: Layer(dim, heads, hidden, dropout) for key in keys})
-        self.mix = Layer(dim, heads, hidden, dropout)
+        self.cross = nn.ModuleDict({key: CrossLayer(dim, heads, hidden, dropout) for key in keys})
+        self.mix = CrossLayer(dim, heads, hidden, dropout)
 
     def forward(self, encoded: Encoded) -> Fused:
         """Streams on one grid -> pooled [N, dim], tokens [N, T, dim], mask [N, T]."""

@@ -1,0 +1,123 @@
+"""A convolutional network on the raw waveform, and what runs over its frames."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from affuse.core.errors import BadConfig
+from affuse.core.types import Encoding, StreamSpec
+from affuse.layers.masked import AttentionPool, MaskedBatchNorm, channel_mask, masked_mean, pool_mask
+from affuse.layers.over_time import OverTime, over_time
+
+CARD = {
+    "summary": "strided convolutions on the raw waveform, then xLSTM, LSTM, GRU, a transformer or nothing",
+    "source": "Nfissi et al., CNN-n-GRU, ICMLA 2022, and its successor with bidirectional xLSTM; xLSTM: Beck et al., "
+    "NeurIPS 2024",
+    "entry": "WaveCNN",
+    "modalities": ["audio"],
+    "takes": "samples",
+    "gives": ["tokens", "pooled"],
+    "licence": "Apache-2.0",
+}
+SLOPE = 0.01  # of the leaky ReLU
+
+
+class Conv(nn.Module):
+    """leaky_relu(norm(conv(x))) over the valid steps, then the largest of every `pool` steps."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, pool: int = 1) -> None:
+        super().__init__()
+        self.edges = (max(0, kernel - stride) // 2, max(0, kernel - stride) - max(0, kernel - stride) // 2)
+        self.stride, self.pool = stride, pool
+        self.conv = nn.Conv1d(inputs, outputs, kernel, stride, bias=False)
+        self.norm = MaskedBatchNorm(outputs)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """x [N, C, T], 0 outside mask [N, T] -> [N, C', ceil(T / stride / pool)] and its mask."""
+        x = self.conv(F.pad(x, (self.edges[0], self.edges[1] + -x.shape[2] % self.stride)))
+        mask = pool_mask(mask, self.stride)
+        x = F.leaky_relu(self.norm(x, mask), SLOPE)
+        return _largest(x, mask, self.pool) if self.pool > 1 else (x, mask)
+
+
+def _largest(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The maximum of every `size` valid steps of x [N, C, T], and the mask of what is left."""
+    lowest = x.masked_fill(channel_mask(~mask, x).bool(), -1e30)
+    pooled = pool_mask(mask, size)
+    return F.max_pool1d(lowest, size, ceil_mode=True) * channel_mask(pooled, x), pooled
+
+
+class WaveCNN(nn.Module):
+    """Samples x [N, T], mask [N, T] -> Encoding with a token every stride * pool^stages samples, of any length.
+
+    A convolution of `first` samples every `stride`, then stages of `convs` convolutions over 3 steps, as wide as
+    `channels` says; the first convolution and every stage but the last leave the largest of every `pool` steps. The
+    published network is channels=[18, 36, 72, 144] with a first stage as wide as the first convolution: [18, 18, 36,
+    72, 144] here, the first number being that of the first convolution. A projection to `dim` follows, then what runs
+    `over_time` in both directions, and attention or the mean over the valid frames.
+
+    `normalise`: every utterance is scaled to mean 0 and variance 1, so that the distance of the microphone does not
+    matter. Nothing outside the mask reaches a statistic. Raises BadConfig for steps that are no samples, and sizes that
+    do not exist.
+    """
+
+    def __init__(
+        self,
+        spec: StreamSpec,
+        *,
+        channels: tuple[int, ...] = (16, 16, 32, 64, 96),
+        convs: int = 2,
+        first: int = 160,
+        stride: int = 8,
+        pool: int = 4,
+        dim: int = 64,
+        over: OverTime = "xlstm",
+        layers: int = 1,
+        heads: int = 4,
+        dropout: float = 0.15,
+        normalise: bool = True,
+        pooling: str = "attention",
+    ) -> None:
+        super().__init__()
+        if spec.shape != () or spec.rate <= 0:
+            message = f"stream '{spec.name}' has steps of shape {spec.shape} at {spec.rate:g} Hz"
+            raise BadConfig(message, "wave_cnn needs samples: extractor `waveform`")
+        if len(channels) < 2 or min(*channels, convs, stride, pool) < 1 or first < stride:
+            message = f"no network has channels={list(channels)}, convs={convs}, first={first}, stride={stride}"
+            raise BadConfig(message, "give the first convolution's and at least one stage's width, and first >= stride")
+        if pooling not in ("attention", "mean"):
+            raise BadConfig(f"pooling = {pooling!r}", "choose attention or mean")
+        self.normalise, self.dim = normalise, dim
+        self.first = Conv(1, channels[0], first, stride=stride, pool=pool)
+        widths = zip(channels, channels[1:], strict=False)
+        last = len(channels) - 2
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                Conv(a if k == 0 else b, b, 3, pool=pool if k == convs - 1 and s < last else 1) for k in range(convs)
+            )
+            for s, (a, b) in enumerate(widths)
+        )
+        self.rate = spec.rate / (stride * pool ** (last + 1))
+        self.dropout, self.project = nn.Dropout(dropout), nn.Linear(channels[-1], dim)
+        self.over = over_time(over, dim, layers=layers, heads=heads, dropout=dropout)
+        self.pool = AttentionPool(dim) if pooling == "attention" else None
+
+    def forward(self, x: Tensor, mask: Tensor) -> Encoding:
+        """Encoding with tokens [N, T', dim], mask [N, T'], pooled [N, dim]."""
+        h, mask = self.first((_even(x, mask) if self.normalise else x).unsqueeze(1), mask)
+        for stage in self.stages:
+            for conv in stage:  # type: ignore[attr-defined]
+                h, mask = conv(h, mask)
+            h = self.dropout(h)
+        tokens = self.project(F.leaky_relu(h.mT, SLOPE)) * mask.unsqueeze(-1)
+        if self.over is not None:
+            tokens = self.over(tokens, mask)
+        return Encoding(tokens, mask, masked_mean(tokens, mask) if self.pool is None else self.pool(tokens, mask))
+
+
+def _even(x: Tensor, mask: Tensor) -> Tensor:
+    """Every row of x [N, T] with mean 0 and variance 1 over its valid samples; 0 elsewhere."""
+    count = mask.sum(1, keepdim=True).clamp_min(1)
+    x = (x - (x * mask).sum(1, keepdim=True) / count) * mask
+    return x / (x.square().sum(1, keepdim=True) / count + 1e-10).sqrt()
