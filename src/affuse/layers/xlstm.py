@@ -152,11 +152,12 @@ class MLSTM(nn.Module):
         self.query, self.key, self.value = (Headwise(self.width, group) for _ in range(3))
         self.gates, self.norm = nn.Linear(3 * self.width, 2 * heads), HeadNorm(self.width)
         self.skip = nn.Parameter(torch.ones(self.width))
+        nn.init.zeros_(self.gates.weight)
         _start_gates(self.gates, heads)
 
     def begin(self, x: Tensor) -> tuple[Tensor, Memory]:
         """The state before the first step of x [N, T, dim]."""
-        like = x.new_zeros(len(x), self.heads, 0, self.width // self.heads, dtype=torch.float32)
+        like = exact(x.new_zeros(len(x), self.heads, 0, self.width // self.heads))
         return self.conv.begin(x.new_zeros(len(x), 0, self.width)), empty(like)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Memory]) -> tuple[Tensor, tuple[Tensor, Memory]]:
@@ -200,7 +201,7 @@ class SLSTM(nn.Module):
 
     def begin(self, x: Tensor) -> tuple[Tensor, Cells]:
         """The state before the first step of x [N, T, dim]."""
-        zero = x.new_zeros(len(x), self.heads, self.width // self.heads, dtype=torch.float32)
+        zero = exact(x.new_zeros(len(x), self.heads, self.width // self.heads))
         return self.conv.begin(x), Cells(zero, zero, torch.full_like(zero, -torch.inf), zero)
 
     def forward(self, x: Tensor, state: tuple[Tensor, Cells]) -> tuple[Tensor, tuple[Tensor, Cells]]:
@@ -217,7 +218,7 @@ class SLSTM(nn.Module):
 
     def _step(self, ahead: Tensor, before: Cells) -> Cells:
         """ahead [N, H, 4 d]: what the gates have of x."""
-        more = torch.einsum("nhd,hde->nhe", before.h.to(ahead.dtype), self.recurrent.to(ahead.dtype))
+        more = torch.einsum("nhd,hde->nhe", before.h, self.recurrent.to(ahead.dtype))
         i, f, z, o = (ahead + more).chunk(4, -1)
         f = F.logsigmoid(f)
         m = torch.maximum(f + before.m, i).detach()
@@ -232,10 +233,9 @@ def exact(x: Tensor) -> Tensor:
 
 
 def _start_gates(gates: nn.Linear, each: int) -> None:
-    """Input gates of about 1, forget gates between .95 and .998, whatever the input."""
+    """Input gates of about 1, forget gates between .95 and .998: nothing is forgotten before it was learnt."""
     assert gates.bias is not None
     with torch.no_grad():
-        gates.weight.zero_()
         gates.bias[:each].normal_(std=0.1)
         gates.bias[each:] = torch.linspace(3.0, 6.0, each)
 
@@ -251,10 +251,10 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         self.norm, self.dropout = nn.LayerNorm(dim), nn.Dropout(dropout)
-        self.cells = nn.ModuleList(
+        made = [
             MLSTM(dim, heads, expand, kernel) if kind == "mlstm" else SLSTM(dim, heads, kernel) for _ in range(1 + both)
-        )
-        width = sum(int(cell.width) for cell in self.cells)  # type: ignore[arg-type]
+        ]
+        self.cells, width = nn.ModuleList(made), sum(cell.width for cell in made)
         self.down = nn.Linear(width, dim)
         nn.init.normal_(self.down.weight, std=2 / (deep * math.sqrt(dim)))
         self.feed = GatedFeed(dim, dropout) if kind == "slstm" else None

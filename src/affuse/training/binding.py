@@ -247,6 +247,7 @@ def training_set(
     With split.labelled < 1 most labels are hidden, and rows without one are left out where nothing learns from them.
     """
     data, made = dataset(corpus, recipe, tasks, chosen), dict(tasks)
+    _check_keys(recipe, data)
     if recipe.split.labelled < 1:
         data = data.hiding(~kept_labels(data, selected(tasks, recipe.train.task).name, recipe))
         data = data if recipe.context or learns_unlabelled(recipe) else data.only(data.labelled())
@@ -260,6 +261,17 @@ def training_set(
         fine, classes = refine_space(tasks[name].space, labels.tolist(), values.tolist())
         data, made[name] = data.refined(name, task.refine, fine), replace(tasks[name], finer=tuple(classes))
     return data, made
+
+
+def _check_keys(recipe: Recipe, data: Dataset) -> None:
+    """BadConfig where a fusion attends to the steps of streams, and a stream has one step in every utterance."""
+    if registry.cards("fusions")[recipe.fusion.name].get("keys") != "many":
+        return
+    for name, store in data.stores.items():
+        if max(store.length(i) for i in data.table["id"]) <= 1:
+            message = f"stream '{name}' has one vector per utterance: attention over one key has the weight 1, so that "
+            message += f"fusion '{recipe.fusion.name}' would ask nothing"
+            raise BadConfig(message, "read a sequence, or choose a fusion of vectors, such as fusion=gated")
 
 
 def learns_unlabelled(recipe: Recipe) -> bool:
