@@ -18,16 +18,19 @@ def mel_filters(rate: int, n_fft: int, n_mels: int, f_min: float = 0.0, f_max: f
 
     Linear below 1 kHz, logarithmic above (Slaney, Auditory Toolbox, 1998); equals librosa.filters.mel.
     """
-    top = _to_mel(torch.tensor(rate / 2 if f_max is None else f_max, dtype=torch.float64))
-    low = _to_mel(torch.tensor(f_min, dtype=torch.float64))
-    steps = torch.arange(n_mels + 2, dtype=torch.float64) / (n_mels + 1)
-    edges = _to_hz(low + (top - low) * steps)
+    edges = mel_edges(n_mels, f_min, rate / 2 if f_max is None else f_max)
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * rate / n_fft
     slopes = edges - bins.unsqueeze(1)  # [bins, n_mels + 2]
     widths = edges.diff()
     rising, falling = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
     triangles = torch.minimum(rising, falling).clamp_min(0)
     return (triangles * 2 / (edges[2:] - edges[:-2])).float()
+
+
+def mel_edges(n_mels: int, f_min: float, f_max: float) -> Tensor:
+    """Hz [n_mels + 2] in equal steps of Slaney's mel scale: where each band begins, has its centre, and ends."""
+    low, top = (_to_mel(torch.tensor(f, dtype=torch.float64)) for f in (f_min, f_max))
+    return _to_hz(low + (top - low) * torch.arange(n_mels + 2, dtype=torch.float64) / (n_mels + 1))
 
 
 def _to_mel(hz: Tensor) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
+from affuse.layers.filterbank import Filterbank
+from affuse.layers.log_mel import spec_augment
 from affuse.layers.masked import AttentionPool, MaskedBatchNorm, channel_mask, masked_mean, pool_mask
 from affuse.layers.over_time import OverTime, over_time
 
 CARD = {
-    "summary": "strided convolutions on the raw waveform, then xLSTM, LSTM, GRU, a transformer or nothing",
+    "summary": "convolutions on the raw waveform, then xLSTM, LSTM, GRU, a transformer or nothing",
     "source": "Nfissi et al., CNN-n-GRU, ICMLA 2022, and its successor with bidirectional xLSTM; xLSTM: Beck et al., "
     "NeurIPS 2024",
     "entry": "WaveCNN",
@@ -49,13 +53,15 @@ def _largest(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 class WaveCNN(nn.Module):
-    """Samples x [N, T], mask [N, T] -> Encoding with a token every stride * pool^stages samples, of any length.
+    """Samples x [N, T], mask [N, T] -> Encoding of a recording of any length.
 
-    A convolution of `first` samples every `stride`, then stages of `convs` convolutions over 3 steps, as wide as
-    `channels` says; the first convolution and every stage but the last leave the largest of every `pool` steps. The
-    published network is channels=[18, 36, 72, 144] with a first stage as wide as the first convolution: [18, 18, 36,
-    72, 144] here, the first number being that of the first convolution. A projection to `dim` follows, then what runs
-    `over_time` in both directions, and attention or the mean over the valid frames.
+    `front`: what comes first, as wide as channels[0]. conv: a convolution of `first` samples every `stride`, of which
+    the largest of every `pool` steps is left, as published (channels=[18, 18, 36, 72, 144], convs=4, stride=4).
+    filters: band-pass filters that start as mel bands and are learned, and their log energies every 10 ms, which learns
+    from less data; in training an interval of up to `hide_time` of the steps and `hide_bands` of the bands is hidden.
+    Then stages of `convs` convolutions over 3 steps, one for each other number of `channels`; every stage but the last
+    leaves the largest of every `pool` steps. A projection to `dim`, what runs `over` the frames in both directions, and
+    attention or the mean over the valid ones.
 
     `normalise`: every utterance is scaled to mean 0 and variance 1, so that the distance of the microphone does not
     matter. Nothing outside the mask reaches a statistic. Raises BadConfig for steps that are no samples, and sizes that
@@ -66,18 +72,21 @@ class WaveCNN(nn.Module):
         self,
         spec: StreamSpec,
         *,
-        channels: tuple[int, ...] = (16, 16, 32, 64, 96),
+        front: Literal["filters", "conv"] = "filters",
+        channels: tuple[int, ...] = (40, 64, 96, 96),
         convs: int = 2,
         first: int = 160,
         stride: int = 8,
-        pool: int = 4,
+        pool: int = 2,
         dim: int = 64,
         over: OverTime = "xlstm",
         layers: int = 1,
         heads: int = 4,
         dropout: float = 0.15,
+        hide_time: float = 0.1,
+        hide_bands: float = 0.15,
         normalise: bool = True,
-        pooling: str = "attention",
+        pooling: Literal["attention", "mean"] = "attention",
     ) -> None:
         super().__init__()
         if spec.shape != () or spec.rate <= 0:
@@ -86,10 +95,8 @@ class WaveCNN(nn.Module):
         if len(channels) < 2 or min(*channels, convs, stride, pool) < 1 or first < stride:
             message = f"no network has channels={list(channels)}, convs={convs}, first={first}, stride={stride}"
             raise BadConfig(message, "give the first convolution's and at least one stage's width, and first >= stride")
-        if pooling not in ("attention", "mean"):
-            raise BadConfig(f"pooling = {pooling!r}", "choose attention or mean")
-        self.normalise, self.dim = normalise, dim
-        self.first = Conv(1, channels[0], first, stride=stride, pool=pool)
+        self.normalise, self.dim, self.hide = normalise, dim, (hide_time, hide_bands)
+        self.front, hop = _front(front, spec.rate, channels[0], first, stride, pool)
         widths = zip(channels, channels[1:], strict=False)
         last = len(channels) - 2
         self.stages = nn.ModuleList(
@@ -98,14 +105,17 @@ class WaveCNN(nn.Module):
             )
             for s, (a, b) in enumerate(widths)
         )
-        self.rate = spec.rate / (stride * pool ** (last + 1))
+        self.rate = spec.rate / (hop * pool**last)
         self.dropout, self.project = nn.Dropout(dropout), nn.Linear(channels[-1], dim)
         self.over = over_time(over, dim, layers=layers, heads=heads, dropout=dropout)
         self.pool = AttentionPool(dim) if pooling == "attention" else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T', dim], mask [N, T'], pooled [N, dim]."""
-        h, mask = self.first((_even(x, mask) if self.normalise else x).unsqueeze(1), mask)
+        h, mask = self.front((_even(x, mask) if self.normalise else x).unsqueeze(1), mask)
+        if self.training and isinstance(self.front, Filterbank):
+            time, bands = self.hide
+            h = spec_augment(h.mT, mask, time_masks=1, time_share=time, freq_masks=1, freq_share=bands).mT
         for stage in self.stages:
             for conv in stage:  # type: ignore[attr-defined]
                 h, mask = conv(h, mask)
@@ -114,6 +124,14 @@ class WaveCNN(nn.Module):
         if self.over is not None:
             tokens = self.over(tokens, mask)
         return Encoding(tokens, mask, masked_mean(tokens, mask) if self.pool is None else self.pool(tokens, mask))
+
+
+def _front(kind: str, rate: float, width: int, first: int, stride: int, pool: int) -> tuple[nn.Module, int]:
+    """The first layer, and after how many samples it gives a step."""
+    if kind == "conv":
+        return Conv(1, width, first, stride=stride, pool=pool), stride * pool
+    filters = Filterbank(rate, width)
+    return filters, filters.hop
 
 
 def _even(x: Tensor, mask: Tensor) -> Tensor:

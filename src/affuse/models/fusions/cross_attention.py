@@ -28,7 +28,7 @@ CARD = {
 
 
 class CrossAttention(nn.Module):
-    """pooled = dropout(gelu((sum of W_ab r_ab + sum of W_a r_a) / S)) of the S streams that are present and their pairs.
+    """pooled = dropout(gelu((sum of W_ab r_ab + sum of W_a r_a) / S)) of the S streams present and their pairs.
 
     Every stream is projected to `dim`, with sinusoids of its time (streams without one: of the step's number). r_ab:
     the steps of a after `layers` layers over those of b, pooled over the steps of a by attention or their mean; r_a:
