@@ -135,3 +135,16 @@ def test_subsets_and_losses_of_streams(fusion, options):
             model.eval()
             expected = model(batch.without(gone)).logits["emotion"].softmax(-1)
         np.testing.assert_allclose(found["emotion"], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_weighted_is_one_learned_number_per_stream_for_all_classes():
+    """The published late fusion of MMER: a linear layer from three logits to one, without bias."""
+    fusion = Late({"a": 2, "b": 2, "c": 2}, how="weighted")
+    logits = torch.randn(4, 3, 5)
+    torch.testing.assert_close(fusion.combine(logits, encoded(PRESENT)), (logits * PRESENT.unsqueeze(-1)).sum(1))
+    with torch.no_grad():
+        fusion.weight.copy_(torch.tensor([0.5, 2.0, -1.0]))
+    expected = (logits * PRESENT.unsqueeze(-1) * torch.tensor([0.5, 2.0, -1.0])[:, None]).sum(1)
+    torch.testing.assert_close(fusion.combine(logits, encoded(PRESENT)), expected)
+    fusion.combine(logits, encoded(PRESENT)).square().sum().backward()
+    assert fusion.weight.grad is not None and fusion.weight.grad.all()
