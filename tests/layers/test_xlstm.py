@@ -180,7 +180,7 @@ def test_forget_gates_start_nearly_open():
 
 
 @pytest.mark.parametrize(
-    "options", [{"heads": 3}, {"kinds": ()}, {"kinds": ("gru",)}, {"kernel": 0}], ids=["heads", "none", "kind", "kernel"]
+    "options", [{"heads": 3}, {"kinds": ()}, {"kinds": ("gru",)}, {"kernel": 0}], ids=["heads", "none", "kind", "conv"]
 )
 def test_what_does_not_exist_is_refused(options):
     with pytest.raises(BadConfig):

@@ -88,7 +88,7 @@ def test_a_vector_per_utterance_is_refused_and_named(tmp_path: Path):
     }
     recipe = binding.bind(make_recipe(values), corpus)
     everything = corpus.table["id"].notna().to_numpy()
-    with pytest.raises(BadConfig, match="vision_vector.*one key"):
+    with pytest.raises(BadConfig, match=r"vision_vector.*one key"):
         binding.training_set(corpus, recipe, binding.tasks_of(recipe, corpus), everything)
     values["streams"] = {s: {"encoder": "transformer"} for s in ("audio_steps", "vision_steps")}
     recipe = binding.bind(make_recipe(values), corpus)
