@@ -70,7 +70,7 @@ def run(
     from affuse.core.memory import keep_flat
     from affuse.inference.clips import Job, analyze_clips, find_clips
 
-    out, transcript = _expanded(out), _expanded(transcript)
+    out, transcript = expanded(out), expanded(transcript)
     _check(clips, every, format, out, workers)
     card = registry.cards("writers").get(format, {})
     files_only = bool(card) and not card.get("stdout")
@@ -78,7 +78,7 @@ def run(
     _check_place(folder)
     skipped: set[str] = set()
     found = find_clips(clips, skipped)
-    _note_skipped(skipped, quiet)
+    note_skipped(skipped, quiet)
     _check_words(transcript, found)
     experts = by_modality("--expert", expert or [], "MODEL")
     chosen = choose_device(device, threads)
@@ -115,7 +115,7 @@ def run(
                     if out is not None:
                         file = str(places[timeline.clip].relative_to(out))
                         io.append_jsonl(out / ANSWERS, {"file": file, **marks[timeline.clip]})
-                    note(escape(_line(f"{timeline.clip} -> {places[timeline.clip]}")), quiet)
+                    note(escape(one_line(f"{timeline.clip} -> {places[timeline.clip]}")), quiet)
             bar.advance(task)
     _list(failures, out, shown=folder is None)
     return 1 if failures else 0
@@ -129,11 +129,7 @@ def _check(clips: Sequence[str], every: float | None, format: str, out: Path | N
     if not clips:
         raise BadConfig("no clip given", "affuse analyze CLIP...")
     check_every(every)
-    if workers < 1:
-        raise BadConfig(f"--workers {workers}", "give at least 1")
-    if workers > (most := max(16, 2 * (os.cpu_count() or 1))):
-        remedy = f"give at most {most}: each loads the model anew, and keeps a core busy"
-        raise BadConfig(f"--workers {workers}", remedy)
+    check_workers(workers)
     writers = registry.cards("writers")
     if format != "table" and format not in writers:
         raise BadConfig(f"--format {format} is unknown", f"give table | {' | '.join(writers)}")
@@ -141,6 +137,17 @@ def _check(clips: Sequence[str], every: float | None, format: str, out: Path | N
         raise BadConfig("a table is for the terminal", f"with --out give --format {' | '.join(writers)}")
     if format in writers:
         registry.load("writers", format)  # now, rather than after the first clip, where its package is absent
+
+
+def check_workers(workers: int) -> None:
+    """Raise BadConfig for fewer than one process, or for so many that they only wait for each other."""
+    from affuse.core.errors import BadConfig
+
+    if workers < 1:
+        raise BadConfig(f"--workers {workers}", "give at least 1")
+    if workers > (most := max(16, 2 * (os.cpu_count() or 1))):
+        remedy = f"give at most {most}: each loads the model anew, and keeps a core busy"
+        raise BadConfig(f"--workers {workers}", remedy)
 
 
 def _check_words(transcript: Path | None, clips: Sequence[str]) -> None:
@@ -158,34 +165,38 @@ def emit(timeline: Timeline, format: str, header: bool) -> None:
     if format == "json":
         _print(str(timeline.render("json")))
     elif timeline.error is not None:
-        _failed(timeline.clip, timeline.error)
+        print_failed(timeline.clip, timeline.error)
     elif format == "csv":
         _print(str(timeline.render("csv", header=header)))
     else:
         print_table(timeline)
 
 
-def _failed(clip: str, error: Mapping[str, str]) -> None:
-    """Print why a clip has no answer, and which clip where the message does not name it."""
-    message = error["message"] if clip in error["message"] else f"{clip}: {error['message']}"
-    print_error(_line(message), _line(error["remedy"]))
+def failure(clip: str, error: Mapping[str, str]) -> str:
+    """Why a clip has no answer, and which clip where the message does not name it."""
+    return one_line(error["message"] if clip in error["message"] else f"{clip}: {error['message']}")
 
 
-def _line(text: str) -> str:
+def print_failed(clip: str, error: Mapping[str, str]) -> None:
+    """Print why a clip has no answer, and what to do."""
+    print_error(failure(clip, error), one_line(error["remedy"]))
+
+
+def one_line(text: str) -> str:
     """Text in one line, with file names of any characters: those that are not printed are written as in Python."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-def _note_skipped(skipped: Collection[str], quiet: bool) -> None:
+def note_skipped(skipped: Collection[str], quiet: bool) -> None:
     """Note how many files of the folders are no clips, by suffix."""
     suffixes = Counter(sorted(os.path.splitext(file)[1].lower() or "without a suffix" for file in skipped))
     if skipped:
         what = "files that are no clips" if len(skipped) > 1 else "file that is no clip"
         kinds = ", ".join(f"{n} {suffix}" for suffix, n in suffixes.most_common())
-        note(escape(_line(f"skipped {len(skipped)} {what}: {kinds}")), quiet)
+        note(escape(one_line(f"skipped {len(skipped)} {what}: {kinds}")), quiet)
 
 
-def _expanded(path: Path | None) -> Path | None:
+def expanded(path: Path | None) -> Path | None:
     """A path whose ~ the shell left as it was (--out=~/answers)."""
     return None if path is None else Path(os.path.expanduser(path))
 
@@ -276,6 +287,6 @@ def _list(failures: dict[str, dict[str, Any]], out: Path | None, shown: bool) ->
 
     if not shown:
         for clip, error in failures.items():
-            _failed(clip, error)
+            print_failed(clip, error)
     if out is not None:
         io.write_json(out / FAILURES, failures)

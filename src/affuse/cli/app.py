@@ -24,6 +24,7 @@ from affuse.cli import (
     extract,
     import_,
     list_,
+    monitor,
     preprocess,
     pretrain,
     show,
@@ -41,7 +42,7 @@ app = App(
     console=output,
     result_action="return_value",
 )
-for verb in (analyze, train, pretrain, evaluate, compare, bench, extract, preprocess, check):
+for verb in (analyze, monitor, train, pretrain, evaluate, compare, bench, extract, preprocess, check):
     app.command(verb.run, name=verb.__name__.rsplit(".", 1)[-1])
 app.command(submit.app, name="submit")
 app.command(import_.app, name="import")

@@ -31,10 +31,11 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
+def atomic(path: Path | str, mode: int = 0o666) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, renamed to it on success and removed on failure.
 
-    Raises StorageError when the disk is full or the folder cannot be written.
+    `mode`: the permissions that the umask leaves. Raises StorageError when the disk is full or the folder cannot be
+    written.
     """
     path = Path(path)
     tmp: Path | None = None
@@ -45,7 +46,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
             os.close(handle)
             tmp = Path(name)
             yield tmp
-            tmp.chmod(0o666 & ~_umask())  # at the end, as safetensors creates the file again
+            tmp.chmod(mode & ~_umask())  # at the end, as safetensors creates the file again
             os.replace(tmp, path)
     finally:
         if tmp is not None:

@@ -282,6 +282,14 @@ class Timeline:
         """A picture for a paper (.png at 300 dpi, .pdf or .svg); returns its path. MissingDependency without `plot`."""
         return self.save(path, "png", suffix=Path(path).suffix)
 
+    def reasons(self) -> str:
+        """Why segments have no answer, the most frequent reason first."""
+        time: dict[str, float] = {}
+        for s in self.segments:
+            if s.label is None:
+                time[s.reason or "nothing usable"] = time.get(s.reason or "nothing usable", 0.0) + s.end - s.start
+        return "; ".join(sorted(time, key=lambda reason: -time[reason])[:3]) or "no segment in this clip"
+
     @property
     def file(self) -> Path | None:
         """The clip itself; None where it is no longer there."""

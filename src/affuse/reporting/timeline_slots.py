@@ -141,7 +141,7 @@ def headline(timeline: Timeline) -> str:
     if timeline.values and any(s.label is not None for s in timeline.segments):
         return f"{in_words(average(timeline))} on average".capitalize()
     if not found:
-        return f"{UNKNOWN.capitalize()}: {reasons(timeline)}"
+        return f"{UNKNOWN.capitalize()}: {timeline.reasons()}"
     (first, most), *others = found
     if not others:
         return f"{first} {'wherever it can be told' if unjudged(timeline.segments) else 'throughout'}".capitalize()
@@ -156,15 +156,6 @@ def average(timeline: Timeline) -> dict[str, float]:
     judged = [s for s in timeline.segments if s.label is not None]
     weights = [s.end - s.start for s in judged]
     return {k: float(np.average([s.probabilities[k] for s in judged], weights=weights)) for k in timeline.labels}
-
-
-def reasons(timeline: Timeline) -> str:
-    """Why segments were not judged, the most frequent reason first."""
-    time: dict[str, float] = {}
-    for s in timeline.segments:
-        if s.label is None:
-            time[s.reason or "nothing usable"] = time.get(s.reason or "nothing usable", 0.0) + s.end - s.start
-    return "; ".join(sorted(time, key=lambda reason: -time[reason])[:3]) or "no segment in this clip"
 
 
 def confidence(timeline: Timeline) -> float | None:
