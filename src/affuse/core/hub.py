@@ -143,10 +143,12 @@ def load(folder: Path, architecture: str = "AutoModel", **more: Any) -> Any:
 
 
 def blocks(network: Any) -> list[nn.Module]:
-    """The blocks of a network in their order; none where it has no list of them."""
+    """The blocks of a network in their order; none where it has no list of them, or its depths share one (ALBERT)."""
     from torch import nn
 
     total = network.config.num_hidden_layers
+    if getattr(network.config, "num_hidden_groups", total) != total:
+        return []
     found = next((m for m in network.modules() if isinstance(m, nn.ModuleList) and len(m) == total), ())
     return list(found)
 
@@ -154,14 +156,15 @@ def blocks(network: Any) -> list[nn.Module]:
 def freeze_first(network: Any, model: str, count: int | None) -> list[nn.Module]:
     """The embeddings and the first `count` blocks of a network, without gradients from now on; nothing for None.
 
-    BadConfig, which names `model`, where it has fewer blocks.
+    BadConfig, which names `model`, where it has fewer blocks of their own.
     """
     if count is None:
         return []
     found = blocks(network)
-    if not 0 <= count <= len(found) or not found:
-        message = f"model '{model}' has {len(found) or 'no'} layers that can be frozen one by one"
-        raise BadConfig(f"frozen_layers = {count}", message)
+    if not 0 <= count <= len(found):
+        has = f"{len(found)} layers" if found else "no layers with weights of their own"
+        ways = "0 freezes the embeddings, frozen=true of the stream everything; lora=8 (language) trains small updates"
+        raise BadConfig(f"frozen_layers = {count}: model '{model}' has {has}", ways)
     embeddings = getattr(network, "embeddings", None)
     first = [network.get_input_embeddings() if embeddings is None else embeddings, *found[:count]]
     return [module.requires_grad_(False) for module in first]

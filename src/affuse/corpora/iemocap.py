@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from affuse.core.errors import BadCorpus
 from affuse.core.labels import LabelSpace, canonical, space
-from affuse.corpora.manifest import Corpus, check_counts, write_corpus
+from affuse.corpora.manifest import SPLITS, Corpus, check_counts, write_corpus
+from affuse.corpora.reading.mme2e import random_split, read_lists
 from affuse.corpora.reading.release import PICTURE, SOUND, check_labels, first, media, mend
 
 CARD = {
@@ -123,8 +124,8 @@ def _rows(files: list[Path], wanted: LabelSpace, erc: bool) -> tuple[list[Row], 
             row = _row(path, match)
             odd.update(name for names in chosen for name in names - EVALUATED)
             code = "hap" if erc and row["id"] in ERC_HAPPY else row["emotion"]
-            row["label"] = _class(canonical(code), wanted)
-            found = Counter(c for names in chosen for c in {_class(name, wanted) for name in names})
+            row["label"] = class_of(canonical(code), wanted)
+            found = Counter(c for names in chosen for c in {class_of(name, wanted) for name in names})
             row["votes"] = [float(found[c]) for c in wanted.labels]
             row["evaluators"] = len(chosen)
             rows.append(row)
@@ -149,9 +150,9 @@ def _turns(path: Path) -> Iterator[tuple[re.Match[str], list[set[str]]]]:
 
 def _row(path: Path, match: re.Match[str]) -> Row:
     begun, ended, name, code, *vad = match.groups()
-    parts = _NAME.fullmatch(name)
-    if parts is None or code not in (*CODES, *OUTSIDE):
-        wrong = f"utterance '{name}'" if parts is None else f"emotion '{code}' of {name}"
+    known = facts(name)
+    if not known or code not in (*CODES, *OUTSIDE):
+        wrong = f"emotion '{code}' of {name}" if known else f"utterance '{name}'"
         raise BadCorpus(f"{path}: unknown {wrong}", "use the official file")
     try:
         start, end, valence, arousal, dominance = (float(v) for v in (begun, ended, *vad))
@@ -159,27 +160,28 @@ def _row(path: Path, match: re.Match[str]) -> Row:
         raise BadCorpus(f"{path}: a number of {name} cannot be read: {error}", "use the official file") from error
     if max(valence, arousal, dominance) > 6:
         raise BadCorpus(f"{path}: {name} has valence, arousal, dominance {', '.join(vad)}", "they are means of 1..5")
+    values = {"valence": valence, "arousal": arousal, "dominance": dominance}
+    times = {"start": start, "end": end, "dialogue_start": start, "dialogue_end": end}
+    return {"id": name, **known, **times, "emotion": code, **values}
+
+
+def facts(name: str) -> Row:
+    """What the id of an utterance says: dialogue, speaker, session, setting, half of the picture; {} for other ids."""
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        return {}
     session, markers, setting, who = parts.groups()
     return {
-        "id": name,
         "conversation": name.rpartition("_")[0],
         "speaker": session + who,
         "source": session,
-        "start": start,
-        "end": end,
-        "emotion": code,
-        "valence": valence,
-        "arousal": arousal,
-        "dominance": dominance,
         "gender": "female" if who == "F" else "male",
         "setting": "improvised" if setting == "impro" else "scripted",
         "crop": "left" if markers == who else "right",
-        "dialogue_start": start,
-        "dialogue_end": end,
     }
 
 
-def _class(name: str, wanted: LabelSpace) -> str:
+def class_of(name: str, wanted: LabelSpace) -> str:
     """The class of `wanted` that a category counts for, or ""."""
     merged = "happy" if name == "excited" and name not in wanted.labels else name
     return merged if merged in wanted.labels else ""
@@ -259,20 +261,10 @@ def _split(rows: list[Row], split: str, src: Path) -> list[str]:
 
 
 def _split_mme2e(rows: list[Row], src: Path) -> list[str]:
-    where: dict[str, str] = {}
-    for name in ("train", "valid", "test"):
-        path = first(src, f"{name}_split.txt")
-        if path is None:
-            raise BadCorpus(f"split=mme2e: no {name}_split.txt below {src}", "put IEMOCAP_split of MME2E there")
-        ids = _read(path).split()
-        foreign = [i for i in ids if not _NAME.fullmatch(i) or i in where]
-        if foreign:
-            raise BadCorpus(
-                f"{path}: '{foreign[0]}' is no utterance, or is in two splits", "use IEMOCAP_split of MME2E"
-            )
-        where |= dict.fromkeys(ids, name)
+    found = {name: first(src, f"{name}_split.txt") for name in SPLITS}
+    if missing := [name for name, path in found.items() if path is None]:
+        raise BadCorpus(f"split=mme2e: no {missing[0]}_split.txt below {src}", "put IEMOCAP_split of MME2E there")
+    where = read_lists({name: path for name, path in found.items() if path}, facts)
     for row in rows:
         row["split"] = where.get(row["id"], "")
-    groups = {s: {r["conversation"] for r in rows if r["split"] == s} for s in ("train", "test")}
-    shared = len(groups["train"] & groups["test"])
-    return [f"split=mme2e is by utterance at random: {shared} of {len(groups['test'])} test dialogues are in train too"]
+    return [random_split(rows)]

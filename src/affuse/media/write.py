@@ -51,6 +51,31 @@ def write_clip(
         raise BadMedia(f"cannot encode {path} ({fps} fps, {rate} Hz): {error}", "try 25 fps, 16000 Hz") from error
 
 
+def pack_jpegs(path: Path | str, pictures: Iterable[tuple[int, bytes]], fps: float) -> None:
+    """Write JPEG pictures (number, bytes) as a MOV, atomically: number k is shown from k / fps s on.
+
+    They are kept as they are: nothing is encoded anew. Raises BadMedia for none, for what is no JPEG, and for numbers
+    that fall.
+    """
+    rate = Fraction(fps).limit_denominator(30030)
+    try:
+        with atomic(path) as tmp, tmp.open("wb") as file, av.open(file, "w", format="mov") as container:
+            stream: Any = None
+            for number, data in pictures:
+                packet: Any = av.Packet(data)
+                if stream is None:
+                    stream = container.add_stream("mjpeg", rate=rate)
+                    first: Any = av.CodecContext.create("mjpeg", "r").decode(av.Packet(data))[0]
+                    stream.width, stream.height, stream.pix_fmt = first.width, first.height, "yuvj420p"
+                packet.stream, packet.time_base, packet.is_keyframe = stream, 1 / rate, True
+                packet.pts, packet.dts, packet.duration = number, number, 1
+                container.mux(packet)
+            if stream is None:
+                raise BadMedia(f"nothing to write to {path}: no pictures", "give at least one")
+    except (av.FFmpegError, IndexError) as error:
+        raise BadMedia(f"cannot pack the pictures of {path}: {error}", "give whole JPEG files") from error
+
+
 def write_wav(path: Path | str, samples: np.ndarray, rate: int) -> None:
     """Write mono sound, float32 [n] in -1..1 (clipped beyond), as WAV of 16 bits at `rate` Hz, atomically."""
     pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from affuse.core.errors import BadConfig
 from affuse.core.parts import Computed
 from affuse.core.tasks import Task
 from affuse.core.types import Batch, Output
@@ -22,10 +23,12 @@ CARD = {
 
 
 class BinaryCrossEntropy(nn.Module):
-    """l_i = mean over the known labels c of -w_c t (1 - p)^gamma log p - (1 - t) p^gamma log(1 - p), p = sigmoid(z_ic).
+    """l_i = mean over the known labels c of -w_c t (1 - p)^gamma log p - v (1 - t) p^gamma log(1 - p).
 
-    `positive_weight`: "balanced" gives a present label the weight w_c = (number without) / (number with) of the
-    training items, at most `most`; "none": 1. gamma = 0 is binary cross-entropy. A label that is NaN is not known.
+    p = sigmoid(z_ic). `positive_weight`: "balanced" gives a present label the weight w_c = (number without) / (number
+    with) of the training items, at most `most`; "none": 1, as is v. `alpha` in (0, 1): w = alpha, v = 1 - alpha for all
+    labels (Lin et al., eq. 5). gamma = 0 is binary cross-entropy. A label that is NaN is not known. Raises BadConfig
+    for an alpha outside (0, 1), or with a positive_weight.
     """
 
     positive: Tensor
@@ -35,12 +38,20 @@ class BinaryCrossEntropy(nn.Module):
         task: Task,
         *,
         gamma: float = 0.0,
+        alpha: float | None = None,
         positive_weight: Literal["none", "balanced"] = "none",
         most: float = 20.0,
     ) -> None:
         super().__init__()
+        if alpha is not None and not 0 < alpha < 1:
+            message = f"alpha = {alpha}: present labels weigh alpha, absent ones 1 - alpha"
+            raise BadConfig(message, "give a number between 0 and 1, such as 0.25")
+        if alpha is not None and positive_weight != "none":
+            message = f"alpha = {alpha} and positive_weight = '{positive_weight}' both weigh present labels"
+            raise BadConfig(message, "leave one of them out")
         self.task, self.gamma, self.kind, self.most = task.name, gamma, positive_weight, most
-        self.register_buffer("positive", torch.ones(task.width))
+        self.absent = 1.0 if alpha is None else 1 - alpha
+        self.register_buffer("positive", torch.full((task.width,), 1.0 if alpha is None else alpha))
 
     def fit(self, labels: Tensor) -> None:
         """Set the weights of present labels from training labels [N, C], 1, 0 or NaN."""
@@ -57,7 +68,7 @@ class BinaryCrossEntropy(nn.Module):
         target, z = batch.target[self.task].float(), output.logits[self.task].float()
         known, t = ~target.isnan(), target.nan_to_num(0.0)
         log_p, log_q = logsigmoid(z), logsigmoid(-z)
-        hit, miss = self.positive * t * log_p, (1 - t) * log_q
+        hit, miss = self.positive * t * log_p, self.absent * (1 - t) * log_q
         if self.gamma:
             hit, miss = hit * log_q.exp() ** self.gamma, miss * log_p.exp() ** self.gamma
         return -((hit + miss) * known).sum(-1) / known.sum(-1).clamp_min(1)

@@ -37,9 +37,10 @@ class Language(nn.Module):
 
     `model`: the one of the extractor `tokens`: a model that reads both ways (BERT) or from left to right (LLaMA).
     `depth`: how many of its first blocks are kept (0: all). `frozen_layers`: the embeddings and that many blocks are
-    not trained, and have no dropout (None: all is trained; 0: only the embeddings are frozen). `pool`: the mean over
-    the tokens, the first one, or the last one, which alone has attended to all others in a model that reads from left
-    to right. `dropout` is that of the model, and that of the pooled vector.
+    not trained, and have no dropout (None: all is trained; 0: only the embeddings are frozen, all that ALBERT allows,
+    whose depths share one block). `pool`: the mean over the tokens, the first one, or the last one, which alone has
+    attended to all others in a model that reads from left to right. `dropout` is that of the model, and that of the
+    pooled vector.
 
     `lora`: the rank of LoRA (0: the weights themselves are trained); the pretrained weights then stay as they are, and
     the layers called `lora_layers` (none: queries and values) get an update that is trained, scaled by
