@@ -1,10 +1,11 @@
 """A test per known defect of a published audio, text and face system (and of MME2E, whose data and trainer it took).
 
-Data, metrics and losses: each test fails where affuse has that defect.
+Each test fails where affuse has that defect.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,27 +13,32 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from torch import Tensor
 from torch.nn.functional import one_hot
 
 from affuse.cli.app import main
 from affuse.core import io, registry
 from affuse.core.errors import BadConfig, UnknownName
-from affuse.core.labels import LabelSpace
+from affuse.core.labels import SPACES, LabelSpace
 from affuse.core.tasks import Task
 from affuse.core.types import Batch, Feature, Fused, Output, StreamSpec
 from affuse.corpora.iemocap import import_iemocap
 from affuse.corpora.manifest import Corpus
 from affuse.features.face_crops import FaceCrops
 from affuse.features.tokens import Tokens
+from affuse.layers.repvgg import RepVGGBlock, fused
+from affuse.layers.xlstm import XLSTM, CausalConv, chunkwise, empty
 from affuse.media.clip import Clip
 from affuse.media.write import write_clip
 from affuse.metrics import value
+from affuse.models.model import Model
 from affuse.models.saved import load_model
 from affuse.objectives.binary_cross_entropy import BinaryCrossEntropy
 from affuse.objectives.focal import Focal
 from affuse.stores.collate import collate
 from affuse.training.run_folder import split_of
 from tests.contracts.corpora import LABELS, make_corpus
+from tests.parts import CANDIDATES, make_model, random_batch
 from tests.tiny_bert import WORDS, save_tiny_bert
 
 CLASSES = Task("emotion", LabelSpace("custom", ("angry", "happy", "neutral", "sad")))
@@ -221,3 +227,115 @@ def test_words_follow_the_first_colon_of_a_transcript_not_the_last(tmp_path):
         (dialog / folder / "Ses01F_impro01.txt").write_text(text)
     corpus = import_iemocap(tmp_path / "r", tmp_path / "c", partial=True)
     assert corpus.table["text"].tolist() == ["He said [1]: at 5:30, at the latest."]
+
+
+# ---- model -----------------------------------------------------------------------------------------------------------
+
+STREAMS = (CANDIDATES[0], CANDIDATES[2], CANDIDATES[4])  # sound, faces, words
+ENCODERS = {"sound": "wave_cnn", "faces": "repvgg", "words": "xlstm"}
+
+
+def trimodal(fusion: str = "cross_attention") -> tuple[Model, Batch]:
+    """Samples, face crops and vectors of words through the encoders of the system, and a batch of six."""
+    return make_model(STREAMS, ENCODERS, fusion, SPACES["iemocap-4"]), random_batch(STREAMS, 6, 4)
+
+
+def test_cross_attention_answers_to_its_query():
+    """With one key the query changed nothing: a difference and a gradient of exactly 0."""
+    torch.manual_seed(0)
+    model, batch = trimodal()
+    model.eval()
+    encoded = model.encode(batch)
+    layer = model.fusion.layers["words over sound"][0]
+    seen: list[Tensor] = []
+    layer.out.register_forward_hook(lambda module, given, found: seen.append(found))
+    model.fuse(encoded, batch)
+    other = replace(encoded, tokens=encoded.tokens | {"words": encoded.tokens["words"].flip(0)})
+    model.fuse(other, batch)
+    assert (seen[0] - seen[1]).abs().max() > 1e-4
+
+
+def test_every_tensor_of_the_model_is_trained():
+    """Of three blocks run side by side one got no gradient at all; 33.6 million audio weights were dead."""
+    dead = []
+    for fusion in ("cross_attention", "late"):  # the one reads steps, the other what each encoder pools of them
+        model, batch = trimodal(fusion)
+        output = model.train()(batch).logits["emotion"]
+        (output * torch.randn_like(output)).sum().backward()
+        dead.append({name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()})
+    assert not dead[0] & dead[1]
+    assert all(".pool." in name for name in dead[0]) and not dead[1]
+
+
+def test_blocks_follow_each_other_and_directions_share_nothing():
+    """Every block read the input; the backward pass was one step, with the forward weights."""
+    net = XLSTM(8, kinds=("mlstm", "mlstm")).eval()
+    x, mask = torch.randn(1, 20, 8), torch.ones(1, 20, dtype=torch.bool)
+    seen: list[Tensor] = []
+    net.blocks[1].register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    net(x, mask)
+    assert not torch.equal(seen[0], x)
+    forward, backward = (list(cell.parameters()) for cell in net.blocks[0].cells)
+    assert not {id(p) for p in forward} & {id(p) for p in backward}
+    last = x.clone()
+    last[:, -1] += 1
+    middle = x.clone()
+    middle[:, 10] += 1
+    for changed in (last, middle):  # the first step knows of the last one, and of all between
+        assert (net(changed, mask)[:, 0] - net(x, mask)[:, 0]).abs().max() > 1e-7
+
+
+def test_the_convolution_of_a_block_runs_over_time():
+    """It slid over the features of one step: a step knew nothing of the one before it but through the memory."""
+    conv = CausalConv(4, 3).eval()
+    x = torch.zeros(1, 6, 4)
+    x[0, 2, 1] = 1.0
+    changed = (conv(x, conv.begin(x))[0] - conv(torch.zeros_like(x), conv.begin(x))[0])[0].abs() > 1e-8
+    assert changed[2:5, 1].any() and not changed[:2].any() and not changed[5:].any()
+    assert not changed[:, [0, 2, 3]].any()
+
+
+def test_a_negative_normaliser_is_not_replaced():
+    """clamp(n q, min=1) replaced half of all normalisers; what counts is their size."""
+    q = torch.tensor([[[-2.0, 0.0]]], dtype=torch.float64)
+    k, v = torch.tensor([[[3.0, 0.0]]], dtype=torch.float64), torch.tensor([[[5.0, 7.0]]], dtype=torch.float64)
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    found, _ = chunkwise(q, k, v, zero, zero, empty(q))
+    torch.testing.assert_close(found, -v)  # C q = v (k q) = -6 v, |n q| = 6
+
+
+def test_repvgg_trains_on_after_an_evaluation():
+    """Evaluation fused the model in training: convolutions that the optimiser did not know, without gradient."""
+    model, batch = trimodal("late")
+    before = [name for name, _ in model.named_parameters()]
+    fused(model.eval())(batch)
+    model.train()
+    assert [name for name, _ in model.named_parameters()] == before
+    model(batch).logits["emotion"].square().sum().backward()
+    kernels = [m.conv3.weight for m in model.modules() if isinstance(m, RepVGGBlock)]
+    assert kernels and all(k.requires_grad and k.grad is not None and k.grad.any() for k in kernels)
+
+
+@pytest.mark.parametrize("gone", [{"words"}, {"faces"}, {"sound", "words"}, {"sound", "faces"}])
+@pytest.mark.parametrize("fusion", ["cross_attention", "late"])
+def test_any_subset_of_the_modalities_answers(fusion, gone):
+    """Sound and face needed the text; a batch without any face gave two logits to a layer of three."""
+    model, batch = trimodal(fusion)
+    model.eval()
+    found = model(batch.without(gone)).logits["emotion"]
+    assert found.isfinite().all() and not torch.allclose(found, model(batch).logits["emotion"])
+
+
+@pytest.mark.parametrize("n", [1, 9, 17])
+def test_any_size_of_a_batch_works(n):
+    """More than eight failed, as did one alone."""
+    model, _ = trimodal()
+    assert model.eval()(random_batch(STREAMS, n, 4)).logits["emotion"].shape == (n, 4)
+
+
+def test_the_epoch_that_is_kept_is_the_best_and_no_epoch_is_scored_on_the_test_split(corpus, run):
+    """The last epoch was saved as the best, and the test split was scored after every one."""
+    rows, told = io.read_jsonl(run / "metrics.jsonl"), io.read_json(run / "run.json")
+    scores = [row["valid"][told["selection"]["metric"]] for row in rows]
+    assert told["best_epoch"] == 1 + int(np.argmax(scores)) and told["best_score"] == pytest.approx(max(scores))
+    assert all("test" not in row for row in rows)
