@@ -64,4 +64,4 @@ def corpus_synthetic(path: Path, cue: float) -> None:
 if __name__ == "__main__":
     cues = {"weak": 0.3, "strong": 1.5}
     corpora = {f"{name}_{share}": partial(corpus_synthetic, cue=cue) for name, cue in cues.items() for share in SHARES}
-    sys.exit(run_suite("pairs", corpora, __doc__))
+    sys.exit(run_suite("pairs", corpora, __doc__, plot="scratch"))

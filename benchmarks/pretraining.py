@@ -44,4 +44,5 @@ def corpus_ravdess(path: Path) -> None:
 
 if __name__ == "__main__":
     made = {"ravdess": corpus_ravdess, "composite": corpus_composite_av}
-    sys.exit(run_suite("pretraining", {f"{n}_{s}": make for n, make in made.items() for s in (10, 50, 100)}, __doc__))
+    corpora = {f"{name}_{share}": make for name, make in made.items() for share in (10, 50, 100)}
+    sys.exit(run_suite("pretraining", corpora, __doc__, plot="scratch"))

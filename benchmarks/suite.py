@@ -8,6 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from differences import draw
 from results import ROOT
 
 from affuse.cli.bench import bench
@@ -16,12 +17,16 @@ from affuse.evaluation.suite import Suite, load_suite
 
 
 def run_suite(
-    name: str, corpora: Mapping[str, Callable[[Path], None]], text: str | None,
+    name: str,
+    corpora: Mapping[str, Callable[[Path], None]],
+    text: str | None,
     more: Callable[[Suite, str, Path], str] = lambda suite, setting, out: "",
+    plot: str = "",
 ) -> int:
     """Parse the command line, make the corpora of the chosen settings below OUT/corpora, run the suite; the exit code.
 
-    `more`: (suite, setting, OUT) -> what the page of a setting ends with.
+    `more`: (suite, setting, OUT) -> what the page of a setting ends with. `plot`: the arm from which all others differ
+    in PAGES/NAME.svg, which every page then shows; none where it is empty.
     """
     parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / name)
@@ -43,4 +48,9 @@ def run_suite(
         suite.settings[setting] = replace(values, corpus=corpus, overrides=moved)
         if setting in wanted and not (corpus / "corpus.json").is_file():
             corpora[setting](corpus)
-    return bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1, more=more)
+    shown = (lambda suite, setting, out: f"\n![Differences between arms]({name}.svg)\n") if plot else more
+    done = bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1, more=shown)
+    tables = [given.pages / f"{name}-{setting}.parquet" for setting in suite.settings]
+    if plot and (there := [table for table in tables if table.is_file()]):
+        draw(there, plot, given.pages / f"{name}.svg")
+    return done
