@@ -262,6 +262,8 @@ def test_counts_of_both_tables_agree():
         (lambda meta: meta["Ses01F_impro01_F000"].update(label=6), "has the label 6"),
         (lambda meta: meta["Ses01F_impro01_F000"].update(label=[1, 1, 0, 0, 0, 0]), r"has the label \[1, 1"),
         (lambda meta: meta["Ses01F_impro01_F000"].pop("start_time"), "times of 'Ses01F_impro01_F000'"),
+        (lambda meta: meta["Ses01F_impro01_F000"].update(fps=-1.0), "times of 'Ses01F_impro01_F000'(.*)fps -1"),
+        (lambda meta: meta["Ses01F_impro01_F000"].update(end_time=float("nan")), "times of 'Ses01F_impro01_F000'"),
         (lambda meta: meta.update(Ses01F_impro01_F000=3), "no dict of a dict per utterance"),
     ],
 )
@@ -293,8 +295,9 @@ def test_lists_that_do_not_fit_are_named(mosei, complete, tmp_path):
     (mosei / "MOSEI_SPLIT" / "test_split.txt").unlink()
     with pytest.raises(BadCorpus, match=r"test_split\.txt cannot be read"):
         import_cmu_mosei_mme2e(mosei, tmp_path / "c")
-    with pytest.raises(BadCorpus, match="no folder IEMOCAP_RAW_PROCESSED"):
-        import_iemocap_mme2e(mosei, tmp_path / "c")
+    for src in (mosei, mosei / "MOSEI_RAW_PROCESSED" / "meta.pkl"):
+        with pytest.raises(BadCorpus, match="no folder IEMOCAP_RAW_PROCESSED"):
+            import_iemocap_mme2e(src, tmp_path / "c")
 
 
 class Program:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ CARD = {
     "splits": "as published: parts of the standard folds, no video is in two; speakers are not known and may recur",
 }
 ORDER = ("anger", "disgust", "fear", "happy", "sad", "surprise")  # of the release's vectors
-_SEGMENT = re.compile(r"([\w-]+)_(\d+)")
+_SEGMENT = re.compile(r"[\w-]+_\d{1,9}")
 
 
 def import_cmu_mosei_mme2e(
@@ -37,7 +38,7 @@ def import_cmu_mosei_mme2e(
     wrong counts, ids, labels or picture rates, BadFeatures for a pickle that is more than plain values, BadConfig for
     fps.
     """
-    if not fps > 0:
+    if not 0 < fps < math.inf:
         raise BadConfig(f"fps = {fps}", "give pictures per second above 0")
     release = mme2e.read_processed(src, "MOSEI", _SEGMENT.fullmatch, Path)
     rows = [_row(release, name, fps) for name in release.folders]

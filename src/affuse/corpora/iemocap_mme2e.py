@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +72,8 @@ def _row(release: mme2e.Processed, name: str, wanted: LabelSpace) -> dict[str, A
     try:
         times = {f"dialogue_{k}": float(entry[f"{k}_time"]) for k in ("start", "end")}
         fps = float(entry.get("fps") or FPS)
+        if not (0 < fps < math.inf and all(map(math.isfinite, times.values()))):
+            raise ValueError(f"{times}, fps {fps}")
     except (KeyError, TypeError, ValueError) as error:
         raise BadCorpus(f"meta.pkl: times of '{name}': {error!r}", "use the file of the release") from error
     known = facts(name)

@@ -48,7 +48,7 @@ def read_processed(
 
 
 def _folder(src: Path, name: str) -> Path:
-    found = next((p for p in sorted(src.iterdir()) if p.is_dir() and p.name.lower() == name.lower()), None)
+    found = next((p for p in sorted(src.glob("*")) if p.is_dir() and p.name.lower() == name.lower()), None)
     if found is None:
         raise BadCorpus(f"no folder {name} in {src}", "give the folder that the release of MME2E unpacks to")
     return found
@@ -126,12 +126,11 @@ def pack(rows: list[Row], folders: Mapping[str, Path], prefix: Callable[[Row], s
     """
     from affuse.media.write import pack_jpegs
 
-    listed = {row["id"]: _pictures(folders[row["id"]], prefix(row)) for row in rows}
-    _check_rate(rows, {name: max(found, default=-1) + 1 for name, found in listed.items()})
+    _check_rate(rows, folders, prefix)
     damaged: list[str] = []
     bare = late = 0
     for row in rows:
-        whole = list(_whole(listed[row["id"]], damaged))
+        whole = list(_whole(_pictures(folders[row["id"]], prefix(row)), damaged))
         bare, late = bare + (not whole), late + bool(whole and whole[0][0])
         if whole:
             row["video"] = f"pictures/{row['id']}.mov"
@@ -161,18 +160,19 @@ def _whole(found: Mapping[int, Path], damaged: list[str]) -> Iterator[tuple[int,
             damaged.append(f"{path.parent.name}/{path.name}")
 
 
-def _check_rate(rows: list[Row], pictures: Mapping[str, int]) -> None:
+def _check_rate(rows: list[Row], folders: Mapping[str, Path], prefix: Callable[[Row], str]) -> None:
     from affuse.media.probe import probe
 
-    timed = [row for row in rows if row["audio"] and pictures[row["id"]]]
+    sample = [row for row in rows[:: max(1, len(rows) // SAMPLE)] if row["audio"]]
     found = []
-    for row in timed[:: max(1, len(timed) // SAMPLE)]:
+    for row in sample:
+        last = max(_pictures(folders[row["id"]], prefix(row)), default=None)
         try:
-            found.append(pictures[row["id"]] / probe(row["audio"]).duration / row["fps"])
+            found += [] if last is None else [(last + 1) / probe(row["audio"]).duration / row["fps"]]
         except AffuseError:  # extraction names every file that cannot be read
             continue
     factor = float(np.median(found)) if found else 1.0
     if not 1 / RATE_ERROR < factor < RATE_ERROR:
-        rate = factor * float(np.median([row["fps"] for row in timed]))
+        rate = factor * float(np.median([row["fps"] for row in sample]))
         message = f"the pictures last {factor:.2g} times as long as the sound: there are about {rate:.3g} a second"
         raise BadCorpus(message, "correct fps (an option, or in meta.pkl), or give pictures=false to leave them out")
