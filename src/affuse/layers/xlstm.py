@@ -160,17 +160,18 @@ class MLSTM(nn.Module):
         like = exact(x.new_zeros(len(x), self.heads, 0, self.width // self.heads))
         return self.conv.begin(x.new_zeros(len(x), 0, self.width)), empty(like)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Memory]) -> tuple[Tensor, tuple[Tensor, Memory]]:
-        """x [N, T, dim] after `state` -> [N, T, width] and the state after it."""
+    def forward(self, x: Tensor, state: tuple[Tensor, Memory] | None = None) -> tuple[Tensor, tuple[Tensor, Memory]]:
+        """x [N, T, dim] after `state` (None: nothing) -> [N, T, width] and the state after it."""
+        past, memory = state or self.begin(x)
         a, z = self.up(x).chunk(2, -1)
-        c, past = self.conv(a, state[0])
+        c, past = self.conv(a, past)
         q, k, v = self.query(c), self.key(c), self.value(a)
         gates = self.gates(torch.cat([q, k, v], -1)).mT
         with torch.autocast(x.device.type, enabled=False):  # sums of exponents need all their digits
             i, f = exact(gates).chunk(2, 1)
             q, k, v = (exact(part).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
             over = chunkwise if x.shape[1] > 1 else recurrent
-            h, memory = over(q, k * k.shape[-1] ** -0.5, v, i, F.logsigmoid(f), state[1])
+            h, memory = over(q, k * k.shape[-1] ** -0.5, v, i, F.logsigmoid(f), memory)
         h = self.norm(h.transpose(1, 2)).to(c.dtype)
         return (h + self.skip * c) * F.silu(z), (past, memory)
 
@@ -204,12 +205,13 @@ class SLSTM(nn.Module):
         zero = exact(x.new_zeros(len(x), self.heads, self.width // self.heads))
         return self.conv.begin(x), Cells(zero, zero, torch.full_like(zero, -torch.inf), zero)
 
-    def forward(self, x: Tensor, state: tuple[Tensor, Cells]) -> tuple[Tensor, tuple[Tensor, Cells]]:
-        """x [N, T, dim] after `state` -> [N, T, dim] and the state after it."""
-        c, past = self.conv(x, state[0])
+    def forward(self, x: Tensor, state: tuple[Tensor, Cells] | None = None) -> tuple[Tensor, tuple[Tensor, Cells]]:
+        """x [N, T, dim] after `state` (None: nothing) -> [N, T, dim] and the state after it."""
+        past, cells = state or self.begin(x)
+        c, past = self.conv(x, past)
         ahead = torch.cat([self.gates(c), self.inputs(x)], -1).unflatten(-1, (4, self.heads, -1))
         ahead = ahead.transpose(2, 3).flatten(3)  # [N, T, H, 4 d], as the recurrent part gives it
-        cells, found = state[1], []
+        found = []
         with torch.autocast(x.device.type, enabled=False):
             for step in exact(ahead).unbind(1):
                 cells = self._step(step, cells)
@@ -259,18 +261,13 @@ class Block(nn.Module):
         nn.init.normal_(self.down.weight, std=2 / (deep * math.sqrt(dim)))
         self.feed = GatedFeed(dim, dropout) if kind == "slstm" else None
 
-    def begin(self, x: Tensor) -> Any:
-        """The state before the first step of x [N, T, dim]; of the forward direction."""
-        return self.cells[0].begin(x)  # type: ignore[operator]
-
-    def forward(self, x: Tensor, state: Any, turned: Tensor | None = None) -> tuple[Tensor, Any]:
+    def forward(self, x: Tensor, state: Any = None, turned: Tensor | None = None) -> tuple[Tensor, Any]:
         """x [N, T, dim] after `state` -> [N, T, dim] and the state after it; `turned` [N, T]: the order backwards."""
         own = self.norm(x)
         h, state = self.cells[0](own, state)
         if turned is not None:
-            cell = self.cells[1]
-            back = take(own, turned)
-            h = torch.cat([h, take(cell(back, cell.begin(back))[0], turned)], -1)  # type: ignore[operator]
+            back, _ = self.cells[1](take(own, turned))
+            h = torch.cat([h, take(back, turned)], -1)
         x = x + self.dropout(self.down(h))
         return x if self.feed is None else x + self.feed(x), state
 
@@ -325,14 +322,14 @@ class XLSTM(nn.Module):
         x = take(x, order)
         turned = _turned(mask.sum(1), x.shape[1]) if self.both else None
         for block in self.blocks:
-            x, _ = block(x, block.begin(x), turned)
+            x, _ = block(x, turned=turned)
         return take(self.last(x), order.argsort(dim=1)) * mask.unsqueeze(-1)
 
-    def begin(self, x: Tensor) -> list[Any]:
-        """The states before the first of the steps x [N, dim]; BadConfig where both directions are read."""
+    def begin(self) -> list[Any]:
+        """The blocks' states before the first step; BadConfig where both directions are read."""
         if self.both:
             raise BadConfig("an xLSTM in both directions reads what comes later", "make it with both=false")
-        return [block.begin(x.unsqueeze(1)) for block in self.blocks]  # type: ignore[operator]
+        return [None] * len(self.blocks)
 
     def step(self, x: Tensor, states: Sequence[Any]) -> tuple[Tensor, list[Any]]:
         """The next step x [N, dim] -> [N, dim], and the states after it; the cost per step does not grow."""

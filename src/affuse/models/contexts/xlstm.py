@@ -19,7 +19,7 @@ CARD = {
     "licence": "Apache-2.0",
 }
 
-State = dict[str, list[Any] | None]  # of every node set; None before its first utterance
+State = dict[str, list[Any]]  # the blocks' states of every node set
 
 
 class XLSTMContext(nn.Module):
@@ -63,7 +63,7 @@ class XLSTMContext(nn.Module):
 
     def begin(self) -> State:
         """The state before the first utterance."""
-        return dict.fromkeys(self.dims)
+        return {name: over.begin() for name, over in self.over.items()}  # type: ignore[operator]
 
     def push(
         self, x: dict[str, Tensor], present: Tensor, speaker: str, state: State
@@ -73,6 +73,5 @@ class XLSTMContext(nn.Module):
         after: State = {}
         for name, value in x.items():
             h, over = self.start[name](value), self.over[name]
-            before = state[name]
-            found[name], after[name] = over.step(h, over.begin(h) if before is None else before)  # type: ignore
+            found[name], after[name] = over.step(h, state[name])  # type: ignore[operator]
         return found, after
