@@ -258,7 +258,7 @@ class Block(nn.Module):
         ]
         self.cells, width = nn.ModuleList(made), sum(cell.width for cell in made)
         self.down = nn.Linear(width, dim)
-        nn.init.normal_(self.down.weight, std=2 / (deep * math.sqrt(dim)))
+        nn.init.normal_(self.down.weight, std=math.sqrt(2 / (5 * width * deep)))
         self.feed = GatedFeed(dim, dropout) if kind == "slstm" else None
 
     def forward(self, x: Tensor, state: Any = None, turned: Tensor | None = None) -> tuple[Tensor, Any]:
