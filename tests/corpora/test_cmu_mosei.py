@@ -105,6 +105,25 @@ def test_a_label_table_with_the_raw_transcripts(tmp_path):
     assert "clips: 2 of 3" in corpus.info["partial"]
 
 
+def test_transcripts_without_a_words_sequence_go_by_time(tmp_path):
+    src = sequences(tmp_path / "r")
+    (src / "language" / "CMU_MOSEI_TimestampedWords.csd").unlink()
+    said = ["aaa___7___2.0004___4.0___ Later.", "aaa___9___0.0___2.0___ First.", "aaa___1___1.0___2.0___ Never."]
+    (src / "aaa.txt").write_text("\n".join(said))
+    text = import_cmu_mosei(src, tmp_path / "c", partial=True).table.set_index("id")["text"]
+    assert {k: v for k, v in text.items() if v} == {"aaa[0]": "First.", "aaa[1]": "Later."}
+    (src / "aaa.txt").write_text(said[2])
+    corpus = import_cmu_mosei(src, tmp_path / "d", partial=True)
+    assert any("the transcripts were left out" in w for w in corpus.info["warnings"])
+
+
+def test_the_words_sequence_goes_before_transcripts(tmp_path):
+    src = sequences(tmp_path / "r")
+    (src / "aaa.txt").write_text("aaa___7___0.0___2.0___ Another.")
+    row = import_cmu_mosei(src, tmp_path / "c", partial=True).table.set_index("id").loc["aaa[0]"]
+    assert row["text"] == "so glad" and len(row["word_times"]) == 2
+
+
 def test_mmsa_lengths_and_the_bert_mask_tell_the_padding(tmp_path):
     content = mmsa()
     corpus = import_cmu_mosei(dump(tmp_path / "unaligned_50.pkl", content), tmp_path / "c", partial=True)

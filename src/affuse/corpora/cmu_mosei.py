@@ -39,8 +39,8 @@ def import_cmu_mosei(
     """Import CMU-MOSEI from a folder or file; targets: `sentiment` (-3 ... 3), happy ... fear and `emotions` (0 ... 3).
 
     Emotions come with .csd labels and CARAT pickles (there 0 or 1), NaN elsewhere. `labels`: classes for the label
-    column (sentiment-3, or sentiment-2 without the zeros); `aligned`: features of .csd files averaged over words. The
-    labels sequence has more segments than the processed releases: its videos are counted instead. Raises BadCorpus,
-    BadFeatures.
+    column (sentiment-3, or sentiment-2 without the zeros); `aligned`: features of .csd files averaged over words. Words
+    are those of the words sequence, else of the transcripts' lines that begin when the labels do. The labels sequence
+    has more segments than the processed releases: its videos are counted instead. Raises BadCorpus, BadFeatures.
     """
     return import_release(RELEASE, src, dst, partial=partial, labels=labels, aligned=aligned)

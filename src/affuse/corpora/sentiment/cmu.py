@@ -29,6 +29,7 @@ from affuse.corpora.sentiment.sources import Sources, opinions, survey
 from affuse.stores.store import FeatureStore, StoreWriter, guess_modality, store_card
 
 Labels = Literal["none", "sentiment-2", "sentiment-3"]
+SAME_TIME = 0.01  # s: labels and transcripts state the same times with different precision
 SISTERS = ("cmu_mosi", "cmu_mosei", "ch_sims", "ch_sims_v2")
 
 
@@ -199,6 +200,7 @@ def _complete(release: Release, rows: list[Row], sources: Sources) -> None:
     ids = {row["id"] for row in rows}
     words = sorted(sources.words, key=lambda known: len(known.keys() & ids))  # of two, the fitting one counts
     said = {name: line for known in words for name, line in known.items()}
+    spoken = _by_time(said, rows) if not any(c.words for c in sources.csds) else {}
     folds = {**release.folds, **sources.folds}
     if not folds:
         folds = {
@@ -209,7 +211,7 @@ def _complete(release: Release, rows: list[Row], sources: Sources) -> None:
         }
     columns = ("sentiment", *(EMOTIONS if release.emotions else ()), *(UNIMODAL.values() if release.unimodal else ()))
     for row in rows:
-        known = said.get(row["id"], {})
+        known = said.get(row["id"]) or spoken.get(row["id"], {})
         row["text"] = row.get("text") or known.get("text", "")
         row["split"] = row.get("split") or folds.get(row.get("conversation", ""), "")
         row["source"] = row.get("conversation", "")
@@ -221,6 +223,20 @@ def _complete(release: Release, rows: list[Row], sources: Sources) -> None:
     if release.emotions and any(row[EMOTIONS[0]] == row[EMOTIONS[0]] for row in rows):
         for row in rows:
             row["emotions"] = [row[e] for e in EMOTIONS]
+
+
+def _by_time(said: Mapping[str, Row], rows: list[Row]) -> dict[str, Row]:
+    """Lines of transcripts for label intervals, which are numbered otherwise: those that begin with them."""
+    lines: dict[str, list[Row]] = {}
+    for name, line in said.items():
+        if "start" in line:
+            lines.setdefault(name.rpartition("_")[0], []).append(line)
+    return {
+        row["id"]: line
+        for row in rows
+        for line in lines.get(row.get("conversation", ""), ())
+        if "start" in row and abs(line["start"] - row["start"]) < SAME_TIME
+    }
 
 
 def _clip(clips: Mapping[str, Path], name: str, video: str, times: Row) -> Row:
@@ -302,6 +318,8 @@ def _content(rows: list[Row], sources: Sources, features: bool, partial: bool, n
             f"{len(set(sources.clips.values()))} media files were left out: no utterance has their names, or times to "
             "cut them by"
         )
+    if sources.words and not has["words"]:
+        notes.append("the transcripts were left out: no utterance has their names, or begins when they do")
     if not features and not any(has.values()):
         line = f"no words, clips or features: labels only ({len(rows)} utterances)"
         if not partial:
