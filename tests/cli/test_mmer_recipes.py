@@ -73,8 +73,8 @@ def present(store: FeatureStore) -> set[str]:
     return {name for name, f in found.items() if (len(f.values) if f.valid is None else f.valid.any())}
 
 
-def answers(model: Path, clip: Path, capsys) -> list[dict]:
-    """The segments of one clip's timeline, which has words beside it: each answers from all three modalities."""
+def answers(model: Path, clip: Path, capsys) -> dict:
+    """The one segment of a clip that has a line of subtitles beside it; it answers from all three modalities."""
     clip.with_suffix(".srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nGood day!\n")
     capsys.readouterr()
     assert main(["analyze", str(clip), "--model", str(model), "--format", "json", "--quiet"]) == 0
