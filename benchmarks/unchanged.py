@@ -4,7 +4,8 @@ python benchmarks/unchanged.py record OUT.json [--src TREE/src] [--only dialogue
 python benchmarks/unchanged.py compare BEFORE.json AFTER.json
 
 `record` trains through the command line with the sources of TREE, and writes the loss and the selection scores of both
-epochs and the predictions of the test split. `compare` names every recipe that differs by more than 1e-6, and fails.
+epochs and the predictions of the test split; it names the recipes that this corpus or machine cannot train. `compare`
+names every recipe that differs by more than 1e-6, and fails.
 Record both on one machine: sums in float32 differ between processors.
 """
 
@@ -125,8 +126,13 @@ def record(path: Path, src: Path, only: list[str], runs: Path | None) -> None:
         base_corpus(base / "small", env)
         faces(base / "faces", env)
         for name in names:
-            if not only or any(fnmatch(name, pattern) for pattern in only):
+            if only and not any(fnmatch(name, pattern) for pattern in only):
+                continue
+            try:
                 found[name] = train(name, base, base / "runs", env)
+            except SystemExit as error:  # of another corpus, or a model that is not on this machine
+                print(f"{name}: not trained: {' '.join(str(error).split()[-30:])}", flush=True)
+            else:
                 print(name, *(f"{loss:.6f}" for loss in found[name]["losses"]), flush=True)
     path.write_text(json.dumps(found))
 
