@@ -40,6 +40,8 @@ def draw(tables: Sequence[Path], baseline: str, target: Path) -> None:
                 axis.plot(gap.value, k, "o", color=colour, markersize=4)
             axis.set_title(name, fontsize=9)
             axis.grid(axis="x", color="#dddddd", linewidth=0.6)
+        for axis in list(axes.flat)[len(sums) :]:
+            axis.set_visible(False)
         axes[0, 0].set_yticks(range(len(arms)), arms)
         axes[0, 0].set_ylim(len(arms) - 0.4, -0.6)
         figure.supxlabel(f"{metric}: arm less {baseline}, 95 % interval (dark: excludes 0)", fontsize=9)

@@ -44,3 +44,13 @@ def test_the_filters_are_learned():
     bank = Filterbank(8000.0, 8)
     bank(torch.randn(2, 1, 800), torch.ones(2, 800, dtype=torch.bool))[0].square().sum().backward()
     assert bank.filters.grad is not None and bank.filters.grad.any()
+
+
+def test_padding_is_in_no_statistic():
+    x, mask = torch.randn(2, 1, 800), torch.ones(2, 800, dtype=torch.bool)
+    alone, padded = Filterbank(8000.0, 8), Filterbank(8000.0, 8)
+    found, _ = alone(x, mask)
+    longer, there = padded(torch.cat([x, torch.zeros(2, 1, 800)], 2), torch.cat([mask, torch.zeros_like(mask)], 1))
+    assert there.sum(1).tolist() == [10, 10] and not longer[..., 10:].any()
+    torch.testing.assert_close(longer[..., :9], found[..., :9], rtol=1e-3, atol=1e-3)  # the last one has an edge
+    torch.testing.assert_close(padded.norm.running_mean, alone.norm.running_mean, rtol=1e-3, atol=1e-3)

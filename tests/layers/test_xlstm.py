@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
 from affuse.layers import xlstm
-from affuse.layers.xlstm import XLSTM, Memory, chunkwise, empty, recurrent
+from affuse.layers.xlstm import MLSTM, SLSTM, XLSTM, Memory, chunkwise, empty, recurrent
 
 BOTH = (("mlstm",), ("mlstm", "slstm"))
 
@@ -161,14 +161,59 @@ def test_a_gradient_reaches_every_tensor(kinds):
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters())
 
 
-@pytest.mark.parametrize("kinds", BOTH)
-def test_half_precision_is_near_the_whole(kinds):
+@pytest.mark.parametrize("kind", [MLSTM, SLSTM])
+def test_the_memory_keeps_its_digits_under_autocast(kind, monkeypatch):
+    """Sums of exponents in half precision are worth nothing after some hundred steps."""
     torch.manual_seed(0)
-    net = XLSTM(32, kinds=kinds).eval()
-    x, mask = torch.randn(2, 150, 32), torch.ones(2, 150, dtype=torch.bool)
+    sizes = (16, 2, 2, 4) if kind is MLSTM else (16, 2, 4)
+    net, x, seen = kind(*sizes).eval(), torch.randn(2, 30, 16), []
+    if kind is MLSTM:
+        monkeypatch.setattr(xlstm, "chunkwise", lambda *given: seen.extend(given[:5]) or chunkwise(*given))
     with torch.autocast("cpu", torch.bfloat16):
-        coarse = net(x, mask)
-    assert (coarse - net(x, mask)).abs().max() < 0.1
+        assert torch.is_autocast_enabled("cpu")
+        _, (_, state) = net(x)
+    assert len(seen) == 5 * (kind is MLSTM)
+    assert all(part.dtype == torch.float32 for part in (*seen, *state))
+    _, (_, whole) = net(x)
+    assert (state[0] - whole[0]).abs().max() < 0.05 * whole[0].abs().max()
+
+
+def test_the_slstm_is_that_of_the_equations_without_a_scale():
+    """Beck et al., eq. 8-17, step by step, every gate by its name."""
+    torch.manual_seed(0)
+    net = SLSTM(6, 2, 3).double().eval()
+    x = torch.randn(2, 12, 6, dtype=torch.float64)
+    own, _ = net.conv(x, net.conv.begin(x))
+    gate, inner = net.gates(own).chunk(2, -1), net.inputs(x).chunk(2, -1)
+    h, c, n = (torch.zeros(2, 2, 3, dtype=x.dtype) for _ in range(3))
+    for t in range(12):
+        more = torch.stack([h[:, k] @ net.recurrent[k] for k in range(2)], 1).chunk(4, -1)
+        i, f, z, o = (p[:, t].view(2, 2, 3) + r for p, r in zip((*gate, *inner), more, strict=True))
+        c = torch.sigmoid(f) * c + i.exp() * z.tanh()
+        n = torch.sigmoid(f) * n + i.exp()
+        h = torch.sigmoid(o) * c / n
+    centred = h - h.mean(-1, keepdim=True)
+    expected = (centred / (h.var(-1, correction=0, keepdim=True) + 1e-5).sqrt()).flatten(1) * net.norm.weight
+    torch.testing.assert_close(net(x)[0][:, -1], expected)
+
+
+def test_the_mlstm_layer_is_that_of_the_figure():
+    """Beck et al., fig. 10: what each path reads, with the recurrence of the equations in the middle."""
+    torch.manual_seed(0)
+    net = MLSTM(6, 2, 2, 3).double().eval()
+    torch.nn.init.normal_(net.gates.weight, std=0.3)
+    x = torch.randn(2, 9, 6, dtype=torch.float64)
+    a, z = net.up(x)[..., :12], net.up(x)[..., 12:]
+    c = F.silu(F.conv1d(F.pad(a.mT, (2, 0)), net.conv.conv.weight, net.conv.conv.bias, groups=12).mT)
+
+    def heads(part: Tensor) -> Tensor:
+        return part.unflatten(-1, (2, 6)).transpose(1, 2)
+
+    q, k, v = (p @ torch.block_diag(*layer.weight) for p, layer in ((c, net.query), (c, net.key), (a, net.value)))
+    gates = net.gates(torch.cat([q, k, v], -1)).mT
+    h, _ = recurrent(heads(q), heads(k) / 6**0.5, heads(v), gates[:, :2], F.logsigmoid(gates[:, 2:]), empty(heads(q)))
+    normed = F.layer_norm(h.transpose(1, 2), (6,)).flatten(-2)
+    torch.testing.assert_close(net(x)[0], (normed * net.norm.weight + net.skip * c) * F.silu(z))
 
 
 def test_forget_gates_start_nearly_open():
@@ -179,9 +224,7 @@ def test_forget_gates_start_nearly_open():
     assert not gates.weight.any()
 
 
-@pytest.mark.parametrize(
-    "options", [{"heads": 3}, {"kinds": ()}, {"kinds": ("gru",)}, {"kernel": 0}], ids=["heads", "none", "kind", "conv"]
-)
+@pytest.mark.parametrize("options", [{"heads": 3}, {"heads": 16}, {"kinds": ()}, {"kinds": ("gru",)}, {"kernel": 0}])
 def test_what_does_not_exist_is_refused(options):
     with pytest.raises(BadConfig):
         XLSTM(16, **options)

@@ -18,6 +18,11 @@ from affuse.models.model import encode_present
 CASES = {
     "log_mel_cnn": (StreamSpec("log_mel", "audio", (16,), 100.0), (4, 64, 16), {"dropout": 0.0}),
     "log_mel_crnn": (StreamSpec("log_mel", "audio", (16,), 100.0), (4, 64, 16), {"dropout": 0.0}),
+    "wave_cnn": (
+        StreamSpec("waveform", "audio", (), 8000.0),
+        (4, 4000),
+        {"dropout": 0.0, "hide_time": 0.0, "hide_bands": 0.0},
+    ),
     "resnet18": (StreamSpec("log_stft", "audio", (32,), 20.0), (4, 48, 32), {}),
 }
 

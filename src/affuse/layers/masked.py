@@ -95,7 +95,7 @@ class MaskedBatchNorm(nn.Module):
 
     @torch.no_grad()
     def _track(self, mean: Tensor, var: Tensor, n: Tensor) -> None:
-        step = self.momentum * (n > 1)  # no update without content, nor by one element, which has no variance
+        step = self.momentum * (n > 1).to(mean.dtype)  # none without content, nor of one element without variance
         self.running_mean.lerp_(mean, step)
         self.running_var.lerp_(var * (n / (n - 1).clamp_min(1)), step)
 

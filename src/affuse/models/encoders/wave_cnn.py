@@ -56,7 +56,7 @@ class WaveCNN(nn.Module):
     """Samples x [N, T], mask [N, T] -> Encoding of a recording of any length.
 
     `front`: what comes first, as wide as channels[0]. conv: a convolution of `first` samples every `stride`, of which
-    the largest of every `pool` steps is left, as published (channels=[18, 18, 36, 72, 144], convs=4, stride=4).
+    the largest of every `pool` steps is left, as published (channels=[18, 18, 36, 72, 144], convs=4, stride=4, pool=4).
     filters: band-pass filters that start as mel bands and are learned, and their log energies every 10 ms, which learns
     from less data; in training an interval of up to `hide_time` of the steps and `hide_bands` of the bands is hidden.
     Then stages of `convs` convolutions over 3 steps, one for each other number of `channels`; every stage but the last
@@ -64,8 +64,8 @@ class WaveCNN(nn.Module):
     attention or the mean over the valid ones.
 
     `normalise`: every utterance is scaled to mean 0 and variance 1, so that the distance of the microphone does not
-    matter. Nothing outside the mask reaches a statistic. Raises BadConfig for steps that are no samples, and sizes that
-    do not exist.
+    matter; filters need it, as the logarithm of quiet sound has a floor. Nothing outside the mask reaches a statistic.
+    Raises BadConfig for steps that are no samples, and sizes that do not exist.
     """
 
     def __init__(
@@ -92,9 +92,12 @@ class WaveCNN(nn.Module):
         if spec.shape != () or spec.rate <= 0:
             message = f"stream '{spec.name}' has steps of shape {spec.shape} at {spec.rate:g} Hz"
             raise BadConfig(message, "wave_cnn needs samples: extractor `waveform`")
-        if len(channels) < 2 or min(*channels, convs, stride, pool) < 1 or first < stride:
+        if len(channels) < 2 or min(*channels, convs, stride, pool) < 1 or (front == "conv" and first < stride):
             message = f"no network has channels={list(channels)}, convs={convs}, first={first}, stride={stride}"
-            raise BadConfig(message, "give the first convolution's and at least one stage's width, and first >= stride")
+            raise BadConfig(message, "give the first layer's and at least one stage's width, and first >= stride")
+        if not (0 <= hide_time <= 1 and 0 <= hide_bands <= 1) or (front == "filters" and not normalise):
+            message = f"no {front} have normalise={normalise}, hide_time={hide_time}, hide_bands={hide_bands}"
+            raise BadConfig(message, "filters need normalise=true; give shares from 0 to 1")
         self.normalise, self.dim, self.hide = normalise, dim, (hide_time, hide_bands)
         self.front, hop = _front(front, spec.rate, channels[0], first, stride, pool)
         widths = zip(channels, channels[1:], strict=False)
@@ -112,7 +115,7 @@ class WaveCNN(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T', dim], mask [N, T'], pooled [N, dim]."""
-        h, mask = self.front((_even(x, mask) if self.normalise else x).unsqueeze(1), mask)
+        h, mask = self.front((_even(x, mask) if self.normalise else x * mask).unsqueeze(1), mask)
         if self.training and isinstance(self.front, Filterbank):
             time, bands = self.hide
             h = spec_augment(h.mT, mask, time_masks=1, time_share=time, freq_masks=1, freq_share=bands).mT

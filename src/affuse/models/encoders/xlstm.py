@@ -49,7 +49,7 @@ class XLSTMEncoder(nn.Module):
         super().__init__()
         if len(spec.shape) != 1:
             raise BadConfig(f"stream '{spec.name}' has steps of shape {spec.shape}", "xlstm needs vectors (D,)")
-        self.dim, self.rate, self.causal, self.how = dim, spec.rate, causal, pool
+        self.dim, self.rate, self.how = dim, spec.rate, pool
         self.norm = Standardise(spec.shape[0]) if standardise else None
         self.project = nn.Linear(spec.shape[0], dim)
         self.over = XLSTM(
@@ -64,7 +64,7 @@ class XLSTMEncoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T, dim], mask [N, T], pooled [N, dim]."""
-        h = self.project(x.nan_to_num() if self.norm is None else self.norm(x))
+        h = self.project(x.nan_to_num(0.0, 0.0, 0.0) if self.norm is None else self.norm(x))
         tokens = self.over(h, mask)
         if self.pool is not None:
             return Encoding(tokens, mask, self.pool(tokens, mask))
@@ -73,5 +73,5 @@ class XLSTMEncoder(nn.Module):
 
 def _last(tokens: Tensor, mask: Tensor) -> Tensor:
     """The last valid step [N, d] of tokens [N, T, d]; zeros where there is none."""
-    steps = tokens.new_zeros(mask.shape).masked_fill(mask, 1).cumsum(1).argmax(1)
+    steps = mask.cumsum(1).argmax(1)
     return tokens.gather(1, steps.view(-1, 1, 1).expand(-1, 1, tokens.shape[2])).squeeze(1)

@@ -33,8 +33,8 @@ class CrossAttention(nn.Module):
     Every stream is projected to `dim`, with sinusoids of its time (streams without one: of the step's number). r_ab:
     the steps of a after `layers` layers over those of b, pooled over the steps of a by attention or their mean; r_a:
     the steps of a themselves, pooled. What is there answers as if an absent stream did not exist. Attention over one
-    key has the weight 1 whatever asks, so that training refuses streams with one vector per utterance. Raises BadConfig
-    for fewer than two streams and a `dim` that does not divide by `heads`.
+    key has the weight 1 whatever asks, so that training refuses streams stored as one vector per utterance. Raises
+    BadConfig for fewer than two streams and a `dim` that does not divide by `heads`.
     """
 
     def __init__(
