@@ -4,9 +4,9 @@ python benchmarks/xlstm_speed.py [--rounds 5] [--write]     (five minutes on one
 
 Forward and backward of 8 sequences with 128 features, 4 heads, float32, one thread. Arms take turns in one process;
 what counts is processor time, the least of the rounds, and ratios are medians of the same round. The cores (chunks of
-64, step by step, and the chunked one of the transformers library) get the same queries, keys, values and gates; block
-is a whole mLSTM block of affuse in one direction, twice as wide inside. Memory: the growth of the resident peak of a
-process of its own.
+64, step by step, and the chunked one of the transformers library) get the same queries, keys, values and gates; the
+blocks are whole blocks of affuse in one direction, that of the mLSTM twice as wide inside. Memory: the growth of the
+resident peak of a process of its own, with the cores in chunks.
 """
 
 from __future__ import annotations
@@ -30,13 +30,15 @@ from torch.nn.functional import logsigmoid
 sys.path.insert(0, str(Path(__file__).parent))
 from decode_memory import peak_mb
 
-from affuse.layers.xlstm import XLSTM, chunkwise, empty, recurrent
+from affuse.layers.xlstm import XLSTM, Kind, chunkwise, empty, recurrent
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS, WIDTH, HEADS = 8, 128, 4
 STEPS = (64, 125, 250, 500, 1000, 2000, 4000, 8000, 16000)
-CORE, LOOP, LSTM, THEIRS, BLOCK = "chunks", "step by step", "nn.LSTM", "transformers' chunks", "block"
-LONGEST = {LOOP: 2000}  # more takes minutes
+CORE, LOOP, LSTM, THEIRS = "chunks", "step by step", "nn.LSTM", "transformers' chunks"
+BLOCK, SBLOCK = "mLSTM block", "sLSTM block"
+ARMS = (CORE, LOOP, LSTM, THEIRS, BLOCK, SBLOCK)
+LONGEST = {LOOP: 2000, THEIRS: 8000, BLOCK: 8000, SBLOCK: 2000}  # more takes minutes
 AT, FASTER, AS_LSTM, GROWTH = 500, 9.0, 3.0, 1.15
 
 
@@ -49,8 +51,9 @@ def make(arm: str, steps: int) -> Callable[[], Tensor]:
     if arm == LSTM:
         network = nn.LSTM(WIDTH, WIDTH, batch_first=True)
         return lambda: network(x)[0]
-    if arm == BLOCK:
-        block, mask = XLSTM(WIDTH, heads=HEADS, both=False), torch.ones(ROWS, steps, dtype=torch.bool)
+    if arm in (BLOCK, SBLOCK):
+        kinds: list[Kind] = ["mlstm" if arm == BLOCK else "slstm"]
+        block, mask = XLSTM(WIDTH, kinds=kinds, heads=HEADS, both=False), torch.ones(ROWS, steps, dtype=torch.bool)
         return lambda: block(x, mask)
     if arm == THEIRS:
         from transformers.models.xlstm import modeling_xlstm as theirs
@@ -65,7 +68,7 @@ def make(arm: str, steps: int) -> Callable[[], Tensor]:
 
 def arms(steps: int) -> list[str]:
     """Those that are measured at a length."""
-    return [arm for arm in (CORE, LOOP, LSTM, THEIRS, BLOCK) if steps <= LONGEST.get(arm, steps)]
+    return [arm for arm in ARMS if steps <= LONGEST.get(arm, steps)]
 
 
 def timed(steps: int, rounds: int) -> dict[str, np.ndarray]:
@@ -100,12 +103,11 @@ def page(times: dict[int, dict[str, np.ndarray]], peaks: dict[int, float]) -> st
     """The page."""
     about = " ".join((__doc__ or "").split("\n\n")[2].split())
     lines = ["# What the mLSTM costs over time", "", about, "", f"{platform.machine()}, torch {torch.__version__}."]
-    names = (CORE, LOOP, LSTM, THEIRS, BLOCK)
-    columns = " | ".join(f"{n}, ms" for n in names)
+    columns = " | ".join(f"{n}, ms" for n in ARMS)
     lines += ["", f"| steps | {columns} | step by step / chunks | chunks / nn.LSTM | MB |"]
-    lines.append("|" + "---|" * (len(names) + 4))
+    lines.append("|" + "---|" * (len(ARMS) + 4))
     for steps, found in times.items():
-        cells = [f"{found[n].min():.0f}" if n in found else "" for n in names]
+        cells = [f"{found[n].min():.0f}" if n in found else "" for n in ARMS]
         loop = f"{np.median(found[LOOP] / found[CORE]):.1f}" if LOOP in found else ""
         ratio = f"{np.median(found[CORE] / found[LSTM]):.2f}"
         lines.append(f"| {steps} | {' | '.join(cells)} | {loop} | {ratio} | {peaks[steps]:.0f} |")
