@@ -34,7 +34,7 @@ SMALL = [
     "streams.waveform.encoder.dim=16",
     "streams.face_crops.encoder.channels=[8, 8, 8, 16]",
 ]
-FUSED = [*SMALL, "streams.waveform.encoder.channels=[12, 16]", "fusion.dim=16"]
+FUSED = [*SMALL, "streams.waveform.encoder.channels=[6, 8]", "fusion.dim=16"]
 PUBLISHED = [
     *SMALL,
     "streams.waveform.encoder.channels=[6, 6, 8, 12, 16]",

@@ -21,8 +21,9 @@ CASES = {
     "wave_cnn": (
         StreamSpec("waveform", "audio", (), 8000.0),
         (4, 4000),
-        {"dropout": 0.0, "hide_time": 0.0, "hide_bands": 0.0},
+        {"dropout": 0.0},
     ),
+    "filterbank_cnn": (StreamSpec("waveform", "audio", (), 8000.0), (4, 4000), {"dropout": 0.0, "conv_dropout": 0.0}),
     "resnet18": (StreamSpec("log_stft", "audio", (32,), 20.0), (4, 48, 32), {}),
 }
 

@@ -26,6 +26,13 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * m).sum(1) / m.sum(1).clamp_min(1)
 
 
+def even(x: Tensor, mask: Tensor) -> Tensor:
+    """Every row of x [N, T] with mean 0 and variance 1 over its valid steps; 0 elsewhere."""
+    count = mask.sum(1, keepdim=True).clamp_min(1)
+    x = (x - (x * mask).sum(1, keepdim=True) / count) * mask
+    return x / (x.square().sum(1, keepdim=True) / count + 1e-10).sqrt()
+
+
 def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
     """Softmax over the True elements of `mask` (broadcastable to scores); all zeros where there is none."""
     weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim)

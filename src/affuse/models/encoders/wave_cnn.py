@@ -9,9 +9,7 @@ from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
-from affuse.layers.filterbank import Filterbank
-from affuse.layers.log_mel import spec_augment
-from affuse.layers.masked import AttentionPool, MaskedBatchNorm, channel_mask, masked_mean, pool_mask
+from affuse.layers.masked import AttentionPool, MaskedBatchNorm, channel_mask, even, masked_mean, pool_mask
 from affuse.layers.over_time import OverTime, over_time
 
 CARD = {
@@ -53,38 +51,32 @@ def _largest(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
 
 
 class WaveCNN(nn.Module):
-    """Samples x [N, T], mask [N, T] -> Encoding of a recording of any length.
+    """Samples x [N, T], mask [N, T] -> Encoding with a token every stride * pool^(len(channels) - 1) samples.
 
-    `front`: what comes first, as wide as channels[0]. conv: a convolution of `first` samples every `stride`, of which
-    the largest of every `pool` steps is left, as published (channels=[18, 18, 36, 72, 144], convs=4, stride=4, pool=4).
-    filters: band-pass filters that start as mel bands and are learned, and their log energies every 10 ms, which learns
-    from less data; in training an interval of up to `hide_time` of the steps and `hide_bands` of the bands is hidden.
-    Then stages of `convs` convolutions over 3 steps, one for each other number of `channels`; every stage but the last
-    leaves the largest of every `pool` steps. A projection to `dim`, what runs `over` the frames in both directions, and
-    attention or the mean over the valid ones.
+    A convolution of `first` samples every `stride`, as wide as channels[0], then stages of `convs` convolutions over 3
+    steps, one for each other number of `channels`; the first convolution and every stage but the last leave the largest
+    of every `pool` steps (published: channels=[18, 18, 36, 72, 144], convs=4, stride=4, at 8 kHz). A projection to
+    `dim`, what runs `over` the frames in both directions, and attention or the mean over the valid ones.
 
     `normalise`: every utterance is scaled to mean 0 and variance 1, so that the distance of the microphone does not
-    matter; filters need it, as the logarithm of quiet sound has a floor. Nothing outside the mask reaches a statistic.
-    Raises BadConfig for steps that are no samples, and sizes that do not exist.
+    matter. Nothing outside the mask reaches a statistic. Raises BadConfig for steps that are no samples, and sizes that
+    do not exist.
     """
 
     def __init__(
         self,
         spec: StreamSpec,
         *,
-        front: Literal["filters", "conv"] = "filters",
-        channels: tuple[int, ...] = (40, 64, 96, 96),
+        channels: tuple[int, ...] = (16, 16, 32, 64, 96),
         convs: int = 2,
         first: int = 160,
         stride: int = 8,
-        pool: int = 2,
+        pool: int = 4,
         dim: int = 64,
         over: OverTime = "xlstm",
         layers: int = 1,
         heads: int = 4,
         dropout: float = 0.15,
-        hide_time: float = 0.1,
-        hide_bands: float = 0.15,
         normalise: bool = True,
         pooling: Literal["attention", "mean"] = "attention",
     ) -> None:
@@ -92,14 +84,11 @@ class WaveCNN(nn.Module):
         if spec.shape != () or spec.rate <= 0:
             message = f"stream '{spec.name}' has steps of shape {spec.shape} at {spec.rate:g} Hz"
             raise BadConfig(message, "wave_cnn needs samples: extractor `waveform`")
-        if len(channels) < 2 or min(*channels, convs, stride, pool) < 1 or (front == "conv" and first < stride):
+        if len(channels) < 2 or min(*channels, convs, stride, pool) < 1 or first < stride:
             message = f"no network has channels={list(channels)}, convs={convs}, first={first}, stride={stride}"
-            raise BadConfig(message, "give the first layer's and at least one stage's width, and first >= stride")
-        if not (0 <= hide_time <= 1 and 0 <= hide_bands <= 1) or (front == "filters" and not normalise):
-            message = f"no {front} have normalise={normalise}, hide_time={hide_time}, hide_bands={hide_bands}"
-            raise BadConfig(message, "filters need normalise=true; give shares from 0 to 1")
-        self.normalise, self.dim, self.hide = normalise, dim, (hide_time, hide_bands)
-        self.front, hop = _front(front, spec.rate, channels[0], first, stride, pool)
+            raise BadConfig(message, "give the first convolution's and at least one stage's width, and first >= stride")
+        self.normalise, self.dim = normalise, dim
+        self.front = Conv(1, channels[0], first, stride=stride, pool=pool)
         widths = zip(channels, channels[1:], strict=False)
         last = len(channels) - 2
         self.stages = nn.ModuleList(
@@ -108,17 +97,14 @@ class WaveCNN(nn.Module):
             )
             for s, (a, b) in enumerate(widths)
         )
-        self.rate = spec.rate / (hop * pool**last)
+        self.rate = spec.rate / (stride * pool ** (last + 1))
         self.dropout, self.project = nn.Dropout(dropout), nn.Linear(channels[-1], dim)
         self.over = over_time(over, dim, layers=layers, heads=heads, dropout=dropout)
         self.pool = AttentionPool(dim) if pooling == "attention" else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T', dim], mask [N, T'], pooled [N, dim]."""
-        h, mask = self.front((_even(x, mask) if self.normalise else x * mask).unsqueeze(1), mask)
-        if self.training and isinstance(self.front, Filterbank):
-            time, bands = self.hide
-            h = spec_augment(h.mT, mask, time_masks=1, time_share=time, freq_masks=1, freq_share=bands).mT
+        h, mask = self.front((even(x, mask) if self.normalise else x * mask).unsqueeze(1), mask)
         for stage in self.stages:
             for conv in stage:  # type: ignore[attr-defined]
                 h, mask = conv(h, mask)
@@ -127,18 +113,3 @@ class WaveCNN(nn.Module):
         if self.over is not None:
             tokens = self.over(tokens, mask)
         return Encoding(tokens, mask, masked_mean(tokens, mask) if self.pool is None else self.pool(tokens, mask))
-
-
-def _front(kind: str, rate: float, width: int, first: int, stride: int, pool: int) -> tuple[nn.Module, int]:
-    """The first layer, and after how many samples it gives a step."""
-    if kind == "conv":
-        return Conv(1, width, first, stride=stride, pool=pool), stride * pool
-    filters = Filterbank(rate, width)
-    return filters, filters.hop
-
-
-def _even(x: Tensor, mask: Tensor) -> Tensor:
-    """Every row of x [N, T] with mean 0 and variance 1 over its valid samples; 0 elsewhere."""
-    count = mask.sum(1, keepdim=True).clamp_min(1)
-    x = (x - (x * mask).sum(1, keepdim=True) / count) * mask
-    return x / (x.square().sum(1, keepdim=True) / count + 1e-10).sqrt()
