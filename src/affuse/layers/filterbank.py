@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.layers.log_mel import mel_edges
-from affuse.layers.masked import MaskedBatchNorm, pool_mask
+from affuse.layers.masked import pool_mask
 
 WINDOW, STEP, JOINED = 0.025, 0.002, 5  # s of a filter, s between its outputs, outputs that are averaged
 LOWEST = 60.0  # Hz
@@ -17,11 +17,11 @@ FLOOR = 1e-4  # of the energy of a sound of variance 1
 
 
 class Filterbank(nn.Module):
-    """Samples x [N, 1, T] -> log energies [N, bands, T / hop] every `hop` samples (10 ms), and their mask.
+    """Samples x [N, T] -> energies in dB [N, T / hop, bands] every `hop` samples (10 ms), and their mask.
 
     Two filters per band, whose squared outputs are added: cosine and sine of its frequency under a Gaussian window, as
     wide as a mel band (Zeghidour et al., Learning Filterbanks from Raw Speech for Phone Recognition, ICASSP 2018). The
-    energies of every 10 ms are averaged; the logarithm is normalised per band over the valid steps.
+    energies of every 10 ms are averaged; 0 dB is a tone of amplitude 1.
     """
 
     def __init__(self, rate: float, bands: int) -> None:
@@ -30,16 +30,15 @@ class Filterbank(nn.Module):
         self.hop = self.stride * JOINED
         pairs = gabor(rate, bands, round(WINDOW * rate) | 1)
         self.filters = nn.Parameter(pairs.flatten(0, 1).unsqueeze(1))
-        self.norm = MaskedBatchNorm(bands)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """x [N, 1, T], 0 outside mask [N, T]."""
-        steps, length = -(-x.shape[2] // self.hop), self.filters.shape[2]
-        end = (steps * JOINED - 1) * self.stride + length - length // 2 - x.shape[2]
-        y = F.conv1d(F.pad(x, (length // 2, end)), self.filters, stride=self.stride)
+        """x [N, T], 0 outside mask [N, T]."""
+        steps, length = -(-x.shape[1] // self.hop), self.filters.shape[2]
+        end = (steps * JOINED - 1) * self.stride + length - length // 2 - x.shape[1]
+        y = F.conv1d(F.pad(x, (length // 2, end)).unsqueeze(1), self.filters, stride=self.stride)
         energy = y.unflatten(1, (-1, 2)).square().sum(2).unflatten(2, (steps, JOINED)).mean(-1)
         mask = pool_mask(mask, self.hop)
-        return self.norm((energy + FLOOR).log(), mask), mask
+        return 10 * (energy + FLOOR).log10().mT * mask.unsqueeze(-1), mask
 
 
 def gabor(rate: float, bands: int, length: int) -> Tensor:

@@ -26,6 +26,15 @@ def test_an_utterance_does_not_depend_on_its_loudness_or_on_what_is_masked():
     torch.testing.assert_close(encoder(x * mask, mask).pooled, encoder(x, mask).pooled)
 
 
+def test_quiet_ends_are_left_out():
+    torch.manual_seed(0)
+    encoder = FilterbankCNN(SPEC, **SMALL, trim_db=30.0).eval()
+    x, quiet = torch.randn(1, 3200), 1e-4 * torch.randn(1, 4000)
+    whole = torch.cat([quiet, x, quiet], 1)
+    found = encoder(whole, torch.ones(1, 11200, dtype=torch.bool))
+    assert encoder.rate == 0.0 and 20 <= found.mask.sum() <= 22
+
+
 def test_bands_and_steps_are_hidden_in_training_only():
     encoder = FilterbankCNN(SPEC, **SMALL, dropout=0.0, conv_dropout=0.0, hide_time=0.9, hide_bands=0.9)
     x, mask = torch.randn(2, 8000), torch.ones(2, 8000, dtype=torch.bool)
