@@ -48,8 +48,11 @@ def run_suite(
         suite.settings[setting] = replace(values, corpus=corpus, overrides=moved)
         if setting in wanted and not (corpus / "corpus.json").is_file():
             corpora[setting](corpus)
-    shown = (lambda suite, setting, out: f"\n![Differences between arms]({name}.svg)\n") if plot else more
-    done = bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1, more=shown)
+
+    def end(suite: Suite, setting: str, out: Path) -> str:
+        return more(suite, setting, out) + (f"\n![Differences between arms]({name}.svg)\n" if plot else "")
+
+    done = bench(suite, given.out, given.pages, given.only, 0 if given.table else given.workers, threads=1, more=end)
     tables = [given.pages / f"{name}-{setting}.parquet" for setting in suite.settings]
     if plot and (there := [table for table in tables if table.is_file()]):
         draw(there, plot, given.pages / f"{name}.svg")
