@@ -20,6 +20,11 @@ def channel_mask(mask: Tensor, like: Tensor) -> Tensor:
     return mask.to(like.dtype).reshape(mask.shape[0], 1, mask.shape[1], *[1] * (like.dim() - 3))
 
 
+def exact(x: Tensor) -> Tensor:
+    """x in at least float32, also under autocast."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over the valid steps: x [N, T, D], mask [N, T] -> [N, D]; zeros for an empty row."""
     m = mask.unsqueeze(-1).to(x.dtype)
@@ -79,7 +84,7 @@ class MaskedBatchNorm(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """The normalised x, 0 where the mask is False; statistics are at least float32 also under autocast."""
-        x = x if x.dtype == torch.float64 else x.float()
+        x = exact(x)
         keep, column = channel_mask(mask, x), (-1, *[1] * (x.dim() - 2))
         if self.training:
             centred, var = self._centre(x, keep, column)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
-from affuse.layers.masked import take, valid_first
+from affuse.layers.masked import exact, take, valid_first
 
 CHUNK = 64  # steps; what is done within a chunk grows with its square, and there is a loop over chunks
 FARTHEST = 80.0  # exponent of what float32 still holds
@@ -227,11 +227,6 @@ class SLSTM(nn.Module):
         decay, share = (f + before.m - m).exp(), (i - m).exp()
         c, n = decay * before.c + share * z.tanh(), decay * before.n + share
         return Cells(c, n, m, o.sigmoid() * c / n)
-
-
-def exact(x: Tensor) -> Tensor:
-    """x in at least float32."""
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def _start_gates(gates: nn.Linear, each: int) -> None:

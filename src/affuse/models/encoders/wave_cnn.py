@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from affuse.core.errors import BadConfig
 from affuse.core.types import Encoding, StreamSpec
-from affuse.layers.masked import AttentionPool, MaskedBatchNorm, channel_mask, even, masked_mean, pool_mask
+from affuse.layers.masked import AttentionPool, MaskedBatchNorm, even, masked_max_pool, pool_mask
 from affuse.layers.over_time import OverTime, over_time
 
 CARD = {
@@ -18,7 +16,6 @@ CARD = {
     "NeurIPS 2024",
     "entry": "WaveCNN",
     "modalities": ["audio"],
-    "takes": "samples",
     "gives": ["tokens", "pooled"],
     "licence": "Apache-2.0",
 }
@@ -30,24 +27,20 @@ class Conv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, pool: int = 1) -> None:
         super().__init__()
-        self.edges = (max(0, kernel - stride) // 2, max(0, kernel - stride) - max(0, kernel - stride) // 2)
+        self.before, self.after = (kernel - stride) // 2, (kernel - stride + 1) // 2
         self.stride, self.pool = stride, pool
         self.conv = nn.Conv1d(inputs, outputs, kernel, stride, bias=False)
         self.norm = MaskedBatchNorm(outputs)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """x [N, C, T], 0 outside mask [N, T] -> [N, C', ceil(T / stride / pool)] and its mask."""
-        x = self.conv(F.pad(x, (self.edges[0], self.edges[1] + -x.shape[2] % self.stride)))
+        x = self.conv(F.pad(x, (self.before, self.after + -x.shape[2] % self.stride)))
         mask = pool_mask(mask, self.stride)
         x = F.leaky_relu(self.norm(x, mask), SLOPE)
-        return _largest(x, mask, self.pool) if self.pool > 1 else (x, mask)
-
-
-def _largest(x: Tensor, mask: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The maximum of every `size` valid steps of x [N, C, T], and the mask of what is left."""
-    lowest = x.masked_fill(channel_mask(~mask, x).bool(), -1e30)
-    pooled = pool_mask(mask, size)
-    return F.max_pool1d(lowest, size, ceil_mode=True) * channel_mask(pooled, x), pooled
+        if self.pool == 1:
+            return x, mask
+        x, mask = masked_max_pool(x.unsqueeze(-1), mask, (self.pool, 1))
+        return x.squeeze(-1), mask
 
 
 class WaveCNN(nn.Module):
@@ -56,7 +49,7 @@ class WaveCNN(nn.Module):
     A convolution of `first` samples every `stride`, as wide as channels[0], then stages of `convs` convolutions over 3
     steps, one for each other number of `channels`; the first convolution and every stage but the last leave the largest
     of every `pool` steps (published: channels=[18, 18, 36, 72, 144], convs=4, stride=4, at 8 kHz). A projection to
-    `dim`, what runs `over` the frames in both directions, and attention or the mean over the valid ones.
+    `dim`, what runs `over` the frames in both directions, and attention over the valid ones.
 
     `normalise`: every utterance is scaled to mean 0 and variance 1, so that the distance of the microphone does not
     matter. Nothing outside the mask reaches a statistic. Raises BadConfig for steps that are no samples, and sizes that
@@ -78,7 +71,6 @@ class WaveCNN(nn.Module):
         heads: int = 4,
         dropout: float = 0.15,
         normalise: bool = True,
-        pooling: Literal["attention", "mean"] = "attention",
     ) -> None:
         super().__init__()
         if spec.shape != () or spec.rate <= 0:
@@ -100,7 +92,7 @@ class WaveCNN(nn.Module):
         self.rate = spec.rate / (stride * pool ** (last + 1))
         self.dropout, self.project = nn.Dropout(dropout), nn.Linear(channels[-1], dim)
         self.over = over_time(over, dim, layers=layers, heads=heads, dropout=dropout)
-        self.pool = AttentionPool(dim) if pooling == "attention" else None
+        self.pool = AttentionPool(dim)
 
     def forward(self, x: Tensor, mask: Tensor) -> Encoding:
         """Encoding with tokens [N, T', dim], mask [N, T'], pooled [N, dim]."""
@@ -112,4 +104,4 @@ class WaveCNN(nn.Module):
         tokens = self.project(F.leaky_relu(h.mT, SLOPE)) * mask.unsqueeze(-1)
         if self.over is not None:
             tokens = self.over(tokens, mask)
-        return Encoding(tokens, mask, masked_mean(tokens, mask) if self.pool is None else self.pool(tokens, mask))
+        return Encoding(tokens, mask, self.pool(tokens, mask))
